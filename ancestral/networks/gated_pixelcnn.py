@@ -1,0 +1,130 @@
+"""Gated PixelCNN: van den Oord et al. 2016b, "Conditional Image Generation with PixelCNN Decoders".
+
+      symbols ──┬── rows above ──▶ v ──gate──▶ v ──gate──▶ ...      vertical stack: everything in the rows above
+                │                  │ 1x1       │ 1x1
+                └── left ────────▶ h ──gate──▶ h ──gate──▶ ...      horizontal stack: the row so far
+                                   └─ skip ────┴─ skip ────┴──▶ relu, 1x1, relu, 1x1 ──▶ parameters
+
+Two stacks see everything above and to the left: there is no blind spot. The vertical stack knows no symbol of its own row,
+so a walk computes it once a row.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ancestral.causal import AboveAffine, CausalNetwork, Labels, LeftAffine, Once, Scale, gate, relu, spread
+
+
+class GatedPixelCNN(CausalNetwork):
+    """h' = h + W (tanh(a) * sigmoid(b)), (a, b) = left window of h + link(v) + context, layer by layer.
+
+    (n, C, H, W) symbols to (n, C, H, W, size) parameters. Features are shared among the colour channels, and those of a
+    channel see only the channels before it at their own pixel.
+
+    Args:
+        shape: (C, H, W).
+        levels: the alphabet of the symbols.
+        size: parameters of one conditional.
+        layers, channels, first_kernel, kernel, head: depth, features p of each stack, window sizes, features of the 1x1 head.
+        vector: size of ``context.vector``, added in every layer.
+        grid: features of ``context.grid`` (n, grid, H, W).
+        stream: features of a stack of unmasked 3x3 convolutions over the grid, one a layer, beside the causal ones (Lucas &
+            Verbeek 2018, section 4.1); 0 hands the grid itself to every layer.
+
+    Example:
+        >>> network = GatedPixelCNN((1, 5, 4), levels=2, size=1, layers=2, channels=4, first_kernel=3, head=4)
+        >>> sorted(network.receptive_field())[:3]
+        [(-2, -2), (-2, -1), (-2, 0)]
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        levels: int | None,
+        size: int,
+        *,
+        layers: int = 7,
+        channels: int = 64,
+        first_kernel: int = 7,
+        kernel: int = 3,
+        head: int = 128,
+        vector: int = 0,
+        grid: int = 0,
+        stream: int = 0,
+    ) -> None:
+        super().__init__(shape)
+        colours = shape[0]
+        labels, outputs = spread(channels, colours), spread(colours * size, colours)
+        self.scale = Scale(colours, levels)
+        self.stream = nn.ModuleList(
+            Once(nn.Conv2d(stream if i else grid, stream, 3, padding=1)) for i in range(layers if grid and stream else 0)
+        )
+        seen = stream or grid
+        self.layers = nn.ModuleList(
+            GatedLayer(labels if i else self.scale.labels, labels, kernel if i else first_kernel, not i, vector, grid and seen)
+            for i in range(layers)
+        )
+        hidden = spread(head, colours)
+        self.head = nn.Sequential(relu(), LeftAffine(labels, hidden), relu(), LeftAffine(hidden, outputs))
+
+    def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        v = h = self.scale(x)
+        skips = None
+        for i, layer in enumerate(self.layers):
+            if self.stream and grid is not None:
+                grid = relu()(self.stream[i](grid))
+            v, h, skip = layer(v, h, vector, grid)
+            skips = skip if skips is None else skips + skip
+        return self.head(skips)  # type: ignore[no-any-return]
+
+
+class GatedLayer(nn.Module):
+    """One layer of both stacks; see the picture above.
+
+    Args:
+        before, labels: colour channels of the features that come in and go out.
+        kernel: side of the window.
+        first: it reads the symbols, which it must not see at its own site, and has no residual connection.
+        vector, grid: sizes of the context that every layer adds to both stacks.
+    """
+
+    def __init__(self, before: Labels, labels: Labels, kernel: int, first: bool, vector: int, grid: int) -> None:
+        super().__init__()
+        features, pairs = len(labels), (*labels, *labels)
+        self.first = first
+        self.above = AboveAffine(len(before), 2 * features, kernel, strict=first)
+        self.left = LeftAffine(before, pairs, kernel // 2, strict=first)
+        self.link = LeftAffine((0,) * 2 * features, (0,) * 2 * features)
+        self.above_feed, self.left_feed = Feed(vector, grid, 2 * features), Feed(vector, grid, 2 * features)
+        self.gate = gate()
+        self.out, self.skip = LeftAffine(labels, labels), LeftAffine(labels, labels)
+
+    def forward(self, v: Tensor, h: Tensor, vector: Tensor | None, grid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        a = self.above_feed(self.above(v), vector, grid)
+        b = self.left(h) + self.left_feed(self.link(a), vector, grid)
+        gated = self.gate(b)
+        out = self.out(gated)
+        return self.gate(a), out if self.first else out + h, self.skip(gated)
+
+
+class Feed(nn.Module):
+    """y + V vector + W grid: what the context adds to a layer; without bias, so that a missing part adds nothing.
+
+    It starts at zero: a network trained without the context is left undisturbed at first.
+    """
+
+    def __init__(self, vector: int, grid: int, features: int) -> None:
+        super().__init__()
+        self.vector = Once(nn.Linear(vector, features, bias=False)) if vector else None
+        self.grid = Once(nn.Conv2d(grid, features, 1, bias=False)) if grid else None
+        for layer in (self.vector, self.grid):
+            if layer is not None:
+                nn.init.zeros_(layer.module.weight)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        for name, layer, part in (("vector", self.vector, vector), ("grid", self.grid, grid)):
+            if part is not None and layer is None:
+                raise ValueError(f"the context has a {name}, but this network was made without: give it {name}=... features")
+            y = y if part is None or layer is None else y + layer(part)
+        return y
