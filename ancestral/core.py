@@ -79,7 +79,9 @@ class State:
             StateError: it was spent before.
         """
         if not self._live:
-            raise StateError("this state was consumed by an earlier step; keep the state that the step returned, or select a copy")
+            raise StateError(
+                "this state was consumed by an earlier step; keep the state that the step returned, or select a copy"
+            )
         self._live = False
         return self.buffers
 
@@ -239,7 +241,10 @@ class Autoregressive(nn.Module):
             DataError: x does not fit the spec.
         """
         check_symbols(x, self.spec)
-        return Conditional(self.family, self.network(x, context))
+        parameters = self.network(x, context)
+        if parameters.element_size() < 4:  # half precision is for the network: likelihoods are summed in at least float32
+            parameters = parameters.float()
+        return Conditional(self.family, parameters)
 
     def log_prob(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(n, *shape) symbols to (n,) log-likelihoods, in nats.
@@ -257,7 +262,9 @@ class Autoregressive(nn.Module):
 def check_symbols(x: Tensor, spec: DataSpec) -> None:
     """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN."""
     if x.dim() != len(spec.shape) + 1 or any(e not in (None, s) for e, s in zip(spec.shape, x.shape[1:], strict=True)):
-        raise DataError(f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes")
+        raise DataError(
+            f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes"
+        )
     if spec.levels is None:
         if not torch.isfinite(x).all():
             raise DataError("the data hold NaN or infinite values; remove or replace them")

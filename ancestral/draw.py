@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,13 +12,17 @@ from torch import Tensor
 from ancestral.core import Conditional
 
 
-def uniforms(seed: int, rows: range, sites: int, stream: int = 0) -> Tensor:
+def uniforms(seed: int, rows: Sequence[int], sites: int, stream: int = 0) -> Tensor:
     """(len(rows), sites) numbers in (0, 1), each a pure function of (seed, stream, row, site).
 
-    NumPy's Philox counter-based generator, keyed by seed and row: row 17 is the same in any batch.
+    NumPy's Philox counter-based generator, keyed by seed and row: row 17 is the same in any batch. The numbers are the odd
+    multiples of 2^-53, all equally likely, so neither 0 nor 1 is among them.
     """
-    draws = [np.random.Generator(np.random.Philox(key=[seed, row], counter=[0, 0, stream, 0])).random(sites) for row in rows]
-    return torch.from_numpy(np.stack(draws) if draws else np.zeros((0, sites))) + 2.0**-54
+    words = np.empty((len(rows), sites), np.uint64)
+    counter = np.array([0, 0, stream, 0], np.uint64)
+    for place, row in zip(words, rows, strict=True):
+        place[:] = np.random.Philox(key=np.array([seed, row], np.uint64), counter=counter).random_raw(sites)
+    return torch.from_numpy(((words >> np.uint64(12)) + 0.5) * 2.0**-52)
 
 
 @dataclass
@@ -32,6 +37,11 @@ class Draw:
 
     Raises:
         ValueError: an option is outside its range.
+
+    Example:
+        >>> from ancestral.families import Bernoulli
+        >>> Draw(seed=1)(0, Conditional(Bernoulli(), torch.zeros(8, 1)))  # the same eight coins whenever this runs
+        tensor([0, 0, 0, 1, 1, 1, 1, 1])
     """
 
     seed: int = 0
@@ -42,49 +52,74 @@ class Draw:
     first_row: int = 0
 
     def __post_init__(self) -> None:
-        if self.temperature < 0 or (self.top_k is not None and self.top_k < 1) or not 0 < (self.top_p or 1.0) <= 1:
-            raise ValueError("temperature must be at least 0, top_k at least 1, top_p in (0, 1]")
-        self._uniforms = torch.empty(0, 0, dtype=torch.float64)
+        if not (0 <= self.seed < 2**64 and self.first_row >= 0):
+            raise ValueError(f"seed {self.seed} and first_row {self.first_row} must be at least 0, the seed below 2^64")
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature is {self.temperature}; it must be at least 0 (0 takes the mode)")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}; it must be at least 1 (None keeps every symbol)")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; it must be in (0, 1] (None keeps every symbol)")
+        if self.known is not None and (self.known[0].shape != self.known[1].shape or self.known[1].dtype != torch.bool):
+            shapes = [tuple(part.shape) for part in self.known]
+            raise ValueError(
+                f"known is symbols of shape {shapes[0]} and {self.known[1].dtype} of {shapes[1]}; it takes booleans, shaped alike"
+            )
+        self._uniforms = torch.empty(0, 0, dtype=torch.float64)  # (sites, n), where the parameters are
 
     def __call__(self, site: int, conditional: Conditional) -> Tensor:
-        n = conditional.parameters.shape[0]
-        drawn = self._choose(conditional, self._uniform(n, site).to(conditional.parameters.device))
+        """(n,) symbols of the site, which is its place in the flattened example."""
+        drawn = self._choose(conditional, self._uniform(site, conditional.parameters))
         if self.known is None:
             return drawn
         values, known = (part.flatten(1)[:, site] for part in self.known)
         return torch.where(known, values.to(drawn.dtype), drawn)
 
-    def _uniform(self, n: int, site: int) -> Tensor:
-        if self._uniforms.shape[0] != n or self._uniforms.shape[1] <= site:
-            sites = max(2 * self._uniforms.shape[1], site + 1, 1024)  # a prefix of the stream does not depend on its length
-            self._uniforms = uniforms(self.seed, range(self.first_row, self.first_row + n), sites)
-        return self._uniforms[:, site]
+    def _uniform(self, site: int, parameters: Tensor) -> Tensor:
+        n, have = parameters.shape[0], self._uniforms
+        if have.shape[0] <= site or have.shape[1] != n or have.device != parameters.device:
+            sites = max(2 * have.shape[0], site + 1, 1024)  # a prefix of the stream does not depend on its length
+            drawn = uniforms(self.seed, range(self.first_row, self.first_row + n), sites)
+            self._uniforms = drawn.T.contiguous().to(parameters.device)
+        return self._uniforms[site]
 
     def _choose(self, conditional: Conditional, u: Tensor) -> Tensor:
         if self.temperature == 0:
             return conditional.mode
         if self.temperature == 1 and self.top_k is None and self.top_p is None:
             return conditional.quantile(u)
-        weights = truncated(conditional.log_pmf() / self.temperature, self.top_k, self.top_p)
-        return inverse_cdf(weights, u)
+        log_pmf = conditional.family.log_pmf(conditional.parameters.double())
+        return inverse_cdf(truncated(tempered(log_pmf, self.temperature), self.top_k, self.top_p), u)
 
 
-def truncated(log_weights: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """(..., levels) unnormalised log-weights to probabilities with everything outside top-k, then top-p, removed."""
-    ranked, order = log_weights.double().sort(-1, descending=True, stable=True)
-    probability = ranked.softmax(-1)
+def tempered(log_weights: Tensor, temperature: float) -> Tensor:
+    """(..., levels) unnormalised log-weights to probabilities proportional to exp(log_weights / temperature), in float64."""
+    log_weights = log_weights.double()
+    return ((log_weights - log_weights.amax(-1, keepdim=True)) / temperature).softmax(-1)
+
+
+def truncated(probability: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """(..., levels) probabilities with everything outside top-k removed, then everything outside top-p of what is left.
+
+    Exactly k symbols stay, the lower ones of equals; then the fewest that hold probability p, compared with a tolerance of
+    1e-12, the one that crosses p included (Holtzman et al., arXiv:1904.09751).
+    """
+    if top_k is None and top_p is None:
+        return probability
+    ranked, order = probability.sort(stable=True, dim=-1, descending=True)
     if top_k is not None:
-        probability[..., top_k:] = 0
-        probability /= probability.sum(-1, keepdim=True)
-    if top_p is not None:
-        before = probability.cumsum(-1) - probability
-        probability = probability.where(before < top_p - 1e-12, 0.0)  # the first symbol always stays: nothing is before it
-        probability[..., 0] = probability[..., 0].clamp_min(torch.finfo(torch.float64).tiny)
-    return torch.zeros_like(probability).scatter(-1, order, probability / probability.sum(-1, keepdim=True))
+        ranked[..., top_k:] = 0
+        ranked /= ranked.sum(-1, keepdim=True)
+    if top_p is not None and top_p < 1:
+        before = ranked.cumsum(-1) - ranked
+        ranked = ranked.where(before <= max(top_p - 1e-12, 0.0), 0.0)  # the first symbol always stays: nothing is before it
+    return torch.zeros_like(ranked).scatter(-1, order, ranked / ranked.sum(-1, keepdim=True))
 
 
 def inverse_cdf(probability: Tensor, u: Tensor) -> Tensor:
-    """(..., levels) probabilities and (...) uniforms to the symbol whose slot of the cumulative sum holds u."""
+    """(..., levels) probabilities and (...) uniforms to the symbol whose slot of the cumulative sum holds u.
+
+    The sum need not be one. A symbol of probability 0 owns no slot, so it is never returned.
+    """
     cumulative = probability.double().cumsum(-1)
-    symbol = (cumulative <= u.unsqueeze(-1) * cumulative[..., -1:]).sum(-1)
-    return symbol.clamp_max(probability.shape[-1] - 1)
+    return (cumulative <= u.unsqueeze(-1) * cumulative[..., -1:]).sum(-1)  # below levels, since u < 1 leaves the last sum out

@@ -218,4 +218,6 @@ class Sum(Layer):
 def refuse_symbols(layer: Layer, inputs: Sequence[Signal]) -> None:
     """Raise ``CausalityError`` where a layer that reads its own site is handed the symbols themselves."""
     if any(signal.strict for signal in inputs):
-        raise CausalityError(f"{type(layer).__name__} reads its own site, so it cannot read the symbols: put a strict window first")
+        raise CausalityError(
+            f"{type(layer).__name__} reads its own site, so it cannot read the symbols: put a strict window first"
+        )

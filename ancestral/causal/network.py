@@ -38,7 +38,8 @@ class CausalNetwork(Network):
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         context = context or Context()
         y = self.body(x, context.vector, context.grid)
-        return y.unflatten(1, (self.shape[0], -1)).movedim(2, -1)
+        n, _, height, width = y.shape
+        return y.reshape(n, self.shape[0], -1, height, width).movedim(2, -1)
 
     def draw(self, context: Context | None = None) -> Drawing:
         """The graph of this network when these parts of a context are given."""

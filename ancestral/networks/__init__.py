@@ -1,0 +1,1 @@
+"""Autoregressive networks, a paper each, and their configurations."""

@@ -14,6 +14,46 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ancestral.causal import AboveAffine, CausalNetwork, Labels, LeftAffine, Once, Scale, gate, relu, spread
+from ancestral.core import Autoregressive, Family
+from ancestral.families import Bernoulli, Categorical, LogisticMixture
+from ancestral.networks.configs import GatedPixelCNNConfig
+from ancestral.spec import DataSpec
+
+
+def image_family(name: str, levels: int, components: int) -> Family:
+    """The family that an image network's conditionals have.
+
+    ``auto``: Bernoulli for two levels, a categorical up to 32, a mixture of discretized logistics above: it knows that
+    neighbouring levels are alike, which a softmax must learn.
+
+    Raises:
+        ValueError: no such family, or it does not fit the levels.
+    """
+    chosen = name if name != "auto" else "bernoulli" if levels == 2 else "categorical" if levels <= 32 else "logistic"
+    if chosen == "bernoulli" and levels == 2:
+        return Bernoulli()
+    if chosen == "categorical":
+        return Categorical(levels)
+    if chosen == "logistic":
+        return LogisticMixture(levels, components)
+    raise ValueError(
+        f"family {name!r} does not fit {levels} levels; choose auto, categorical, logistic or, for 2 levels, bernoulli"
+    )
+
+
+def gated_pixelcnn(config: GatedPixelCNNConfig, spec: DataSpec) -> Autoregressive:
+    """The model of a `GatedPixelCNNConfig`.
+
+    Raises:
+        ValueError: the data are not images of integers.
+    """
+    if spec.kind != "image" or spec.levels is None:
+        raise ValueError(f"gated-pixelcnn models images of integers, not {spec.kind} with levels={spec.levels}")
+    channels, height, width = (size or 0 for size in spec.shape)
+    family = image_family(config.family, spec.levels, config.components)
+    vector = (spec.classes or 0) if config.conditional else 0
+    network = GatedPixelCNN((channels, height, width), spec.levels, family.size, vector=vector, **config.decoder_sizes())
+    return Autoregressive(network, family, spec, config)
 
 
 class GatedPixelCNN(CausalNetwork):
@@ -31,6 +71,7 @@ class GatedPixelCNN(CausalNetwork):
         grid: features of ``context.grid`` (n, grid, H, W).
         stream: features of a stack of unmasked 3x3 convolutions over the grid, one a layer, beside the causal ones (Lucas &
             Verbeek 2018, section 4.1); 0 hands the grid itself to every layer.
+        upsample: how many times smaller than the image the grid is, each way.
 
     Example:
         >>> network = GatedPixelCNN((1, 5, 4), levels=2, size=1, layers=2, channels=4, first_kernel=3, head=4)
@@ -52,8 +93,10 @@ class GatedPixelCNN(CausalNetwork):
         vector: int = 0,
         grid: int = 0,
         stream: int = 0,
+        upsample: int = 1,
     ) -> None:
         super().__init__(shape)
+        self.resize = Once(nn.Upsample(scale_factor=float(upsample))) if upsample > 1 else None
         colours = shape[0]
         labels, outputs = spread(channels, colours), spread(colours * size, colours)
         self.scale = Scale(colours, levels)
@@ -71,6 +114,8 @@ class GatedPixelCNN(CausalNetwork):
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         v = h = self.scale(x)
         skips = None
+        if self.resize is not None and grid is not None:
+            grid = self.resize(grid)
         for i, layer in enumerate(self.layers):
             if self.stream and grid is not None:
                 grid = relu()(self.stream[i](grid))

@@ -1,0 +1,29 @@
+# make setup   .venv with the pinned versions of constraints.txt; extra options for pip go into PIP_ARGS
+# make demo    train, measure and report a model of handwritten digits
+# make test    every test that is not slow
+# make check   lint, format and types
+
+PYTHON ?= python3
+PIP_ARGS ?=
+
+.PHONY: setup demo test check
+
+setup: .venv/.installed
+
+# Once: the stamp is younger than what it was made from until one of them changes.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	touch $@
+
+demo: setup
+	.venv/bin/ancestral train agave --data digits --out runs/digits --minutes 1.5 --force
+	.venv/bin/ancestral report runs/digits
+
+test: setup
+	.venv/bin/python -m pytest -q -m "not slow"
+
+check: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy --strict ancestral

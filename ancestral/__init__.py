@@ -1,0 +1,71 @@
+"""Autoregressive generative models, and VAEs with autoregressive decoders, for images, audio and text.
+
+The public names, loaded when first used, so that ``import ancestral`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ancestral import data as data
+    from ancestral import testing as testing
+    from ancestral.core import Autoregressive as Autoregressive
+    from ancestral.core import Conditional as Conditional
+    from ancestral.core import Context as Context
+    from ancestral.core import DataError as DataError
+    from ancestral.core import Family as Family
+    from ancestral.core import Network as Network
+    from ancestral.core import State as State
+    from ancestral.core import StateError as StateError
+    from ancestral.core import Walk as Walk
+    from ancestral.draw import Draw as Draw
+    from ancestral.evaluation import Evaluation as Evaluation
+    from ancestral.evaluation import evaluate as evaluate
+    from ancestral.hub import load as load
+    from ancestral.hub import save as save
+    from ancestral.latent.configs import AgaveConfig as AgaveConfig
+    from ancestral.latent.configs import VaeConfig as VaeConfig
+    from ancestral.latent.latent import Latent as Latent
+    from ancestral.models import build as build
+    from ancestral.networks.configs import GatedPixelCNNConfig as GatedPixelCNNConfig
+    from ancestral.sampling import complete as complete
+    from ancestral.sampling import interpolate as interpolate
+    from ancestral.sampling import sample as sample
+    from ancestral.spec import DataSpec as DataSpec
+    from ancestral.spec import Order as Order
+    from ancestral.spec import Stage as Stage
+    from ancestral.training import fit as fit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ancestral.core": "Autoregressive Conditional Context DataError Family Network State StateError Walk",
+    "ancestral.draw": "Draw",
+    "ancestral.evaluation": "Evaluation evaluate",
+    "ancestral.hub": "load save",
+    "ancestral.latent.configs": "AgaveConfig VaeConfig",
+    "ancestral.latent.latent": "Latent",
+    "ancestral.models": "build",
+    "ancestral.networks.configs": "GatedPixelCNNConfig",
+    "ancestral.sampling": "complete interpolate sample",
+    "ancestral.spec": "DataSpec Order Stage",
+    "ancestral.training": "fit",
+}
+_WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
+_MODULES = ("data", "testing")
+
+__all__ = [*sorted(_WHERE), *_MODULES]  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"ancestral.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ancestral' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

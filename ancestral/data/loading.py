@@ -1,0 +1,156 @@
+"""``load_data``: whatever the source, the same steps in the same order."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.core import DataError
+from ancestral.data.catalogue import EMBEDDED
+from ancestral.data.embedded import READERS
+from ancestral.data.files import read_file
+from ancestral.data.idx import holds_idx, read_idx_folder
+from ancestral.data.images import read_folder
+from ancestral.data.prepare import arranged, coloured, counted, fitted, quantised, with_alphabet, with_labels
+from ancestral.data.source import PARTS, Array, Source, divide, limited
+from ancestral.data.splits import Examples, Grey, Splits
+from ancestral.spec import DataSpec
+
+BINARIZE = ("threshold", "sample", "dynamic")
+STREAMS = {part: 2**62 + i for i, part in enumerate(PARTS)}  # of the uniforms; out of reach of streams that count steps
+
+
+@dataclass(frozen=True)
+class _Options:
+    levels: int | None = None
+    binarize: str | None = None
+    resize: int | None = None
+    size: int | None = None
+    channels: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    labels: bool = True
+
+    def __post_init__(self) -> None:
+        lowest = {"levels": 2, "resize": 1, "size": 1, "limit": 1, "seed": 0}
+        for name, least in lowest.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise DataError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+        if self.channels not in (None, 1, 3):
+            raise DataError(f"channels is {self.channels!r}; it must be 1 (grey) or 3 (colour)")
+        if self.binarize not in (None, *BINARIZE):
+            raise DataError(f"binarize is {self.binarize!r}; it must be one of {', '.join(BINARIZE)}")
+
+
+def load_data(
+    source: str | os.PathLike[str] | Array | Tensor | Splits,
+    *,
+    levels: int | None = None,
+    binarize: str | None = None,
+    resize: int | None = None,
+    size: int | None = None,
+    channels: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    labels: bool = True,
+) -> Splits:
+    """Read data into three sets of symbols.
+
+    Sets that a source has are kept; ``ancestral.data.source.divide`` says how missing ones are cut from the training set.
+    The options apply in this order: labels, limit, size, resize, channels, levels, binarize.
+
+    Args:
+        source: a name in ``EMBEDDED``; a path to a ``.npy``, ``.npz`` or idx file (gzipped or not), to a folder that holds
+            the four idx files of MNIST, or to a folder of images; an array or tensor (n, D), (n, H, W), (n, C, H, W) or
+            (n, H, W, C); or a ``Splits``, which is returned as it is.
+        levels: reduce to this many levels, floor(v * levels / source levels).  Values of a source that does not say its
+            levels and that lie in 0 .. levels - 1 already are taken as they are.
+        binarize: ``"threshold"``: 1 where v is at least half of the range; ``"sample"``: 1 with probability
+            v / (levels - 1), drawn once; ``"dynamic"``: the same, and ``Splits.grey`` lets the trainer draw anew.
+        resize: bring the shorter side of the images down to this many pixels.
+        size: crop the centre square out of the images, brought down to this side; needed where sizes are mixed.
+        channels: 1 for grey, 3 for colour; by default colour unless every image of a folder is grey.
+        limit: at most so many examples of each set, a seeded choice.
+        seed: of the splits, the limit and the binarisation; splits of embedded data stay as they are.
+        labels: whether to keep labels where there are some.
+
+    Raises:
+        DataError: the source is unknown, missing, broken, empty or not of a kind above, or an option does not fit it.
+
+    Example:
+        >>> load_data("digits", binarize="threshold").spec
+        DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10)
+    """
+    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels)
+    if isinstance(source, Splits):
+        if options != _Options():
+            raise DataError("these data are loaded already; give the options to the call that read them")
+        return source
+    raw = with_alphabet(arranged(_read(source, size)), levels)
+    raw = divide(with_labels(raw, labels), seed)
+    raw = limited(raw, limit, seed) if limit is not None else raw
+    raw = quantised(coloured(fitted(raw, size, resize), channels), levels)
+    return _finished(raw, options)
+
+
+def _read(source: Any, size: int | None) -> Source:
+    if isinstance(source, Tensor):
+        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
+    if isinstance(source, np.ndarray):
+        return Source("array", f"array of shape {source.shape}", {"train": source})
+    if isinstance(source, str) and source in READERS:
+        return READERS[source]()
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(f"data of type {type(source).__name__}; give a name, a path, an array, a tensor or Splits")
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise _missing(os.fspath(source))
+    if path.is_file():
+        return read_file(path)
+    return read_idx_folder(path) if holds_idx(path) else read_folder(path, size)
+
+
+def _missing(name: str) -> DataError:
+    listing = f"embedded are {', '.join(EMBEDDED)}; anything else must be the path of a file or folder"
+    if "/" in name or os.sep in name or Path(name).suffix:
+        return DataError(f"there is no file or folder {name!r} (looked from {Path.cwd()}); {listing}")
+    near = get_close_matches(name, EMBEDDED, n=1)
+    return DataError(f"there are no data called {name!r}{f': did you mean {near[0]!r}?' if near else ''}; {listing}")
+
+
+def _finished(raw: Source, options: _Options) -> Splits:
+    x = {part: torch.from_numpy(np.require(raw.x[part], requirements=["C", "W"])) for part in PARTS}
+    levels, grey, values = raw.levels, None, "real values" if raw.levels is None else f"{raw.levels} levels"
+    if options.binarize is not None:
+        if levels is None:
+            raise DataError(f"{raw.origin} is real-valued; binarize is for grey levels")
+        greys = {part: Grey(x[part], levels) for part in PARTS}
+        x = {part: _binary(greys[part], part, options) for part in PARTS}
+        grey = greys["train"] if options.binarize == "dynamic" else None
+        levels, values = 2, f"{values} binarised by {_rule(options, levels)}"
+    y = {part: torch.from_numpy(labels) for part, labels in raw.labels.items()}
+    spec = DataSpec("image" if x["train"].dim() == 4 else "vector", tuple(x["train"].shape[1:]), levels, raw.classes)
+    note = "; ".join((raw.origin, *raw.steps, values, counted(raw))) + "."
+    train, validation, test = (Examples(x[part], y.get(part)) for part in PARTS)
+    return Splits(train, validation, test, spec, raw.name, note, raw.class_names, raw.units, grey)
+
+
+def _binary(grey: Grey, part: str, options: _Options) -> Tensor:
+    if options.binarize == "threshold":
+        return (2 * grey.x.long() >= grey.levels).to(torch.uint8)
+    return grey.draw(torch.arange(len(grey.x)), options.seed, STREAMS[part])
+
+
+def _rule(options: _Options, levels: int) -> str:
+    if options.binarize == "threshold":
+        return f"v >= {levels / 2:g}"
+    dynamic = "anew at every use in training and " if options.binarize == "dynamic" else ""
+    return f"Bernoulli(v / {levels - 1}), drawn {dynamic}once with seed {options.seed}"

@@ -1,0 +1,166 @@
+"""Examples, and the three sets that a model is trained, chosen and judged on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.core import DataError, check_symbols
+from ancestral.draw import uniforms
+from ancestral.spec import DataSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """A set of examples.
+
+    Attributes:
+        x: (n, \\*shape) symbols 0 .. levels - 1, uint8 wherever they fit, or float32 where the data are real-valued.
+        labels: (n,) int64 classes, or None.
+
+    Raises:
+        DataError: there are more or fewer labels than examples.
+
+    Example:
+        >>> Examples(torch.tensor([[0, 1], [1, 1], [0, 0]])).select([2, 0]).x.tolist()
+        [[0, 0], [0, 1]]
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels is not None and tuple(self.labels.shape) != (len(self.x),):
+            raise DataError(f"labels of shape {tuple(self.labels.shape)} for {len(self.x):,} examples: give one label each")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def select(self, rows: Tensor | Sequence[int]) -> Examples:
+        """The examples at (m,) row numbers, in that order."""
+        rows = torch.as_tensor(rows, dtype=torch.long, device=self.x.device)
+        labels = None if self.labels is None else self.labels.index_select(0, rows)
+        return Examples(self.x.index_select(0, rows), labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Grey:
+    """Training examples before binarisation, from which a trainer can draw anew whenever it meets an example.
+
+    Attributes:
+        x: (n, \\*shape) grey values 0 .. levels - 1, row by row those of ``Splits.train``.
+        levels: number of grey values; a pixel is 1 with probability v / (levels - 1).
+    """
+
+    x: Tensor
+    levels: int
+
+    def draw(self, rows: Tensor, seed: int, stream: int = 0) -> Tensor:
+        """(m,) row numbers to (m, \\*shape) zeros and ones, uint8; each row is a pure function of (seed, stream, row)."""
+        return torch.cat(
+            [self._draw(some, seed, stream) for some in torch.split(rows, 1024)]
+        )  # the uniforms take 8 bytes a pixel
+
+    def _draw(self, rows: Tensor, seed: int, stream: int) -> Tensor:
+        grey = self.x.index_select(0, rows.to(self.x.device))
+        sites = grey[0].numel() if len(grey) else 0
+        u = torch.cat([uniforms(seed, range(row, row + 1), sites, stream) for row in rows.tolist()] or [torch.empty(0, 0)])
+        return (u.view(grey.shape).to(grey.device) * (self.levels - 1) <= grey).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """The change of units of standardised data: x = (original - mean) / scale.
+
+    Attributes:
+        mean, scale: (D,) float64, in the units of the original.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    @property
+    def nats(self) -> float:
+        """log p(original) = log p(x) - nats, for densities of one example."""
+        return float(self.scale.log().sum())
+
+    def restore(self, x: Tensor) -> Tensor:
+        """(n, D) standardised values to the original units."""
+        return x * self.scale.to(x) + self.mean.to(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Data cut into three sets that share no example.
+
+    Attributes:
+        train, validation, test: to learn from, to choose with, to report on.
+        spec: kind, shape and alphabet of one example.
+        name: what figures and run folders call the data.
+        note: one sentence: origin, range, binarisation, split rule, number of examples.
+        class_names: name of each label where the source has names, else empty.
+        units: how real-valued data were standardised, or None.
+        grey: the training set before binarisation where it was binarised with ``"dynamic"``, or None.
+
+    Raises:
+        DataError: a set does not fit the spec.
+
+    Example:
+        >>> from ancestral.data import load_data
+        >>> data = load_data("digits")
+        >>> data.spec.shape, data.spec.levels, len(data.train)
+        ((1, 8, 8), 17, 1439)
+    """
+
+    train: Examples
+    validation: Examples
+    test: Examples
+    spec: DataSpec
+    name: str
+    note: str
+    class_names: tuple[str, ...] = ()
+    units: Units | None = None
+    grey: Grey | None = None
+
+    def __post_init__(self) -> None:
+        for part in self._parts.values():
+            check_symbols(part.x, self.spec)
+        if self.grey is not None and self.grey.x.shape != self.train.x.shape:
+            raise DataError(
+                f"grey values {tuple(self.grey.x.shape)} and training set {tuple(self.train.x.shape)} differ in shape"
+            )
+
+    @property
+    def _parts(self) -> dict[str, Examples]:
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the content (spec, symbols, labels, grey values), in hexadecimal; name and note do not count."""
+        spec = self.spec
+        digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes)).encode())
+        tensors = [tensor for part in self._parts.values() for tensor in (part.x, part.labels)]
+        for tensor in [*tensors, None if self.grey is None else self.grey.x]:
+            if tensor is None:
+                digest.update(b"none")
+                continue
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
+        return digest.hexdigest()
+
+    def describe(self) -> dict[str, Any]:
+        """What a run folder records of its data, as JSON has it."""
+        return {
+            "name": self.name,
+            "note": self.note,
+            "spec": self.spec.to_dict(),
+            "sizes": {name: len(part) for name, part in self._parts.items()},
+            "class_names": list(self.class_names),
+            "hash": self.hash,
+        }

@@ -1,0 +1,1 @@
+"""Latent-variable models: top-down passes, and the models composed of them."""

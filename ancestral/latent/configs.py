@@ -1,0 +1,93 @@
+"""Configurations of the latent-variable models: what can be chosen, one line each. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ancestral.networks.configs import PixelFields, Presets
+from ancestral.spec import Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFields:
+    """Sizes of the ResNet (images) or perceptron (vectors) between x and z, both ways."""
+
+    latent: int = 32  # units of z; features of each cell where z is a grid
+    spatial: bool = False  # z is a grid at the coarsest size instead of a vector
+    width: int = 48  # features of the encoder and the decoder
+    blocks: int = 1  # residual blocks a size
+    halvings: int = 2  # how often the image is halved on the way to z
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(EncoderFields):
+    """Variational autoencoder with a factorised decoder (Kingma & Welling 2014)."""
+
+    name: ClassVar[str] = "vae"
+    presets: ClassVar[Presets] = {
+        "tiny": {"latent": 2, "width": 8, "halvings": 1},
+        "small": {},
+        "paper": {"latent": 64, "width": 96, "blocks": 3},
+    }
+
+    decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
+    beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
+    free_bits: float = 0.0  # nats of each latent unit, on average, that training does not charge for
+    warmup: int = 0  # steps over which the weight of the KL rises from 0
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        options = {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.warmup}
+        return (Stage("elbo", "elbo", options),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgaveConfig(PixelFields, EncoderFields):
+    """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with a diagonal posterior and a Gated PixelCNN."""
+
+    name: ClassVar[str] = "agave"
+    presets: ClassVar[Presets] = {
+        "tiny": {
+            "layers": 2,
+            "channels": 6,
+            "first_kernel": 3,
+            "head": 6,
+            "latent": 2,
+            "width": 8,
+            "halvings": 1,
+            "components": 2,
+        },
+        "small": {},
+        "paper": {
+            "layers": 20,
+            "channels": 160,
+            "latent": 32,
+            "spatial": True,
+            "width": 160,
+            "blocks": 4,
+            "halvings": 1,
+            "lambda_": 12.0,
+        },
+    }
+
+    lambda_: float = 2.0  # weight of the KL in the joint stage (eq. 7); evaluation always takes 1
+    auxiliary: bool = True  # whether there is an auxiliary loss; without it this is a VAE with a PixelCNN decoder
+    colours: int = 0  # levels b of the auxiliary image; 0 for as many as the data have
+    factor: int = 1  # the auxiliary image is smaller by this factor, both ways
+    stream: int = 32  # features of the unmasked convolutions over f(z) beside the causal layers
+    pretraining: float = 0.5  # share of the steps in which VAE and PixelCNN train apart
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the VAE on y, the PixelCNN on x alone, then both together; without auxiliary loss, together."""
+        joint = Stage("joint", "auxiliary_guided" if self.auxiliary else "elbo", self._weight(), share=1 - self.pretraining)
+        alone = Stage("pixelcnn", "nll", parts=("likelihood",), share=0.7 * self.pretraining)
+        first = Stage("vae", "auxiliary_elbo", parts=("topdown", "auxiliary"), share=0.3 * self.pretraining)
+        stages = (first, alone, joint) if self.auxiliary else (alone, joint)
+        return tuple(stage for stage in stages if stage.share > 0)
+
+    def _weight(self) -> dict[str, float]:
+        return {"lambda_": self.lambda_} if self.auxiliary else {"beta": self.lambda_}

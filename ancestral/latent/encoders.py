@@ -1,0 +1,112 @@
+"""Convolutional ResNets between images and latents, and small perceptrons for vectors.
+
+These are not walks: they run once, so any convolution will do. Nothing is normalised over the batch.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Residual(nn.Module):
+    """x + conv(elu(conv(elu(x)))), the second convolution starting small; (n, width, H, W) to the same."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=1e-3)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.second(functional.elu(self.first(functional.elu(x))))
+        return x + h
+
+
+def sides(height: int, width: int, levels: int) -> list[tuple[int, int]]:
+    """Image sizes from the finest down, halved (rounding up) ``levels`` times."""
+    sizes = [(height, width)]
+    for _ in range(levels):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return sizes
+
+
+class ImageEncoder(nn.Module):
+    """(n, C, H, W) scaled pixels, with (n, vector) labels or none, to (n, outputs) or (n, outputs, h, w).
+
+    Args:
+        shape: (C, H, W).
+        outputs: numbers out; a grid of them at the coarsest size where ``spatial``.
+        width, blocks, levels: features, residual blocks a level, and how often the size is halved.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], outputs: int, width: int, blocks: int, levels: int, spatial: bool, vector: int
+    ) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        for level in range(levels + 1):
+            stages += [nn.Conv2d(width, width, 3, stride=2, padding=1)] if level else []
+            stages += [Residual(width) for _ in range(blocks)]
+        self.stem = nn.Conv2d(shape[0], width, 3, padding=1)
+        self.label = nn.Linear(vector, width) if vector else None
+        self.stages = nn.Sequential(*stages)
+        area = prod(sides(*shape[1:], levels)[-1])
+        self.head = nn.Conv2d(width, outputs, 1) if spatial else nn.Sequential(nn.Flatten(), nn.Linear(width * area, outputs))
+
+    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
+        h = self.stem(x)
+        if vector is not None and self.label is not None:
+            h = h + self.label(vector)[:, :, None, None]
+        out: Tensor = self.head(functional.elu(self.stages(h)))
+        return out
+
+
+class ImageDecoder(nn.Module):
+    """(n, latent) or (n, latent, h, w), with (n, vector) labels or none, to (n, outputs, H, W): the encoder mirrored."""
+
+    def __init__(
+        self, outputs: tuple[int, int, int], latent: int, width: int, blocks: int, levels: int, spatial: bool, vector: int
+    ) -> None:
+        super().__init__()
+        self.sizes = sides(*outputs[1:], levels)[::-1]
+        self.width, self.spatial = width, spatial
+        self.stem = nn.Conv2d(latent, width, 1) if spatial else nn.Linear(latent, width * prod(self.sizes[0]))
+        self.label = nn.Linear(vector, width) if vector else None
+        self.stages = nn.ModuleList(nn.Sequential(*(Residual(width) for _ in range(blocks))) for _ in self.sizes)
+        self.grow = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.sizes[1:])
+        self.head = nn.Conv2d(width, outputs[0], 3, padding=1)
+
+    def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
+        h: Tensor = self.stem(z)
+        if not self.spatial:
+            h = h.view(len(h), self.width, *self.sizes[0])
+        if vector is not None and self.label is not None:
+            h = h + self.label(vector)[:, :, None, None]
+        h = self.stages[0](h)
+        for size, grow, stage in zip(self.sizes[1:], self.grow, list(self.stages)[1:], strict=True):
+            h = stage(grow(functional.interpolate(h, size=size, mode="nearest")))
+        out: Tensor = self.head(functional.elu(h))
+        return out
+
+
+class VectorNet(nn.Module):
+    """(n, inputs) with (n, vector) labels or none to (n, outputs): ``blocks`` hidden layers of ``width`` ELU units."""
+
+    def __init__(self, inputs: int, outputs: int, width: int, blocks: int, vector: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Linear(inputs + vector, width)]
+        for _ in range(blocks):
+            layers += [nn.ELU(), nn.Linear(width, width)]
+        self.vector = vector
+        self.layers = nn.Sequential(*layers, nn.ELU(), nn.Linear(width, outputs))
+
+    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
+        if self.vector:
+            x = torch.cat([x, x.new_zeros(len(x), self.vector) if vector is None else vector], 1)
+        out: Tensor = self.layers(x)
+        return out

@@ -1,0 +1,127 @@
+"""A latent-variable model: z from a top-down pass, then x from an ancestral model that sees what was decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.core import Autoregressive, Context, check_symbols
+from ancestral.draw import Draw
+from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
+from ancestral.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Elbo:
+    """log p(x) >= -(distortion + rate), example by example.
+
+    Attributes:
+        distortion: (n,) -log p(x | z) at one z drawn from the posterior, in nats.
+        rate: (n,) KL(q(z | x) || p(z)), in nats.
+        groups: the KL of every unit, (n, *latent) nats, by group.
+        auxiliary: (n,) -log p(y(x) | z) in nats where the model has an auxiliary image; it is no part of the bits of x.
+    """
+
+    distortion: Tensor
+    rate: Tensor
+    groups: Mapping[str, Tensor]
+    auxiliary: Tensor | None = None
+
+    @property
+    def bound(self) -> Tensor:
+        """(n,) the evidence lower bound of log p(x), in nats."""
+        return -(self.distortion + self.rate)
+
+
+class Auxiliary(nn.Module):
+    """A second, factorised reading of the features: the likelihood of y(x), an image that x determines.
+
+    It shapes training (Lucas & Verbeek 2018, eq. 7) and is never counted in the bits of x.
+
+    Args:
+        likelihood: p(y | features), an `Autoregressive` with a factorised network.
+        target: (n, *shape) symbols x to the symbols y.
+    """
+
+    def __init__(self, likelihood: Autoregressive, target: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.likelihood, self.target = likelihood, target
+
+    def log_prob(self, x: Tensor, features: Context) -> Tensor:
+        """(n,) log p(y(x) | features), in nats."""
+        return self.likelihood.log_prob(self.target(x), features)
+
+
+class Latent(nn.Module):
+    """p(x) = integral of p(z) p(x | z): a `TopDown` and a likelihood that sees its features. Final.
+
+    Args:
+        topdown: prior, encoder and decoder.
+        likelihood: any `Autoregressive` with the features as context; a factorised decoder is its trivial case.
+        spec, config: what the data are, and what built the model.
+        auxiliary: a second likelihood on the same features, for training alone.
+
+    Example:
+        >>> import ancestral
+        >>> model = ancestral.build("vae", DataSpec("image", (1, 8, 8), levels=17), preset="tiny")
+        >>> model.elbo(torch.zeros(2, 1, 8, 8, dtype=torch.long)).bound.shape
+        torch.Size([2])
+    """
+
+    def __init__(
+        self, topdown: TopDown, likelihood: Autoregressive, spec: DataSpec, config: Any = None, auxiliary: Auxiliary | None = None
+    ) -> None:
+        super().__init__()
+        self.topdown, self.likelihood, self.auxiliary = topdown, likelihood, auxiliary
+        self.spec, self.config = spec, config
+
+    def descend(self, x: Tensor, choose: Choose, context: Context | None = None) -> Descent:
+        """The top-down pass with (n, *shape) symbols as evidence.
+
+        Raises:
+            DataError: x does not fit the spec.
+        """
+        check_symbols(x, self.spec)
+        return self.topdown.descend(choose, evidence=x, context=context)
+
+    def elbo(self, x: Tensor, context: Context | None = None, seed: int = 0, rows: Sequence[int] | None = None) -> Elbo:
+        """Rate and distortion of (n, *shape) symbols at one posterior sample each.
+
+        Args:
+            context: labels, for a conditional model.
+            seed, rows: which noise; row i takes that of ``rows[i]`` (i by default).
+
+        Raises:
+            DataError: x does not fit the spec.
+        """
+        descent = self.descend(x, Noise(seed, range(len(x)) if rows is None else rows), context)
+        groups = {group.name: group.kl for group in descent.groups}
+        rate = torch.stack([kl.flatten(1).sum(1) for kl in groups.values()]).sum(0)
+        auxiliary = None if self.auxiliary is None else -self.auxiliary.log_prob(x, descent.features)
+        return Elbo(-self.likelihood.log_prob(x, descent.features), rate, groups, auxiliary)
+
+    def encode(self, x: Tensor, context: Context | None = None) -> dict[str, Tensor]:
+        """Posterior means of every group, (n, *latent), by name.
+
+        Raises:
+            DataError: x does not fit the spec.
+        """
+        return {group.name: group.z for group in self.descend(x, mean, context).groups}
+
+    def features(self, z: Mapping[str, Tensor], context: Context | None = None) -> Context:
+        """What the likelihood sees of latents handed over by group."""
+        return self.topdown.descend(given(z), context=context, n=len(next(iter(z.values())))).features
+
+    @torch.no_grad()
+    def decode(self, z: Mapping[str, Tensor], context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """(n, *shape) symbols drawn from p(x | z)."""
+        n = len(next(iter(z.values())))
+        return self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature))
+
+    def reconstruct(self, x: Tensor, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+        """(n, *shape) symbols drawn from p(x' | z) at the posterior mean of x: what z kept, the rest as the decoder imagines it."""
+        return self.decode(self.encode(x, context), context, seed, temperature)

@@ -1,0 +1,126 @@
+"""A top-down pass over groups of latents: the twin of a walk, with z in place of symbols.
+
+`descend` visits the groups from the top; at each one ``choose`` is shown the prior and, where there is evidence, the
+posterior, and settles z. Inference, generation, decoding and coding are this one pass; they differ in ``choose``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor, nn
+from torch.distributions import Distribution, kl_divergence
+
+from ancestral.core import Context
+from ancestral.draw import uniforms
+
+
+@dataclass(frozen=True)
+class Group:
+    """One group of latents as it was settled.
+
+    Attributes:
+        name: how reports call it.
+        z: (n, *latent) what was chosen.
+        prior, posterior: p(z | groups above) and q(z | x, groups above); the posterior is None without evidence.
+    """
+
+    name: str
+    z: Tensor
+    prior: Distribution
+    posterior: Distribution | None
+
+    @property
+    def log_p(self) -> Tensor:
+        """log p(z) of every unit, in nats, with z's shape where the prior factorises."""
+        return self.prior.log_prob(self.z)
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q(z | x) of every unit, in nats, likewise."""
+        if self.posterior is None:
+            raise ValueError(f"group {self.name!r} was settled without evidence, so it has no posterior")
+        return self.posterior.log_prob(self.z)
+
+    @property
+    def kl(self) -> Tensor:
+        """KL(q || p) of every unit in nats: the closed form where there is one, else log q - log p at z."""
+        if self.posterior is None:
+            raise ValueError(f"group {self.name!r} was settled without evidence, so it has no rate")
+        try:
+            return kl_divergence(self.posterior, self.prior)
+        except NotImplementedError:
+            return self.log_q - self.log_p
+
+
+@dataclass(frozen=True)
+class Descent:
+    """The outcome of a top-down pass: features for the likelihood, and every group from the top."""
+
+    features: Context
+    groups: list[Group]
+
+
+Choose = Callable[[str, Distribution, Distribution | None], Tensor]
+
+
+class TopDown(nn.Module, ABC):
+    """Prior, encoder and decoder of a latent-variable model."""
+
+    @abstractmethod
+    def descend(
+        self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
+    ) -> Descent:
+        """Settle every group of z by ``choose(name, prior, posterior)``, then decode.
+
+        Args:
+            evidence: (n, *shape) symbols x that the posteriors look at; None for the prior alone.
+            context: labels for prior, posterior and likelihood.
+            n: how many rows to draw where neither evidence nor context tells.
+        """
+
+
+@dataclass
+class Noise:
+    """z as a quantile of uniforms that (seed, row, group) alone decide: reparameterised, and the same in any batch.
+
+    Attributes:
+        seed: which noise.
+        rows: the global row of each row of the batch.
+        temperature: scales the spread of what is drawn; 0 takes the median.
+        prior: draw from the prior even where there is a posterior.
+    """
+
+    seed: int
+    rows: Sequence[int]
+    temperature: float = 1.0
+    prior: bool = False
+    _groups: int = 0
+
+    def __call__(self, name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
+        self._groups += 1
+        chosen = prior if posterior is None or self.prior else posterior
+        shape = (len(self.rows), *chosen.batch_shape[1:])
+        u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
+        median = chosen.mean
+        z = chosen.icdf(u.view(shape).to(median))
+        return z if self.temperature == 1 else median + self.temperature * (z - median)
+
+
+def mean(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
+    """Settle z at the mean of the posterior, or of the prior where there is no evidence."""
+    return (posterior or prior).mean
+
+
+def given(values: Mapping[str, Tensor]) -> Choose:
+    """Settle every group at the values handed over, by name."""
+
+    def choose(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
+        if name not in values:
+            raise ValueError(f"no values for the latent group {name!r}; there are {', '.join(values) or 'none'}")
+        return values[name]
+
+    return choose

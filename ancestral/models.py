@@ -1,0 +1,119 @@
+"""Model names, their configurations and constructors: one explicit table, and `build`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ancestral.latent.configs import AgaveConfig, VaeConfig
+from ancestral.networks.configs import GatedPixelCNNConfig
+from ancestral.spec import DataSpec
+
+if TYPE_CHECKING:
+    from ancestral.core import Autoregressive, Family, Network
+    from ancestral.latent.latent import Latent
+
+Config = GatedPixelCNNConfig | VaeConfig | AgaveConfig
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the table: its configuration, the constructor as "module:function", and what its likelihood is."""
+
+    config: type[Any]
+    constructor: str
+    status: str
+    summary: str
+
+
+MODELS: dict[str, Entry] = {
+    "gated-pixelcnn": Entry(
+        GatedPixelCNNConfig,
+        "ancestral.networks.gated_pixelcnn:gated_pixelcnn",
+        "exact",
+        "two-stack gated convolutions, no blind spot",
+    ),
+    "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
+    "agave": Entry(
+        AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"
+    ),
+}
+
+
+def nearest(word: str, choices: list[str]) -> str:
+    """A hint for a misspelt word: the nearest choice if one is near, and all of them."""
+    close = get_close_matches(word, choices, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"There are: {', '.join(sorted(choices))}."
+
+
+def entry(name: str) -> Entry:
+    """The table's entry of a model name.
+
+    Raises:
+        ValueError: no such model; the nearest name is offered.
+    """
+    if name not in MODELS:
+        raise ValueError(f"there is no model {name!r}; {nearest(name, list(MODELS))}")
+    return MODELS[name]
+
+
+def configure(name: str, preset: str = "small", **overrides: Any) -> Any:
+    """The configuration of a model: a preset with some values replaced.
+
+    Raises:
+        ValueError: no such model, preset or key (the nearest is offered), or a value of another type.
+    """
+    kind = entry(name).config
+    if preset not in kind.presets:
+        raise ValueError(f"{name} has no preset {preset!r}; {nearest(preset, list(kind.presets))}")
+    known = {field.name for field in fields(kind)}
+    for key in overrides:
+        if key not in known:
+            raise ValueError(f"{name} has no setting {key!r}; {nearest(key, list(known))}")
+    config = kind(**kind.presets[preset])
+    for key, value in overrides.items():
+        wanted = type(getattr(config, key))
+        if not isinstance(value, (int, float) if wanted is float else wanted) or isinstance(value, bool) is not (wanted is bool):
+            raise ValueError(f"{name}: {key} is {value!r}; it takes a value of type {wanted.__name__}")
+    return replace(config, **overrides)
+
+
+def build(
+    model: str | Config | None = None,
+    spec: DataSpec | None = None,
+    *,
+    preset: str = "small",
+    network: Network | None = None,
+    family: Family | None = None,
+    **overrides: Any,
+) -> Autoregressive | Latent:
+    """A model with fresh weights, by name, by configuration, or of your own network and family.
+
+    Args:
+        model: a name of `MODELS` or one of their configurations.
+        spec: what the data are.
+        preset: ``tiny`` is small enough to enumerate, ``small`` trains on a CPU in minutes, ``paper`` is the published size.
+        network, family: your own; then no name is given.
+        overrides: single values of the configuration.
+
+    Raises:
+        ValueError: unknown names or keys, or a model that does not fit the spec.
+
+    Example:
+        >>> type(build("gated-pixelcnn", DataSpec("image", (1, 8, 8), levels=17), preset="tiny", layers=3)).__name__
+        'Autoregressive'
+    """
+    if spec is None:
+        raise ValueError("build needs a DataSpec: what one example is; ancestral.data(...).spec has that of a data set")
+    if network is not None and family is not None and model is None:
+        from ancestral.core import Autoregressive
+
+        return Autoregressive(network, family, spec)
+    if model is None:
+        raise ValueError("build needs a model's name, its configuration, or both network= and family=")
+    config = configure(model, preset, **overrides) if isinstance(model, str) else replace(model, **overrides)
+    module, function = entry(config.name).constructor.split(":")
+    made: Autoregressive | Latent = getattr(import_module(module), function)(config, spec)
+    return made

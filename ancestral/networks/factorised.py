@@ -1,0 +1,50 @@
+"""A decoder that models all sites as independent given the context: the trivial case of an ancestral network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.core import Context, Network, State, StateError
+
+
+class Factorised(Network):
+    """p(x | c) = prod_i p(x_i | c): (n, *shape) symbols, which it ignores, to (n, *shape, size) parameters.
+
+    The first parameters of a site come from ``context.grid`` (n, C k, H, W) or ``context.vector`` (n, D k), those of a
+    channel together; the last ``learned`` are free, one value a channel shared by all places, such as a log-scale.
+
+    Args:
+        shape: (C, H, W) or (D,).
+        size: parameters of one conditional.
+        learned: how many of them are free.
+        start: what the free ones start from.
+    """
+
+    def __init__(self, shape: tuple[int, ...], size: int, learned: int = 0, start: float = -1.0) -> None:
+        super().__init__(shape)
+        self.given = size - learned
+        per_channel = (shape[0], 1, 1) if len(shape) == 3 else (shape[0],)
+        self.free = nn.Parameter(torch.full((*per_channel, learned), start)) if learned else None
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        return self._sites(x.shape[0], context)
+
+    def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
+        parameters = self._sites(n, context).flatten(1, -2).detach()
+        return parameters[:, self.order.sites[0]], State({"parameters": parameters}, rollback)
+
+    def step(self, state: State, symbol: Tensor) -> tuple[Tensor, State]:
+        buffers, position = state.consume(), state.position + 1
+        if position >= len(self.order.sites):
+            raise StateError("the last site has no next one: its symbol needs no step")
+        return buffers["parameters"][:, self.order.sites[position]], state.successor(buffers, position)
+
+    def _sites(self, n: int, context: Context | None) -> Tensor:
+        source = None if context is None else context.grid if len(self.shape) == 3 else context.vector
+        if source is None:
+            raise ValueError("a factorised decoder takes all it knows from the context, and got none")
+        given = source.reshape(n, self.shape[0], self.given, *source.shape[2:]).movedim(2, -1)
+        if self.free is None:
+            return given
+        return torch.cat([given, self.free.expand(n, *self.shape, -1)], -1)

@@ -1,0 +1,140 @@
+"""What training minimises: pure functions of (model, batch) to named scalars, in nats an example, ``loss`` among them.
+
+They serve a plain loop as well as the trainer::
+
+    terms = elbo(model, Batch(x))
+    terms["loss"].backward()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ancestral.core import Autoregressive, Context
+from ancestral.latent.latent import Elbo, Latent
+from ancestral.latent.topdown import Noise
+from ancestral.spec import DataSpec
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch and all that its randomness depends on.
+
+    Attributes:
+        x: (n, *shape) symbols.
+        labels: (n,) integers for a conditional model.
+        seed, rows: the noise of this step, and the global row of each row.
+        step: steps of the stage that came before.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+    seed: int = 0
+    rows: Sequence[int] | None = None
+    step: int = 0
+
+
+def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Context | None:
+    """(n,) labels as the one-hot vector that conditional models take; None stays None, the null label.
+
+    Raises:
+        ValueError: the data have no classes, or a label is outside them.
+    """
+    if labels is None:
+        return None
+    if spec.classes is None:
+        raise ValueError("labels were given, but the model's data have no classes")
+    if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < spec.classes:
+        raise ValueError(f"labels range over {int(labels.min())} .. {int(labels.max())}; the model knows 0 .. {spec.classes - 1}")
+    return Context(vector=functional.one_hot(labels.long(), spec.classes).to(like))
+
+
+def nll(model: Autoregressive | Latent, batch: Batch) -> Terms:
+    """-log p(x), exact; of a latent-variable model, its likelihood alone, which sees nothing of z."""
+    likelihood = model.likelihood if isinstance(model, Latent) else model
+    value = -likelihood.log_prob(batch.x, _context(model, batch)).mean()
+    return {"loss": value, "nll": value}
+
+
+def elbo(model: Latent, batch: Batch, beta: float = 1.0, free_bits: float = 0.0, warmup: int = 0) -> Terms:
+    """Distortion + beta * rate (Kingma & Welling 2014; Higgins et al. 2017).
+
+    Args:
+        beta: weight of the rate; ``warmup`` raises it from 0 over so many steps.
+        free_bits: nats of every unit's mean rate over the batch that are not charged for (Kingma et al. 2016, eq. 15).
+    """
+    parts = _elbo(model, batch)
+    charged = parts.rate.mean()
+    if free_bits:
+        charged = sum((kl.mean(0).clamp_min(free_bits).sum() for kl in parts.groups.values()), torch.zeros(()))
+    weight = beta * (min(1.0, (batch.step + 1) / warmup) if warmup else 1.0)
+    distortion = parts.distortion.mean()
+    return {"loss": distortion + weight * charged, "distortion": distortion, "rate": parts.rate.mean()}
+
+
+def auxiliary_elbo(model: Latent, batch: Batch, beta: float = 1.0) -> Terms:
+    """-log p(y | z) + beta * rate: the VAE of the auxiliary image by itself, which AGAVE pretrains."""
+    if model.auxiliary is None:
+        raise ValueError("the model has no auxiliary image")
+    noise = Noise(batch.seed, range(len(batch.x)) if batch.rows is None else batch.rows)
+    descent = model.descend(batch.x, noise, _context(model, batch))
+    rate = torch.stack([group.kl.flatten(1).sum(1) for group in descent.groups]).sum(0).mean()
+    auxiliary = -model.auxiliary.log_prob(batch.x, descent.features).mean()
+    return {"loss": auxiliary + beta * rate, "auxiliary": auxiliary, "rate": rate}
+
+
+def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0) -> Terms:
+    """-log p(x | z) - log p(y | z) + lambda * rate (Lucas & Verbeek 2018, eq. 7)."""
+    parts = _elbo(model, batch)
+    if parts.auxiliary is None:
+        raise ValueError("the model has no auxiliary image to guide it")
+    distortion, auxiliary, rate = parts.distortion.mean(), parts.auxiliary.mean(), parts.rate.mean()
+    return {"loss": distortion + auxiliary + lambda_ * rate, "distortion": distortion, "auxiliary": auxiliary, "rate": rate}
+
+
+def importance_weights(model: Latent, batch: Batch, k: int) -> Tensor:
+    """(n, k) log p(x, z_j) / q(z_j | x) for z_j from the posterior, in nats: k = 1 is the evidence lower bound.
+
+    Sample j of global row r has the noise of row ``r k + j``.
+    """
+    n = len(batch.x)
+    rows = range(n) if batch.rows is None else batch.rows
+    noise = Noise(batch.seed, [row * k + j for row in rows for j in range(k)])
+    context = _context(model, batch)
+    x = batch.x.repeat_interleave(k, 0)
+    descent = model.descend(x, noise, context and context.repeat(k))
+    value = model.likelihood.log_prob(x, descent.features)
+    for group in descent.groups:
+        value = value + (group.log_p - group.log_q).flatten(1).sum(1)
+    return value.view(n, k)
+
+
+def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:
+    """Minus the importance-weighted bound of k samples (Burda et al. 2016, eq. 8)."""
+    value = (log(k) - importance_weights(model, batch, int(k)).logsumexp(1)).mean()
+    return {"loss": value, "iwae": value}
+
+
+def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
+    return label_context(batch.labels, model.spec, next(model.parameters()))
+
+
+def _elbo(model: Latent, batch: Batch) -> Elbo:
+    return model.elbo(batch.x, _context(model, batch), batch.seed, batch.rows)
+
+
+OBJECTIVES: dict[str, Callable[..., Terms]] = {
+    "nll": nll,
+    "elbo": elbo,
+    "auxiliary_elbo": auxiliary_elbo,
+    "auxiliary_guided": auxiliary_guided,
+    "iwae": iwae,
+}
