@@ -117,12 +117,17 @@ class Network(nn.Module, ABC):
     ``stepwise``  start, step, step, ... give forward(x)[0], [1], [2], ... in ``order``
 
     A subclass gives ``forward``; ``start`` and ``step`` then recompute, slowly and exactly, until it gives them too.
+
+    Args:
+        shape: sizes of one example.
+        discrete: whether symbols are integers; else they are real values.
     """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    def __init__(self, shape: tuple[int, ...], discrete: bool = True) -> None:
         super().__init__()
-        self.shape = torch.Size(shape)
+        self.shape, self.discrete = torch.Size(shape), discrete
         self.order = Order.raster(tuple(shape))
+        self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type, also of a network without weights
 
     @abstractmethod
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -133,10 +138,11 @@ class Network(nn.Module, ABC):
 
         ``rollback`` reserves what ``State.rollback`` of up to that many symbols needs.
         """
-        parameter = next(self.parameters())
-        buffers = {"symbols": torch.zeros(n, *self.shape, dtype=torch.long, device=parameter.device)}
-        state = State(buffers, rollback, plan=context)
-        return self._site(self(buffers["symbols"], context), 0), state
+        kind = torch.long if self.discrete else self.anchor.dtype
+        buffers = {"symbols": torch.zeros(n, *self.shape, dtype=kind, device=self.anchor.device)}
+        if context is not None:
+            buffers |= {name: part for name, part in vars(context).items() if part is not None}
+        return self._recompute(buffers, 0), State(buffers, rollback)
 
     def step(self, state: State, symbol: Tensor) -> tuple[Tensor, State]:
         """Absorb (n,) symbols of the current site; (n, k) parameters of the next one, and the state to go on with.
@@ -148,9 +154,11 @@ class Network(nn.Module, ABC):
         if position >= len(self.order.sites):
             raise StateError("the last site has no next one: its symbol needs no step")
         buffers["symbols"].flatten(1)[:, self.order.sites[position - 1]] = symbol
-        return self._site(self(buffers["symbols"], state.plan), position), state.successor(buffers, position)
+        return self._recompute(buffers, position), state.successor(buffers, position)
 
-    def _site(self, parameters: Tensor, position: int) -> Tensor:
+    def _recompute(self, buffers: dict[str, Tensor], position: int) -> Tensor:
+        context = {name: part for name, part in buffers.items() if name != "symbols"}
+        parameters: Tensor = self(buffers["symbols"], Context(**context) if context else None)
         return parameters.flatten(1, -2)[:, self.order.sites[position]]
 
 
@@ -234,6 +242,11 @@ class Autoregressive(nn.Module):
         super().__init__()
         self.network, self.family, self.spec, self.config = network, family, spec, config
 
+    @property
+    def anchor(self) -> Tensor:
+        """A zero on the model's device and of its type."""
+        return self.network.anchor
+
     def conditionals(self, x: Tensor, context: Context | None = None) -> Conditional:
         """The distribution of every symbol of (n, *shape) given the ones before it.
 
@@ -242,6 +255,10 @@ class Autoregressive(nn.Module):
         """
         check_symbols(x, self.spec)
         parameters = self.network(x, context)
+        if parameters.shape[-1] != self.family.size:
+            raise ValueError(
+                f"the network gives {parameters.shape[-1]} parameters a site, {self.family} reads {self.family.size}"
+            )
         if parameters.element_size() < 4:  # half precision is for the network: likelihoods are summed in at least float32
             parameters = parameters.float()
         return Conditional(self.family, parameters)

@@ -124,7 +124,7 @@ def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:
 
 
 def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
-    return label_context(batch.labels, model.spec, next(model.parameters()))
+    return label_context(batch.labels, model.spec, model.anchor)
 
 
 def _elbo(model: Latent, batch: Batch) -> Elbo:

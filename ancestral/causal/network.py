@@ -61,7 +61,7 @@ class CausalNetwork(Network):
         channels, height, width = self.shape
         stepper = Stepper(drawing.graph, drawing.output, (channels, height, width), rollback)
         given = {signal.index: getattr(context, name) for name, signal in drawing.context.items()}
-        parameters, buffers = stepper.start(n, given, like=next(self.parameters()))
+        parameters, buffers = stepper.start(n, given, like=self.anchor)
         return parameters, State(buffers, rollback, plan=stepper)
 
     @torch.no_grad()

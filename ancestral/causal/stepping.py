@@ -28,6 +28,7 @@ class Store:
     name: str
     signal: Signal
     rows: int
+    groups: list[slice]  # where the features of each colour channel lie, once they are sorted by channel
     left: int = 0
     right: int = 0
     order: Tensor | None = None
@@ -85,12 +86,13 @@ class Stepper:
         key = (signal.index, by_site)
         if key not in self.stores:
             order = torch.tensor(signal.labels).argsort(stable=True) if by_site and signal.labels else None
-            self.stores[key] = Store(f"{signal.index}{'s' if by_site else ''}", signal, 1 + self.extra_rows, order=order)
+            name = f"{signal.index}{'s' if by_site else ''}"
+            self.stores[key] = Store(name, signal, 1 + self.extra_rows, self._groups(signal), order=order)
         return self.stores[key]
 
     def _coarser(self, signal: Signal, clock: Clock) -> Fetch:
-        name = self._store(signal, by_site=clock is Clock.SITE).name
-        groups = self._groups(signal)
+        store = self._store(signal, by_site=clock is Clock.SITE)
+        name, groups = store.name, store.groups
 
         def row(now: dict[int, Tensor], kept: Buffers, place: Place) -> Tensor:
             return kept[name][:, place[0] % kept[name].shape[1]]
@@ -137,7 +139,6 @@ class Stepper:
         return kept
 
     def _groups(self, signal: Signal) -> list[slice]:
-        """Where the features of each colour channel lie, once they are sorted by channel."""
         labels = signal.labels
         if labels is None or self.channels == 1:
             return [slice(None)] * self.channels
@@ -171,7 +172,7 @@ class Stepper:
         for node in self.inputs:
             for store in self.kept_by[Clock.SITE].get(node.output.index, ()):
                 features = node.layer.absorb(symbol, c)  # type: ignore[operator]
-                kept[store.name][:, r % store.rows, store.left + w, self._groups(node.output)[c]] = features
+                kept[store.name][:, r % store.rows, store.left + w, store.groups[c]] = features
 
     def advance(self, kept: Buffers, position: int) -> Tensor:
         """Compute whatever the site at ``position`` is the first to need; its parameters (n, k)."""
@@ -185,7 +186,7 @@ class Stepper:
             value = node.layer.site(work.packed[c], *[fetch(now, kept, (r, w, c)) for fetch in work.fetches])
             now[node.output.index] = value
             for store in keep.get(node.output.index, ()):
-                kept[store.name][:, r % store.rows, store.left + w, self._groups(node.output)[c]] = value
+                kept[store.name][:, r % store.rows, store.left + w, store.groups[c]] = value
         return now[self.output.index]
 
     def _advance_row(self, now: dict[int, Tensor], kept: Buffers, r: int) -> None:

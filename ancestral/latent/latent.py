@@ -79,6 +79,11 @@ class Latent(nn.Module):
         self.topdown, self.likelihood, self.auxiliary = topdown, likelihood, auxiliary
         self.spec, self.config = spec, config
 
+    @property
+    def anchor(self) -> Tensor:
+        """A zero on the model's device and of its type."""
+        return self.likelihood.anchor
+
     def descend(self, x: Tensor, choose: Choose, context: Context | None = None) -> Descent:
         """The top-down pass with (n, *shape) symbols as evidence.
 

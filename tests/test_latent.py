@@ -1,0 +1,188 @@
+"""Latent-variable models: what the bound is made of, what the noise depends on, and that y never counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from ancestral.core import DataError
+from ancestral.latent.agave import auxiliary_image
+from ancestral.latent.topdown import Group, Noise, given, mean
+from ancestral.latent.vae import decoder_family
+from ancestral.models import build
+from ancestral.objectives import Batch, auxiliary_elbo, auxiliary_guided, elbo, importance_weights, iwae, label_context, nll
+from ancestral.spec import DataSpec
+
+GREY = DataSpec("image", (1, 7, 6), levels=5, classes=3)
+RGB = DataSpec("image", (3, 4, 6), levels=256)
+
+
+def symbols(spec: DataSpec, n: int = 4) -> torch.Tensor:
+    return torch.randint(spec.levels or 2, (n, *spec.shape))
+
+
+def test_kl_of_normals() -> None:
+    """KL(N(1, 1/4) || N(0, 1)) = 0.8181472 and KL(N(1, 1) || N(0, 1)) = 1/2."""
+    standard = Normal(torch.zeros(1, 2), torch.ones(1, 2))
+    group = Group("z", torch.zeros(1, 2), standard, Normal(torch.ones(1, 2), torch.tensor([[0.5, 1.0]])))
+    assert torch.allclose(group.kl, torch.tensor([[0.8181472, 0.5]]))
+
+
+@pytest.mark.parametrize("name", ["vae", "agave"])
+@pytest.mark.parametrize("spec", [GREY, RGB])
+@pytest.mark.parametrize("spatial", [False, True])
+def test_sizes_that_do_not_halve_evenly(name: str, spec: DataSpec, spatial: bool) -> None:
+    model = build(name, spec, preset="tiny", spatial=spatial, halvings=2)
+    x = symbols(spec)
+    parts = model.elbo(x)  # type: ignore[union-attr]
+    assert parts.bound.shape == (4,)
+    z = model.encode(x)["z"]  # type: ignore[union-attr]
+    assert z.shape == ((4, 2, -(-spec.shape[1] // 4), -(-spec.shape[2] // 4)) if spatial else (4, 2))  # type: ignore[operator]
+    assert model.reconstruct(x).shape == x.shape  # type: ignore[union-attr]
+
+
+def test_real_valued_vectors() -> None:
+    model = build("vae", DataSpec("vector", (5,)), preset="tiny")
+    assert torch.isfinite(model.elbo(torch.randn(3, 5)).bound).all()  # type: ignore[union-attr]
+
+
+def test_the_bound_is_minus_distortion_minus_rate_and_y_is_no_part_of_it() -> None:
+    model, x = build("agave", GREY, preset="tiny"), symbols(GREY)
+    parts = model.elbo(x)  # type: ignore[union-attr]
+    assert torch.equal(parts.bound, -(parts.distortion + parts.rate))
+    model.auxiliary = None
+    assert torch.equal(model.elbo(x).bound, parts.bound)  # type: ignore[union-attr]
+
+
+def test_noise_depends_on_the_row_and_not_on_the_batch() -> None:
+    model, x = build("agave", GREY, preset="tiny"), symbols(GREY, 5)
+    whole = model.elbo(x, seed=3).bound  # type: ignore[union-attr]
+    parts = [model.elbo(x[i : i + 1], seed=3, rows=[i]).bound for i in range(5)]  # type: ignore[union-attr]
+    assert torch.allclose(whole, torch.cat(parts))
+    one, two = (model.elbo(x, seed=seed).auxiliary for seed in (3, 4))  # type: ignore[union-attr]
+    assert not torch.allclose(one, two)  # type: ignore[arg-type]
+
+
+def test_guided_objective_weighs_the_rate_alone() -> None:
+    model, batch = build("agave", GREY, preset="tiny"), Batch(symbols(GREY), seed=2)
+    terms = auxiliary_guided(model, batch, lambda_=7.0)  # type: ignore[arg-type]
+    assert torch.allclose(terms["loss"], terms["distortion"] + terms["auxiliary"] + 7 * terms["rate"])
+    alone = auxiliary_elbo(model, batch)  # type: ignore[arg-type]
+    assert torch.allclose(alone["loss"], terms["auxiliary"] + terms["rate"])
+
+
+def test_both_decoders_teach_the_encoder() -> None:
+    model, batch = build("agave", GREY, preset="tiny"), Batch(symbols(GREY))
+    for feed in (layer.left_feed.grid.module for layer in model.likelihood.network.layers):  # type: ignore[union-attr]
+        torch.nn.init.normal_(feed.weight)
+    slopes = {}
+    for term in ("distortion", "auxiliary"):
+        model.zero_grad()
+        auxiliary_guided(model, batch)[term].backward()  # type: ignore[arg-type]
+        slopes[term] = sum(p.grad.abs().sum().item() for p in model.topdown.encoder.parameters() if p.grad is not None)  # type: ignore[union-attr]
+    assert all(slope > 0 for slope in slopes.values())
+
+
+def test_pixelcnn_alone_sees_nothing_of_z() -> None:
+    model, batch = build("agave", GREY, preset="tiny"), Batch(symbols(GREY))
+    value = nll(model, batch)["nll"]
+    assert torch.allclose(value, -model.likelihood.log_prob(batch.x).mean())  # type: ignore[union-attr]
+
+
+def test_free_bits_charge_nothing_below_the_threshold() -> None:
+    model, batch = build("vae", GREY, preset="tiny"), Batch(symbols(GREY))
+    plain = elbo(model, batch)  # type: ignore[arg-type]
+    freed = elbo(model, batch, free_bits=10.0)  # type: ignore[arg-type]
+    assert torch.allclose(freed["loss"], plain["distortion"] + 2 * 10.0)  # two units, each at its threshold
+    assert torch.allclose(freed["rate"], plain["rate"])  # what is reported is the true rate
+
+
+def test_warm_up_raises_the_weight_of_the_rate() -> None:
+    model, x = build("vae", GREY, preset="tiny"), symbols(GREY)
+    for step, weight in ((0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0)):
+        terms = elbo(model, Batch(x, step=step), beta=2.0, warmup=10)  # type: ignore[arg-type]
+        assert torch.allclose(terms["loss"], terms["distortion"] + 2 * weight * terms["rate"])
+
+
+def test_one_importance_sample_is_the_elbo_and_more_are_tighter() -> None:
+    model, x = build("vae", GREY, preset="tiny"), symbols(GREY, 64)
+    with torch.no_grad():
+        one = importance_weights(model, Batch(x), 1).mean()  # type: ignore[arg-type]
+        many = -iwae(model, Batch(x), 64)["iwae"]  # type: ignore[arg-type]
+    assert many > one
+
+
+@pytest.mark.parametrize(("colours", "factor"), [(256, 1), (16, 1), (256, 2), (32, 4)])
+def test_auxiliary_image(colours: int, factor: int) -> None:
+    x = torch.randint(256, (2, 3, 8, 8))
+    y = auxiliary_image(x, levels=256, colours=colours, factor=factor)
+    assert y.shape == (2, 3, 8 // factor, 8 // factor)
+    block = x[0, 1, :factor, :factor].double().mean().round().long()
+    assert y[0, 1, 0, 0] == block * colours // 256
+    assert 0 <= int(y.min()) <= int(y.max()) < colours
+
+
+def test_auxiliary_image_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not divide"):
+        build("agave", GREY, preset="tiny", factor=4)
+    with pytest.raises(ValueError, match="2 to 5"):
+        build("agave", GREY, preset="tiny", colours=8)
+    with pytest.raises(ValueError, match="images of integers"):
+        build("agave", DataSpec("vector", (4,)))
+
+
+def test_without_auxiliary_loss_it_is_a_vae_with_a_pixelcnn() -> None:
+    model = build("agave", GREY, preset="tiny", auxiliary=False, lambda_=1.0)
+    assert model.auxiliary is None
+    assert [(stage.name, stage.objective) for stage in model.config.stages] == [("pixelcnn", "nll"), ("joint", "elbo")]
+    with pytest.raises(ValueError, match="no auxiliary"):
+        auxiliary_guided(model, Batch(symbols(GREY)))  # type: ignore[arg-type]
+
+
+def test_stages_share_the_run() -> None:
+    stages = build("agave", GREY, preset="tiny").config.stages
+    assert [stage.name for stage in stages] == ["vae", "pixelcnn", "joint"]
+    assert sum(stage.share for stage in stages) == pytest.approx(1.0)
+
+
+def test_labels_reach_posterior_and_likelihood() -> None:
+    model, x = build("agave", GREY, preset="tiny", conditional=True), symbols(GREY)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    one, two = (label_context(torch.full((4,), label), GREY, torch.zeros(())) for label in (0, 1))
+    assert not torch.allclose(model.encode(x, one)["z"], model.encode(x, two)["z"])  # type: ignore[union-attr]
+    z = {"z": torch.zeros(4, 2)}
+    assert not torch.allclose(
+        *(model.likelihood.log_prob(x, model.features(z, label)) for label in (one, two))  # type: ignore[union-attr]
+    )
+
+
+def test_labels_that_do_not_exist_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"0 \.\. 2"):
+        label_context(torch.tensor([3]), GREY, torch.zeros(()))
+    with pytest.raises(ValueError, match="no classes"):
+        label_context(torch.tensor([0]), RGB, torch.zeros(()))
+
+
+def test_choosers() -> None:
+    prior, posterior = Normal(torch.zeros(2, 3), torch.ones(2, 3)), Normal(torch.ones(2, 3), torch.ones(2, 3) / 2)
+    assert torch.equal(mean("z", prior, posterior), torch.ones(2, 3))
+    assert torch.equal(given({"z": torch.ones(2)})("z", prior, None), torch.ones(2))
+    with pytest.raises(ValueError, match="no values"):
+        given({"y": torch.ones(2)})("z", prior, None)
+    drawn, narrow = Noise(0, range(2))("z", prior, posterior), Noise(0, range(2), temperature=0.5)("z", prior, posterior)
+    assert torch.allclose(narrow - 1, (drawn - 1) / 2)
+    assert torch.allclose(Noise(0, range(2), prior=True)("z", prior, posterior), 2 * (drawn - 1))
+
+
+def test_decoders_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="levels=5"):
+        decoder_family("bernoulli", GREY)
+    with pytest.raises(ValueError, match="choose auto"):
+        decoder_family("student", GREY)
+
+
+def test_data_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="range"):
+        build("vae", GREY, preset="tiny").elbo(torch.full((1, 1, 7, 6), 5))  # type: ignore[union-attr]
