@@ -44,7 +44,8 @@ def recomputed_seconds(model: Autoregressive, batch: int) -> float:
 def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = build("gated-pixelcnn", DataSpec("image", (1, 28, 28), levels=256), family="categorical")
+    sizes = {"layers": 7, "channels": 64, "head": 128, "family": "categorical"}
+    model = build("gated-pixelcnn", DataSpec("image", (1, 28, 28), levels=256), **sizes)
     record = Record(Path(__file__).parent / "results" / "sampling_speed.json", __doc__.splitlines()[0])
     for batch in RECOMPUTED:
         pairs = [(cached_seconds(model, batch), recomputed_seconds(model, batch)) for _ in range(REPEATS)]

@@ -60,7 +60,7 @@ class AgaveConfig(PixelFields, EncoderFields):
             "halvings": 1,
             "components": 2,
         },
-        "small": {},
+        "small": {"layers": 5, "channels": 32, "head": 64, "width": 32, "stream": 16},
         "paper": {
             "layers": 20,
             "channels": 160,

@@ -35,7 +35,7 @@ class GatedPixelCNNConfig(PixelFields):
     name: ClassVar[str] = "gated-pixelcnn"
     presets: ClassVar[Presets] = {
         "tiny": {"layers": 2, "channels": 6, "first_kernel": 3, "head": 6, "components": 2},
-        "small": {},
+        "small": {"layers": 5, "channels": 32, "head": 64},
         "paper": {"layers": 20, "channels": 384, "first_kernel": 5, "kernel": 5, "head": 1024, "family": "categorical"},
     }
 

@@ -1,0 +1,71 @@
+"""How far do 30 CPU-minutes of training get on real images?
+
+Static binarized MNIST (Larochelle's fixed draw; nats a digit) and CIFAR-10 (bits/dim), one thread, bf16 in the network,
+likelihoods in float32. The data sets are given as paths of ``.npz`` files with train_images, [valid_images] and test_images.
+
+    python benchmarks/images_30_minutes.py gated-pixelcnn mnist DATA/binarized_mnist.npz
+    python benchmarks/images_30_minutes.py agave mnist DATA/binarized_mnist.npz
+    python benchmarks/images_30_minutes.py agave cifar10 DATA/cifar10.npz
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import Record, cpu_minutes
+
+from ancestral.data import load_data
+from ancestral.evaluation import evaluate
+from ancestral.models import build
+from ancestral.report.images import grid, save_png
+from ancestral.sampling import sample
+from ancestral.training import fit
+
+RESULTS = Path(__file__).parent / "results"
+SIZES: dict[tuple[str, str], dict[str, Any]] = {
+    ("gated-pixelcnn", "mnist"): {},
+    ("agave", "mnist"): {"lambda_": 8.0},
+    ("agave", "cifar10"): {"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("name", choices=("mnist", "cifar10"))
+    parser.add_argument("path")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data = load_data(options.path)
+    torch.manual_seed(options.seed)
+    sizes = SIZES[options.model, options.name]
+    model = build(options.model, data.spec, preset="small", **sizes)
+    since = time.process_time()
+    trained = fit(
+        model,
+        data,
+        minutes=options.minutes,
+        seed=options.seed,
+        precision="bf16",
+        channels_last=True,
+        batch_size=32,
+        progress=False,
+    )
+    spent = cpu_minutes(since)
+    since = time.process_time()
+    result = evaluate(model, data, importance_samples=50, subset=500).to_dict()
+    row = {"model": options.model, "sizes": sizes, "seed": options.seed, "steps": trained.steps, "cpu_minutes": spent}
+    key = f"{options.model}, {options.name}, {options.minutes:g} minutes, seed {options.seed}"
+    save_png(RESULTS / f"{options.model}_{options.name}.png", grid(sample(model, 64, seed=0), columns=16))
+    row |= {"evaluation_cpu_minutes": cpu_minutes(since)} | result | {"data": data.note}
+    Record(RESULTS / "images_30_minutes.json", __doc__.splitlines()[0]).add(key, row)
+
+
+if __name__ == "__main__":
+    main()
