@@ -55,10 +55,10 @@ def run(name: str, seed: int) -> dict[str, Any]:
     trained = fit(model, data, minutes=MINUTES, seed=seed, progress=False)
     spent = cpu_minutes(since)
     result = evaluate(model, data, importance_samples=50, subset=179).to_dict()
-    figures = {figure: result.get(figure) for figure in FIGURES}
+    figures = {figure: result[figure] for figure in FIGURES} | {"iwae": result["iwae"] and -result["iwae"]}
     return figures | {
         "status": result["status"],
-        "standard_error": result["standard_error"],
+        "nats_error": result["nats_error"],
         "verdict": result["verdict"],
         "seed": seed,
         "steps": trained.steps,

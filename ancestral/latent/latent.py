@@ -128,5 +128,5 @@ class Latent(nn.Module):
         return self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature))
 
     def reconstruct(self, x: Tensor, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
-        """(n, *shape) symbols drawn from p(x' | z) at the posterior mean of x: what z kept, the rest as the decoder imagines it."""
+        """(n, *shape) symbols drawn from p(x' | z) at x's posterior mean: what z kept, the rest as the decoder imagines it."""
         return self.decode(self.encode(x, context), context, seed, temperature)

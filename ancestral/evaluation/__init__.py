@@ -1,0 +1,9 @@
+"""How good a model is, and what its latents carry: every figure with its status, on examples that are named."""
+
+from __future__ import annotations
+
+from ancestral.evaluation.evaluate import evaluate
+from ancestral.evaluation.result import Evaluation
+from ancestral.evaluation.score import Scores, score, surprisal
+
+__all__ = ["Evaluation", "Scores", "evaluate", "score", "surprisal"]

@@ -1,0 +1,81 @@
+"""Nats, bits and means: per example sums in float64, of which means are taken once, over all examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, sqrt
+
+import torch
+from torch import Tensor
+
+from ancestral.core import Autoregressive, Context
+
+
+def bits(nats: float) -> float:
+    """Nats as bits: divided by log 2."""
+    return nats / log(2)
+
+
+def bits_per_dim(nats: float, sites: int) -> float:
+    """Nats of an example of so many symbols, as bits a symbol.
+
+    Example:
+        >>> round(bits_per_dim(1200, 3072), 7)
+        0.5635528
+    """
+    return bits(nats) / sites
+
+
+def example_nats(likelihood: Autoregressive, x: Tensor, context: Context | None) -> Tensor:
+    """(n,) -log p(x | context) of (n, *shape) symbols, in nats, summed over sites in float64."""
+    return -likelihood.conditionals(x, context).log_prob(x).flatten(1).sum(1, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over examples with its standard error, which one example alone does not tell.
+
+    Example:
+        >>> Mean.of(torch.tensor([1.0, 2.0, 3.0]))
+        Mean(value=2.0, error=0.5773502691896258)
+    """
+
+    value: float
+    error: float | None
+
+    @classmethod
+    def of(cls, values: Tensor) -> Mean:
+        """The mean of (n,) values, in float64; the error is that of n independent draws."""
+        values = values.double()
+        error = float(values.std()) / sqrt(len(values)) if len(values) > 1 else None
+        return cls(float(values.mean()), error)
+
+
+class Moments:
+    """Mean and variance of the rows seen so far, entry by entry: two passes' precision in one (Chan et al. 1983).
+
+    Example:
+        >>> moments = Moments()
+        >>> for batch in (torch.tensor([[1.0], [2.0]]), torch.tensor([[6.0]])):
+        ...     moments.add(batch)
+        >>> moments.mean, moments.variance
+        (tensor([3.]), tensor([4.6667]))
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = torch.zeros(())
+        self._squares = torch.zeros(())
+
+    def add(self, rows: Tensor) -> None:
+        """Take in (n, d) values."""
+        rows = rows.detach().cpu().double()
+        mean, total = rows.mean(0), self.count + len(rows)
+        away = mean - self.mean
+        self._squares = self._squares + (rows - mean).square().sum(0) + away.square() * (self.count * len(rows) / total)
+        self.mean, self.count = self.mean + away * (len(rows) / total), total
+
+    @property
+    def variance(self) -> Tensor:
+        """(d,) mean squared distances from the mean."""
+        return self._squares / self.count

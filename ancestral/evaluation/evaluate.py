@@ -1,0 +1,161 @@
+"""`evaluate`: every figure that a model is judged by, on examples that are named."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+from ancestral.core import Autoregressive
+from ancestral.data.source import permutation
+from ancestral.evaluation.bits import Mean
+from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, chosen_examples, counter
+from ancestral.evaluation.iwae import bounds
+from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
+from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
+from ancestral.evaluation.result import Evaluation
+from ancestral.evaluation.score import exact_nats, status_of
+from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import Model, Progress, inference
+
+MOST_POSTERIORS = 1000  # that the mutual information is estimated on; its ceiling is their log
+
+
+def evaluate(
+    model: Model,
+    data: Data,
+    *,
+    split: str = "test",
+    importance_samples: int = 50,
+    subset: int = 500,
+    limit: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Judge a model: bits/dim with its status, and of latent-variable models all that says whether z is used.
+
+    The evidence lower bound is taken over all examples with one sample each and a KL weight of 1; the bound of k samples,
+    beside the ELBO of the same samples, on a seeded subset. Every row has noise of its own, so that the figures do not
+    depend on the batch size.
+
+    Args:
+        data: `Splits`, a name or a path, of which ``split`` is judged; or `Examples`, a tensor or an array, judged whole.
+        importance_samples: k; 0 leaves the importance-weighted bound out. Exact models need none.
+        subset: examples for that bound and for the shuffle cost.
+        limit: at most so many examples, a seeded choice.
+        batch_size: examples, or samples of them, that are decoded together.
+        progress: is told (decodings done, of how many).
+
+    Raises:
+        DataError: there are no examples, or they are not what the model is a model of.
+        ValueError: an argument is outside its range.
+
+    Example:
+        >>> import ancestral
+        >>> data = ancestral.data("digits")
+        >>> found = evaluate(ancestral.build("vae", data.spec, preset="tiny"), data, importance_samples=5, limit=20)
+        >>> found.status, found.nats == found.rate + found.distortion, found.elbo_subset <= found.iwae
+        ('bound', True, True)
+    """
+    for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
+    chosen, note = chosen_examples(model, data, split, limit, seed)
+    m = min(subset, len(chosen))
+    work = len(chosen) + (m * importance_samples + m * (m > 1) if isinstance(model, Latent) else 0)
+    tick = counter(progress, work)
+    with inference(model):
+        if isinstance(model, Latent):
+            figures = _latent(model, chosen, importance_samples, m, batch_size, seed, tick)
+        else:
+            figures = _exact(model, chosen, batch_size, tick)
+    return Evaluation(
+        status=status_of(model),
+        examples=len(chosen),
+        sites=model.spec.sites,
+        density=model.spec.levels is None,
+        data=note,
+        seed=seed,
+        **figures,
+    )
+
+
+def _exact(model: Autoregressive, chosen: Chosen, batch_size: int, tick: Tick) -> dict[str, Any]:
+    nats = Mean.of(exact_nats(model, chosen, batch_size, tick))
+    return {"nats": nats.value, "nats_error": nats.error}
+
+
+def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
+    terms = rate_distortion(model, chosen, seed, batch_size, tick)
+    order = permutation(len(chosen), seed, SUBSET).tolist()
+    figures = {
+        **_terms(terms),
+        **_weighted(model, chosen.take(order[:m]), k, batch_size, seed, tick),
+        **_shuffled(model, chosen, terms, order[:m], batch_size, seed, tick),
+        **_information(model, chosen, terms, order[:MOST_POSTERIORS], batch_size, seed),
+        "subset": m,
+    }
+    carried = Carried(
+        None if model.spec.levels is None else figures["nats"],
+        figures["rate"],
+        figures["shuffle_cost"],
+        figures["active_units"],
+        figures["units"],
+    )
+    return {**figures, "verdict": verdict(carried)}
+
+
+def _terms(terms: RateDistortion) -> dict[str, Any]:
+    rate, distortion, nats = Mean.of(terms.rate), Mean.of(terms.distortion), Mean.of(terms.rate + terms.distortion)
+    active, units = units_of(terms.means)
+    return {
+        "nats": rate.value + distortion.value,
+        "nats_error": nats.error,
+        "rate": rate.value,
+        "rate_error": rate.error,
+        "distortion": distortion.value,
+        "distortion_error": distortion.error,
+        "auxiliary": None if terms.auxiliary is None else Mean.of(terms.auxiliary).value,
+        "kl_by_unit": {name: values.tolist() for name, values in terms.kl.items()},
+        "active_units": active,
+        "units": units,
+    }
+
+
+def _weighted(model: Latent, some: Chosen, k: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
+    if not k:
+        return {}
+    found = bounds(model, some, k, seed, batch_size, tick)
+    elbo, iwae = Mean.of(found.elbo), Mean.of(found.iwae)
+    return {
+        "importance_samples": k,
+        "elbo_subset": elbo.value,
+        "elbo_subset_error": elbo.error,
+        "iwae": iwae.value,
+        "iwae_error": iwae.error,
+        "effective_samples": Mean.of(found.effective).value,
+    }
+
+
+def _shuffled(
+    model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int, tick: Tick
+) -> dict[str, Any]:
+    if len(places) < 2:
+        return {"shuffle_cost": None}
+    strange = shuffled_distortion(model, chosen.take(places), seed, batch_size, tick)
+    cost = Mean.of(strange - terms.distortion[places])
+    return {"shuffle_cost": cost.value, "shuffle_cost_error": cost.error}
+
+
+def _information(
+    model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int
+) -> dict[str, Any]:
+    value = mutual_information(model, chosen.take(places), seed, batch_size)
+    if value is None:
+        return {}
+    return {
+        "mutual_information": value,
+        "mutual_information_ceiling": log(len(places)),
+        "aggregate_kl": float(terms.rate[places].mean()) - value,
+        "information_examples": len(places),
+    }

@@ -1,0 +1,136 @@
+"""What the latents carry: active units, mutual information, what a stranger's z costs, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+
+from ancestral.evaluation.bits import Moments, bits, example_nats
+from ancestral.evaluation.examples import Chosen, Tick
+from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import Noise
+
+ACTIVE = 0.01  # Burda et al. 2016, section 5.2
+LEAST_RATE, LEAST_COST = 0.5, 0.1  # nats: below both, z is not used
+REMEDIES = (
+    "remedies: AGAVE's auxiliary loss, free bits, a KL weight that warms up from 0, or a decoder that sees less by itself"
+    " (fewer layers, smaller kernels)"
+)
+AT_ONCE = 2**22  # densities of z computed together
+
+
+def units_of(means: Mapping[str, Moments]) -> tuple[int, int]:
+    """How many units are active, and of how many: those whose posterior mean varies over the data by more than 0.01."""
+    variances = [moments.variance for moments in means.values()]
+    return sum(int((variance > ACTIVE).sum()) for variance in variances), sum(len(variance) for variance in variances)
+
+
+def derangement(n: int) -> list[int]:
+    """A permutation of 0 .. n - 1 that leaves nothing in its place: everyone gets the next one's.
+
+    Applied to examples in random order it is a random one.
+
+    Raises:
+        ValueError: one example has nobody to change with.
+    """
+    if n < 2:
+        raise ValueError(f"{n} examples cannot change places; it takes at least 2")
+    return [*range(1, n), 0]
+
+
+def shuffled_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, tick: Tick) -> Tensor:
+    """(n,) -log p(x | z) in nats with the z of another example, that of `derangement`; labels stay the example's own."""
+    others = chosen.take(derangement(len(chosen)))
+    values = []
+    pairs = zip(chosen.batches(model, seed, batch_size), others.batches(model, seed, batch_size), strict=True)
+    for (batch, context), (other, others_context) in pairs:
+        groups = model.descend(other.x, Noise(seed, other.rows or ()), others_context).groups
+        features = model.features({group.name: group.z for group in groups}, context)
+        values.append(example_nats(model.likelihood, batch.x, features))
+        tick(len(batch.x))
+    return torch.cat(values).cpu()
+
+
+def information(log_q: Tensor) -> float:
+    """I(x; z) in nats, estimated from log q(z_i | x_j) at (i, j), z_i being drawn for x_i.
+
+    The mean of log q(z_i | x_i) - log q(z_i), with the mixture of all N posteriors as q(z). Because z_i's own posterior is
+    among them the estimate cannot exceed log N (Hoffman & Johnson 2016, "ELBO surgery").
+
+    Example:
+        >>> round(information(torch.tensor([[0.0, -50.0], [-50.0, 0.0]])), 4)  # two examples, told apart for certain
+        0.6931
+    """
+    log_q = log_q.double()
+    return float((log_q.diagonal() - log_q.logsumexp(1) + log(len(log_q))).mean())
+
+
+def mutual_information(model: Latent, chosen: Chosen, seed: int, batch_size: int) -> float | None:
+    """I(x; z) in nats under the data and the posterior; None where there is more than one group of latents.
+
+    Lower groups have posteriors that depend on the z above, so that N examples would take N^2 passes.
+    """
+    drawn = []
+    for batch, context in chosen.batches(model, seed, batch_size):
+        groups = model.descend(batch.x, Noise(seed, batch.rows or ()), context).groups
+        if len(groups) > 1:
+            return None
+        drawn.append(groups[0].z)
+    z = torch.cat(drawn)
+    some = max(1, AT_ONCE // (batch_size * z[0].numel()))
+    columns = []
+    for batch, context in chosen.batches(model, seed, batch_size):
+        posterior = model.descend(batch.x, Noise(seed, batch.rows or ()), context).groups[0].posterior
+        if posterior is None:
+            return None
+        parts = [posterior.log_prob(part.unsqueeze(1)).flatten(2).sum(2, dtype=torch.float64) for part in torch.split(z, some)]
+        columns.append(torch.cat(parts))
+    return information(torch.cat(columns, 1))
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What a verdict rests on.
+
+    Attributes:
+        nats: mean of rate and distortion together; None for densities, where a share of it means nothing.
+        rate: mean rate, in nats.
+        shuffle_cost: nats lost with another example's z; None where there is one example only.
+        active, units: how many latent units are used, of how many.
+    """
+
+    nats: float | None
+    rate: float
+    shuffle_cost: float | None
+    active: int
+    units: int
+
+
+def verdict(carried: Carried) -> str:
+    """One sentence on whether z is used; where it is not, what helps.
+
+    Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats.
+
+    Example:
+        >>> verdict(Carried(nats=97.04, rate=12.68, shuffle_cost=20.0, active=12, units=64))
+        'z carries 18.3 of 140 bits; 12 of 64 units active'
+    """
+    whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
+    share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
+    active = f"{carried.active} of {carried.units} units active"
+    shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:.2f} nats"
+    if carried.rate < LEAST_RATE and (cost is None or cost < LEAST_COST):
+        return f"collapsed: z carries {share}, and {shuffled}; {active}; {REMEDIES}"
+    if carried.rate < LEAST_RATE:
+        return f"nearly collapsed: z carries only {share}, but they count, as {shuffled}; {active}; {REMEDIES}"
+    if cost is not None and cost < LEAST_COST:
+        return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}; {REMEDIES}"
+    return f"z carries {share}; {active}"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

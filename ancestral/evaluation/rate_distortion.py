@@ -1,0 +1,58 @@
+"""Rate and distortion, example by example: what z costs, and what x costs once z is known.
+
+R = KL(q(z | x) || p(z)) and D = -log p(x | z) at one z from the posterior; -(R + D) is the evidence lower bound, and
+H(x) - D <= I(x; z) <= R (Alemi et al. 2018, "Fixing a Broken ELBO", arXiv:1711.00464). The weight of R is 1 whatever the
+model was trained with, and the auxiliary image is apart from both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancestral.evaluation.bits import Moments, example_nats
+from ancestral.evaluation.examples import Chosen, Tick
+from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import Noise
+
+
+@dataclass(frozen=True)
+class RateDistortion:
+    """The terms of the bound on a set of n examples, float64, in nats.
+
+    Attributes:
+        rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary image.
+        kl: mean rate of every unit by group; units of a grid are summed over its cells, one number a feature map.
+        means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell.
+    """
+
+    rate: Tensor
+    distortion: Tensor
+    auxiliary: Tensor | None
+    kl: Mapping[str, Tensor]
+    means: Mapping[str, Moments]
+
+
+def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, tick: Tick) -> RateDistortion:
+    """Both terms for every example, with the noise of its own row."""
+    rates, distortions, auxiliaries = [], [], []
+    kl: dict[str, Moments] = {}
+    means: dict[str, Moments] = {}
+    for batch, context in chosen.batches(model, seed, batch_size):
+        descent = model.descend(batch.x, Noise(seed, batch.rows or ()), context)
+        rates.append(torch.stack([group.kl.flatten(1).sum(1, dtype=torch.float64) for group in descent.groups]).sum(0))
+        distortions.append(example_nats(model.likelihood, batch.x, descent.features))
+        if model.auxiliary is not None:
+            auxiliaries.append(example_nats(model.auxiliary.likelihood, model.auxiliary.target(batch.x), descent.features))
+        for group in descent.groups:
+            by_unit = group.kl if group.kl.dim() == 2 else group.kl.flatten(2).sum(2, dtype=torch.float64)
+            kl.setdefault(group.name, Moments()).add(by_unit)
+            if group.posterior is not None:
+                means.setdefault(group.name, Moments()).add(group.posterior.mean.flatten(1))
+        tick(len(batch.x))
+    rate, distortion = torch.cat(rates).cpu(), torch.cat(distortions).cpu()
+    auxiliary = torch.cat(auxiliaries).cpu() if auxiliaries else None
+    return RateDistortion(rate, distortion, auxiliary, {name: each.mean for name, each in kl.items()}, means)

@@ -1,0 +1,171 @@
+"""What `evaluate` found, as numbers, as JSON has them, and in lines to read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from math import log
+from typing import Any
+
+from ancestral.evaluation.bits import bits, bits_per_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Figures of a model on a set of examples: means over them, in nats where nothing else is said, and standard errors.
+
+    Everything from ``rate`` on is for latent-variable models and None, zero or empty elsewhere; all that is said of a subset
+    is measured on its examples.
+
+    Attributes:
+        status: ``"exact"``: nats is -log p(x); ``"bound"``: it is rate + distortion, minus the evidence lower bound.
+        nats, nats_error: cost of an example.
+        examples, sites: how many were judged, and symbols of each.
+        density: whether the data are real-valued, so that nats and bits are those of a density in the units of the data.
+        data: name, split, range, binarisation, note, hash, examples and available of what was judged.
+        seed: of the noise and the choices.
+        rate, distortion, auxiliary: KL(q(z | x) || p(z)), -log p(x | z), and -log p(y | z), which is no part of nats.
+        kl_by_unit: mean rate of every unit by group; of a grid of latents, of every feature map.
+        active_units, units: units whose posterior mean varies over the data by more than 0.01, and all units.
+        subset: number of examples in the seeded subset.
+        importance_samples: k.
+        elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
+        effective_samples: effective sample size of the k weights over k, mean over the subset.
+        shuffle_cost: how much larger the distortion is with another example's z; None where there is one example only.
+        mutual_information: I(x; z), estimated on ``information_examples`` posteriors, never above the log of their number,
+            ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples less it: KL(q(z) || p(z)).
+        verdict: one sentence on what z carries.
+    """
+
+    status: str
+    nats: float
+    nats_error: float | None
+    examples: int
+    sites: int
+    density: bool
+    data: Mapping[str, Any]
+    seed: int
+    rate: float | None = None
+    rate_error: float | None = None
+    distortion: float | None = None
+    distortion_error: float | None = None
+    auxiliary: float | None = None
+    kl_by_unit: Mapping[str, list[float]] = field(default_factory=dict)
+    active_units: int | None = None
+    units: int | None = None
+    subset: int = 0
+    importance_samples: int | None = None
+    elbo_subset: float | None = None
+    elbo_subset_error: float | None = None
+    iwae: float | None = None
+    iwae_error: float | None = None
+    effective_samples: float | None = None
+    shuffle_cost: float | None = None
+    shuffle_cost_error: float | None = None
+    mutual_information: float | None = None
+    mutual_information_ceiling: float | None = None
+    aggregate_kl: float | None = None
+    information_examples: int = 0
+    verdict: str | None = None
+
+    @property
+    def bits_per_dim(self) -> float:
+        """``nats`` in bits a symbol."""
+        return bits_per_dim(self.nats, self.sites)
+
+    @property
+    def bits_per_dim_error(self) -> float | None:
+        """The standard error of ``bits_per_dim``."""
+        return None if self.nats_error is None else bits_per_dim(self.nats_error, self.sites)
+
+    @property
+    def elbo(self) -> float | None:
+        """The evidence lower bound on all examples, in nats."""
+        return None if self.rate is None else -self.nats
+
+    @property
+    def iwae_bits_per_dim(self) -> float | None:
+        """The importance-weighted bound of the subset, in bits a symbol."""
+        return None if self.iwae is None else bits_per_dim(-self.iwae, self.sites)
+
+    @property
+    def elbo_subset_bits_per_dim(self) -> float | None:
+        """The evidence lower bound of the subset, in bits a symbol."""
+        return None if self.elbo_subset is None else bits_per_dim(-self.elbo_subset, self.sites)
+
+    @property
+    def rate_bits(self) -> float | None:
+        """``rate`` in bits an example."""
+        return None if self.rate is None else bits(self.rate)
+
+    @property
+    def distortion_bits(self) -> float | None:
+        """``distortion`` in bits an example."""
+        return None if self.distortion is None else bits(self.distortion)
+
+    @property
+    def kl_by_group(self) -> dict[str, float]:
+        """Mean rate of every group."""
+        return {name: sum(units) for name, units in self.kl_by_unit.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every attribute and property, as JSON has them."""
+        derived = [name for name, value in vars(Evaluation).items() if isinstance(value, property)]
+        return {**asdict(self), **{name: getattr(self, name) for name in derived}}
+
+    def lines(self) -> list[str]:
+        """The figures in words, each with its status and on how many examples."""
+        bound = " (bound: ELBO)" if self.status == "bound" else f" ({self.status})"
+        unit = "bits/dim of a density" if self.density else "bits/dim"
+        lines = [
+            f"{_with_error(self.bits_per_dim, self.bits_per_dim_error, 4)} {unit}{bound},"
+            f" {_with_error(self.nats, self.nats_error)} nats an example; {self._whose()}"
+        ]
+        if self.rate is not None:
+            lines += [*self._terms(), *self._subset_lines(), self.verdict or ""]
+        return [*lines, f"data: {self.data['note']}" + (f" Units: {self.data['units']}." if "units" in self.data else "")]
+
+    def _whose(self) -> str:
+        available = self.data["available"]
+        share = "all" if self.examples == available else f"{self.examples:,} of"
+        labels = ", with labels" if self.data["labels"] else ""
+        return f"{share} {available:,} examples of {self.data['name']} ({self.data['split']}, {self.data['range']}{labels})"
+
+    def _terms(self) -> list[str]:
+        terms = (("rate", self.rate, self.rate_error), ("distortion", self.distortion, self.distortion_error))
+        said = [
+            f"{name} {_with_error(value, error)} nats ({bits(value):.2f} bits)"
+            for name, value, error in terms
+            if value is not None
+        ]
+        lines = [" + ".join(said)]
+        if self.auxiliary is not None:
+            lines.append(f"auxiliary image {self.auxiliary:.2f} nats, no part of the bits above")
+        return lines
+
+    def _subset_lines(self) -> list[str]:
+        lines = []
+        if self.iwae is not None and self.elbo_subset is not None and self.effective_samples is not None:
+            scale = log(2) * self.sites
+            pairs = (
+                ("ELBO", self.elbo_subset, self.elbo_subset_error),
+                (f"IWAE-{self.importance_samples}", self.iwae, self.iwae_error),
+            )
+            said = [f"{name} {_with_error(-value / scale, error and error / scale, 4)}" for name, value, error in pairs]
+            lines.append(
+                f"{' and '.join(said)} bits/dim (bounds) on the same {self.subset:,} examples; effective sample size"
+                f" {self.effective_samples:.0%} of {self.importance_samples}"
+            )
+        if self.shuffle_cost is not None:
+            cost = _with_error(self.shuffle_cost, self.shuffle_cost_error)
+            lines.append(f"another example's z costs {cost} nats ({self.subset:,} examples)")
+        if self.mutual_information is not None:
+            lines.append(
+                f"mutual information {self.mutual_information:.2f} nats (estimate, at most {self.mutual_information_ceiling:.2f}"
+                f" from {self.information_examples:,} examples), aggregate KL {self.aggregate_kl:.2f} nats"
+            )
+        return lines
+
+
+def _with_error(value: float, error: float | None, digits: int = 2) -> str:
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"

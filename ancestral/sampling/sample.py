@@ -1,0 +1,135 @@
+"""Samples of any model: z from its prior where there is one, then every symbol as the quantile of its own uniform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ancestral.core import Autoregressive, Context
+from ancestral.draw import Draw
+from ancestral.latent.latent import Latent
+from ancestral.sampling.parallel import iterated
+from ancestral.sampling.strategies import (
+    Model,
+    Progress,
+    Recomputed,
+    Rows,
+    context_of,
+    counted,
+    inference,
+    likelihood_of,
+    part_of,
+)
+
+METHODS = ("cached", "recompute", "parallel")
+
+
+def sample(
+    model: Model,
+    n: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    method: str = "cached",
+    labels: Sequence[int] | Tensor | None = None,
+    context: Context | None = None,
+    z: Mapping[str, Tensor] | None = None,
+    z_temperature: float = 1.0,
+    first_row: int = 0,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> Tensor:
+    """(n, *shape) samples; row i is a pure function of the model, the seed and ``first_row + i``, whatever the batch size.
+
+    Args:
+        temperature, top_k, top_p: how each symbol is drawn; see `Draw`. Tempering the conditionals is not tempering p(x).
+        method: ``"cached"`` remembers what the next symbol needs, ``"recompute"`` makes a whole forward pass a symbol,
+            ``"parallel"`` iterates over all sites at once; all give the same samples.
+        labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
+        z: latents by group, (n, *latent); drawn from the prior by default.
+        z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
+        first_row: number of the first row, to go on with an earlier run.
+        batch_size: rows that walk together.
+        progress: is told (symbols settled, of how many).
+
+    Raises:
+        ValueError: an argument is outside its range or does not fit the model.
+
+    Example:
+        >>> import ancestral
+        >>> model = ancestral.build("agave", ancestral.DataSpec("image", (1, 4, 4), levels=2), preset="tiny")
+        >>> sample(model, 3, seed=1).shape
+        torch.Size([3, 1, 4, 4])
+        >>> torch.equal(sample(model, 3, seed=1)[2:], sample(model, 1, seed=1, first_row=2, method="parallel"))
+        True
+    """
+    draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
+    rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
+    with inference(model):
+        return sampled(rows, draw, method, batch_size, progress)
+
+
+def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, progress: Progress | None) -> Tensor:
+    """(n, *shape) symbols of rows that are described already, by one of `METHODS`."""
+    if method not in METHODS:
+        raise ValueError(f"there is no sampling method {method!r}; choose one of {', '.join(METHODS)}")
+    if method == "parallel":
+        return iterated(rows, draw, batch_size, progress).x
+    likelihood = likelihood_of(rows.model)
+    if method == "recompute":
+        likelihood = Autoregressive(Recomputed(likelihood.network), likelihood.family, likelihood.spec)
+    return walked(likelihood, rows, draw, batch_size, progress)
+
+
+def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, progress: Progress | None) -> Tensor:
+    """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all."""
+    parts, sites = [], likelihood.spec.sites
+    for some, seen in rows.batches(batch_size):
+        choose = counted(part_of(draw, some), progress, some.start * sites, rows.n * sites)
+        parts.append(likelihood.walk(len(some), seen).run(choose))
+    return torch.cat(parts)
+
+
+def sample_with_image(
+    model: Model,
+    n: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    method: str = "cached",
+    labels: Sequence[int] | Tensor | None = None,
+    context: Context | None = None,
+    z: Mapping[str, Tensor] | None = None,
+    z_temperature: float = 1.0,
+    first_row: int = 0,
+    batch_size: int = 64,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """What `sample` gives, and for each row the auxiliary image that z alone describes: the mode of p(y | z), (n, *shape of y).
+
+    The image is None where the model has no auxiliary likelihood. The arguments are those of `sample`.
+
+    Raises:
+        ValueError: an argument is outside its range or does not fit the model.
+    """
+    draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
+    rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
+    with inference(model):
+        x = sampled(rows, draw, method, batch_size, progress)
+        return x, _images(rows, batch_size)
+
+
+def _images(rows: Rows, batch_size: int) -> Tensor | None:
+    if not isinstance(rows.model, Latent) or rows.model.auxiliary is None:
+        return None
+    likelihood, parts = rows.model.auxiliary.likelihood, []
+    for some, seen in rows.batches(batch_size):
+        unread = torch.zeros(len(some), *likelihood.network.shape, dtype=torch.long)  # it looks at the features alone
+        parts.append(likelihood.conditionals(unread, seen).mode)
+    return torch.cat(parts)
