@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context
 from ancestral.latent.latent import Elbo, Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.spec import DataSpec
 
 Terms = dict[str, Tensor]
@@ -100,21 +100,39 @@ def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0) -> Terms
     return {"loss": distortion + auxiliary + lambda_ * rate, "distortion": distortion, "auxiliary": auxiliary, "rate": rate}
 
 
-def importance_weights(model: Latent, batch: Batch, k: int) -> Tensor:
+def importance_weights(model: Latent, batch: Batch, k: int, at_once: int | None = None) -> Tensor:
     """(n, k) log p(x, z_j) / q(z_j | x) for z_j from the posterior, in nats: k = 1 is the evidence lower bound.
 
-    Sample j of global row r has the noise of row ``r k + j``.
+    Sample j of global row r has the noise of row ``r k + j``. x is encoded once where there is one group of latents; where
+    there are more, the lower posteriors depend on the z above.
+
+    Args:
+        at_once: at most so many of the n k samples are decoded together, though never fewer than n; all by default.
     """
-    n = len(batch.x)
-    rows = range(n) if batch.rows is None else batch.rows
-    noise = Noise(batch.seed, [row * k + j for row in rows for j in range(k)])
     context = _context(model, batch)
-    x = batch.x.repeat_interleave(k, 0)
-    descent = model.descend(x, noise, context and context.repeat(k))
-    value = model.likelihood.log_prob(x, descent.features)
+    groups = model.descend(batch.x, mean, context).groups
+    encoded = groups[0] if len(groups) == 1 else None
+    width = k if at_once is None else max(1, at_once // max(1, len(batch.x)))
+    turns = [range(j, min(j + width, k)) for j in range(0, k, width)]
+    return torch.cat([_weights(model, batch, context, k, turn, encoded) for turn in turns], 1)
+
+
+def _weights(model: Latent, batch: Batch, context: Context | None, k: int, turn: range, encoded: Group | None) -> Tensor:
+    """(n, len(turn)) log-weights of the samples whose numbers are in ``turn``."""
+    n, m = len(batch.x), len(turn)
+    keys = [[row * k + j for row in (range(n) if batch.rows is None else batch.rows)] for j in turn]
+    x = batch.x.repeat(m, *[1] * (batch.x.dim() - 1))
+    wide = context and context.map(lambda part: part.repeat(m, *[1] * (part.dim() - 1)))
+    if encoded is None or encoded.posterior is None:
+        descent = model.descend(x, Noise(batch.seed, [key for some in keys for key in some]), wide)
+        value = -torch.stack([group.log_q.flatten(1).sum(1) for group in descent.groups]).sum(0)
+    else:
+        z = torch.stack([Noise(batch.seed, some)(encoded.name, encoded.prior, encoded.posterior) for some in keys])
+        descent = model.topdown.descend(given({encoded.name: z.flatten(0, 1)}), context=wide, n=n * m)
+        value = -encoded.posterior.log_prob(z).flatten(0, 1).flatten(1).sum(1)
     for group in descent.groups:
-        value = value + (group.log_p - group.log_q).flatten(1).sum(1)
-    return value.view(n, k)
+        value = value + group.log_p.flatten(1).sum(1)
+    return (value + model.likelihood.log_prob(x, descent.features)).view(m, n).T
 
 
 def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:

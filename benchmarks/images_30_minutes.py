@@ -26,11 +26,13 @@ from ancestral.sampling import sample
 from ancestral.training import fit
 
 RESULTS = Path(__file__).parent / "results"
+DECODER = {"layers": 8, "kernel": 5}
 SIZES: dict[tuple[str, str], dict[str, Any]] = {
-    ("gated-pixelcnn", "mnist"): {},
-    ("agave", "mnist"): {"lambda_": 8.0},
+    ("gated-pixelcnn", "mnist"): DECODER,
+    ("agave", "mnist"): DECODER | {"lambda_": 6.0},
     ("agave", "cifar10"): {"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0},
 }
+TRAINING: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16, "optimiser": "adam", "progress": False}
 
 
 def main() -> None:
@@ -47,20 +49,18 @@ def main() -> None:
     sizes = SIZES[options.model, options.name]
     model = build(options.model, data.spec, preset="small", **sizes)
     since = time.process_time()
-    trained = fit(
-        model,
-        data,
-        minutes=options.minutes,
-        seed=options.seed,
-        precision="bf16",
-        channels_last=True,
-        batch_size=32,
-        progress=False,
-    )
+    trained = fit(model, data, minutes=options.minutes, seed=options.seed, **TRAINING)
     spent = cpu_minutes(since)
     since = time.process_time()
     result = evaluate(model, data, importance_samples=50, subset=500).to_dict()
-    row = {"model": options.model, "sizes": sizes, "seed": options.seed, "steps": trained.steps, "cpu_minutes": spent}
+    row = {
+        "model": options.model,
+        "sizes": sizes,
+        "training": TRAINING,
+        "seed": options.seed,
+        "steps": trained.steps,
+        "cpu_minutes": spent,
+    }
     key = f"{options.model}, {options.name}, {options.minutes:g} minutes, seed {options.seed}"
     save_png(RESULTS / f"{options.model}_{options.name}.png", grid(sample(model, 64, seed=0), columns=16))
     row |= {"evaluation_cpu_minutes": cpu_minutes(since)} | result | {"data": data.note}

@@ -1,0 +1,177 @@
+"""Saving and loading models: a folder with ``config.json`` (what built the model) and ``model.safetensors`` (its weights)."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ancestral.core import Autoregressive, Family, Network
+from ancestral.latent.latent import Latent
+from ancestral.models import build, configure
+from ancestral.spec import DataSpec
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FORMAT = 1  # of config.json; a folder with a greater number was made by a newer version
+
+Model = Autoregressive | Latent
+Folder = str | os.PathLike[str]
+
+
+class LoadError(ValueError):
+    """A folder holds no model that can be loaded: the message names the file, what is wrong with it and what to do."""
+
+
+def save(model: Model, folder: Folder, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write a model into a folder, made where it is missing; each of the two files appears whole or not at all.
+
+    Args:
+        model: with its configuration, or of your own network, of which only the weights can be saved.
+        extra: more entries for ``config.json``, as JSON has them.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_config(model, folder, extra)
+    write_weights(model, folder)
+
+
+def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None = None) -> None:
+    """Write ``config.json`` alone: name, configuration and data of a model, and the versions that made it."""
+    made = {
+        "format": FORMAT,
+        "model": None if model.config is None else model.config.name,
+        "config": None if model.config is None else asdict(model.config),
+        "spec": model.spec.to_dict(),
+        "versions": versions(),
+    }
+    write_whole(Path(folder) / CONFIG, json.dumps({**made, **(extra or {})}, indent=2, ensure_ascii=False).encode())
+
+
+def write_weights(model: Model, folder: Folder) -> None:
+    """Write ``model.safetensors`` alone."""
+    # Clones, because safetensors refuses weights that share memory, as tied ones do.
+    tensors = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()
+    }
+    write_whole(Path(folder) / WEIGHTS, safetensors.torch.save(tensors))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all, whenever the program or the machine stops; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a run depends on."""
+    ours = sys.modules["ancestral"].__version__  # no import: this module lies inside what it would import from
+    return {"ancestral": ours, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def load(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
+    """The model of a run folder, on the CPU, in the type its weights were saved in, ready to evaluate.
+
+    Args:
+        folder: where ``save`` or a training run wrote.
+        network, family: your own, with fresh weights, where the model was made of them.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or it lacks a file; folders beside it that hold a model are named.
+        LoadError: a file is damaged, of a newer version, or does not fit the model.
+    """
+    model = construct(folder, network, family)
+    path = Path(folder) / WEIGHTS
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} has no {WEIGHTS}: saving was cut short before the weights were written")
+    try:
+        tensors = safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise LoadError(f"{path} is damaged ({error}): it was cut short or changed; copy it again") from error
+    fill(model, tensors, path)
+    return model.eval()
+
+
+def construct(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
+    """The model that a folder's ``config.json`` describes, with fresh weights; arguments and errors as ``load``."""
+    fields, path = describe(folder), Path(folder) / CONFIG
+    if (fields["model"] is None) is (network is None or family is None):
+        if fields["model"] is None:
+            raise LoadError(
+                f"{path}: the model was made of your own network; hand one over: load(folder, network=..., family=...)"
+            )
+        raise LoadError(f"{path}: the model is {fields['model']!r}, which brings its own network: leave network and family out")
+    try:
+        spec = DataSpec.from_dict(fields["spec"])
+        if fields["model"] is None:
+            return build(spec=spec, network=network, family=family)
+        return build(configure(fields["model"], **fields["config"]), spec)
+    except (ValueError, TypeError, KeyError) as error:
+        raise LoadError(f"{path}: {error}") from error
+
+
+def fill(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights into a model, which takes their type.
+
+    Raises:
+        LoadError: a weight is missing, unknown or of another shape; the first is named with the file it came from.
+    """
+    wanted = model.state_dict()
+    for name in [*wanted, *tensors]:
+        have = tuple(tensors[name].shape) if name in tensors else "missing"
+        want = tuple(wanted[name].shape) if name in wanted else "unknown"
+        if have != want:
+            raise LoadError(f"{path}: weight {name} is {have} in the file and {want} in the model that {CONFIG} describes")
+    for kind in {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}:
+        model.to(kind)
+    model.load_state_dict(tensors)
+
+
+def describe(folder: Folder) -> dict[str, Any]:
+    """What ``config.json`` of a run folder says.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file; folders beside it that hold a model are named.
+        LoadError: the file is damaged or of a newer version.
+    """
+    path = Path(folder) / CONFIG
+    if not path.exists():
+        raise FileNotFoundError(_missing(Path(folder)))
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise LoadError(f"{path} is damaged ({error}); restore it from a copy") from error
+    if not isinstance(fields, dict) or not {"format", "model", "config", "spec"} <= fields.keys():
+        raise LoadError(f"{path} is not the configuration of a model: it must have format, model, config and spec")
+    if fields["format"] > FORMAT:
+        made = fields.get("versions", {}).get("ancestral", "a newer version")
+        raise LoadError(f"{path} was written by ancestral {made}, in a format that this version does not know: upgrade")
+    return fields
+
+
+def _missing(folder: Path) -> str:
+    around = sorted(path.parent.name for path in folder.parent.glob(f"*/{CONFIG}"))
+    near = get_close_matches(folder.name, around, n=1, cutoff=0.4) or around[:1]
+    hint = f"; did you mean {folder.parent / near[0]}?" if near and near[0] != folder.name else ""
+    if not folder.exists():
+        return f"there is no folder {folder}{hint}"
+    return f"{folder} has no {CONFIG}, so it is not the folder of a model{hint}"

@@ -1,0 +1,197 @@
+"""What listens to the steps of a run: the averaged weights, the table of figures, the progress bar, Ctrl-C."""
+
+from __future__ import annotations
+
+import csv
+import io
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ancestral.hub import Model
+from ancestral.objectives import Terms
+from ancestral.spec import DataSpec
+from ancestral.training.faults import Interrupted
+from ancestral.training.folder import CHECKPOINT
+from ancestral.training.loop import Tick
+from ancestral.training.stages import Planned, bits_per_dim
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Row = dict[str, Any]
+
+
+class Average:
+    """A second model whose weights are the exponential moving average of those of a stage so far.
+
+    w' <- d w' + (1 - d) w after step t = 1, 2, ... of the stage, with d = min(decay, (1 + t) / (10 + t)): early on the
+    average is short, so that it forgets where the stage began.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.source, self.decay = model, decay
+        self._model = deepcopy(model).requires_grad_(False).eval()
+        self._weights = list(self._model.parameters()), list(model.parameters())
+
+    @property
+    def model(self) -> Model:
+        """The averaged model; buffers are those of the source."""
+        for kept, buffer in zip(self._model.buffers(), self.source.buffers(), strict=True):
+            kept.copy_(buffer)
+        return self._model
+
+    def restart(self) -> None:
+        """Take the weights as they are, and average from here."""
+        self._model.load_state_dict(self.source.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, tick: Tick) -> None:
+        decay = min(self.decay, (1 + tick.step) / (10 + tick.step))
+        torch._foreach_lerp_(*self._weights, 1 - decay)  # what is frozen is equal in both, and stays so
+
+
+class Records:
+    """The figures of a run, a row each, in nats an example but for ``bits_per_dim``.
+
+    Training rows are means since the row before, so that a curve of them is smooth.
+    """
+
+    def __init__(self, spec: DataSpec, writer: SummaryWriter | None = None) -> None:
+        self.spec, self.writer = spec, writer
+        self.rows: list[Row] = []
+        self.sums: Terms = {}
+        self.count = 0
+
+    def add(self, terms: Terms) -> None:
+        """Count a training step in."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
+        self.count += 1
+
+    def flush(self, planned: Planned, step: int, seconds: float) -> None:
+        """Make a training row of the steps that were added."""
+        means = {name: float(total) / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
+        self.note(planned, step, "train", means, seconds)
+
+    def note(self, planned: Planned, step: int, split: str, terms: dict[str, float], seconds: float) -> Row:
+        """Add a row, and return it; ``step`` counts within the stage, the row's within the run."""
+        bits, status = bits_per_dim(terms, self.spec) or (None, None)
+        place = {"step": planned.before + step, "stage": planned.stage.name, "split": split}
+        self.rows.append({**place, **terms, "bits_per_dim": bits, "status": status, "seconds": round(seconds, 3)})
+        if self.writer is not None:
+            for name, value in {**terms, **({"bits_per_dim": bits} if bits is not None else {})}.items():
+                self.writer.add_scalar(f"{split}/{name}", value, place["step"])
+        return self.rows[-1]
+
+    def table(self) -> bytes:
+        """Every row as CSV, a column for each term that occurs."""
+        first, last = ["step", "stage", "split"], ["bits_per_dim", "status", "seconds"]
+        terms = [name for name in dict.fromkeys(name for row in self.rows for name in row) if name not in (*first, *last)]
+        text = io.StringIO()
+        table = csv.DictWriter(text, [*first, *terms, *last], lineterminator="\n")
+        table.writeheader()
+        table.writerows(self.rows)
+        return text.getvalue().encode()
+
+
+def shown(terms: Mapping[str, Any], spec: DataSpec) -> str:
+    """The terms of an objective in words: bits/dim of x, or nats where the stage has none."""
+    bits = bits_per_dim(terms, spec)
+    return f"loss {terms['loss']:.4g} nats" if bits is None else f"{bits[0]:.4f} bits/dim ({bits[1]})"
+
+
+class Show:
+    """Progress on standard error: a bar in a terminal, and a line for every validation anywhere."""
+
+    def __init__(self, stages: Sequence[Planned], spec: DataSpec, visible: bool) -> None:
+        self.spec, self.console = spec, Console(stderr=True, quiet=not visible)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figure]}"),
+        )
+        hidden = not (visible and self.console.is_terminal)
+        self.bar = Progress(*columns, console=self.console, disable=hidden, refresh_per_second=4, redirect_stdout=False)
+        self.task = self.bar.add_task("", total=sum(planned.steps for planned in stages), figure="")
+        self.drawn = 0.0
+
+    def plan(self, stages: Sequence[Planned]) -> None:
+        """Say what is to be done."""
+        steps = ", ".join(f"{planned.stage.name} {planned.steps:,}" for planned in stages)
+        self.console.print(f"training steps: {steps}", highlight=False)
+
+    def step(self, planned: Planned, tick: Tick) -> None:
+        """Move the bar, a few times a second."""
+        if self.bar.disable or time.monotonic() - self.drawn < 0.25:
+            return
+        self.drawn = time.monotonic()
+        figure = shown({name: float(value) for name, value in tick.terms.items()}, self.spec)
+        self.bar.update(self.task, description=planned.stage.name, completed=planned.before + tick.step, figure=figure)
+
+    def line(self, row: Row) -> None:
+        """Print a validation row."""
+        self.console.print(f"step {row['step']:,} ({row['stage']}): validation {shown(row, self.spec)}", highlight=False)
+
+
+class Stopwatch:
+    """Ends a stage after some seconds, and knows how long a step of it took."""
+
+    def __init__(self, limit: float, stop: threading.Event) -> None:
+        self.limit, self.stop = limit, stop
+        self.times: list[float] = []
+
+    def __call__(self, tick: Tick) -> bool:
+        self.times.append(time.perf_counter())
+        if self.stop.is_set():
+            raise Interrupted("before training began", None)
+        return len(self.times) > 3 and self.times[-1] - self.times[0] > self.limit
+
+    @property
+    def seconds(self) -> float:
+        """The median step, of at least three, the first of all left out."""
+        return median(after - before for before, after in zip(self.times, self.times[1:], strict=False))
+
+
+@contextmanager
+def interruptions(folder: Path | None) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or a request to terminate sets, so that the step under way is finished; the second one ends all.
+
+    Elsewhere than in the main thread, where no signals arrive, the event is never set.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise Interrupted("at once", folder if folder is not None and (folder / CHECKPOINT).exists() else None)
+        asked.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def summary_writer(folder: Path, step: int) -> SummaryWriter | None:
+    """A writer of TensorBoard's files that forgets what came after ``step``; None where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / "tensorboard"), purge_step=step)

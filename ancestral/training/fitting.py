@@ -1,0 +1,261 @@
+"""``fit``, ``resume`` and ``plan``: from a model and data to a run."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.core import DataError
+from ancestral.data.catalogue import EMBEDDED
+from ancestral.data.loading import load_data
+from ancestral.data.source import Array
+from ancestral.data.splits import Splits
+from ancestral.hub import Folder, Model, construct, describe, fill, write_config
+from ancestral.models import nearest
+from ancestral.training.callbacks import Average, Row, Stopwatch, interruptions, shown
+from ancestral.training.config import TrainingConfig
+from ancestral.training.faults import TrainingError
+from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
+from ancestral.training.loop import RANK, WORLD, run_stage
+from ancestral.training.session import Session
+from ancestral.training.stages import Planned, check, divided, stages_of, validate
+
+Data = str | os.PathLike[str] | Array | Tensor | Splits
+SETTINGS = [field.name for field in fields(TrainingConfig)]
+HARMLESS = ["progress", "threads", "accelerator", "checkpoint_every", "tensorboard"]  # what may change when a run goes on
+ENDLESS = 10**9  # steps of a stage that a stopwatch ends
+REHEARSAL = 0.04  # part of the minutes that goes into timing
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """What ``fit`` did.
+
+    Attributes:
+        path: the run's folder, None where nothing was written.
+        model: the model that was given, now with averaged weights, ready to evaluate.
+        steps: optimiser steps of all stages.
+        seconds: wall-clock time, timing and validation included.
+        history: the rows of ``metrics.csv``, in nats an example but for ``bits_per_dim``.
+    """
+
+    path: Path | None
+    model: Model
+    steps: int
+    seconds: float
+    history: list[Row]
+
+    def __repr__(self) -> str:
+        judged = [row for row in self.history if row["split"] == "validation"]
+        figure = f", validation {shown(judged[-1], self.model.spec)}" if judged else ""
+        return f"Run({self.path or 'not saved'}: {self.steps:,} steps in {self.seconds:.1f} s{figure})"
+
+
+def fit(
+    model: Model,
+    data: Data,
+    out: Folder | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    config: TrainingConfig | None = None,
+    *,
+    data_options: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    **overrides: Any,
+) -> Run:
+    """Train a model, stage by stage; with the same steps and seed it is the same run, also when stopped and resumed.
+
+    A training set smaller than a batch makes the batch as small. Between steps nothing but the step's number decides what
+    the next one sees, so the steps that ``minutes`` turned into give the same run again (up to the number of threads).
+
+    Args:
+        model: trained in place, on its device; its configuration says in which stages.
+        data: a name, path, array or ``Splits``, see ``ancestral.data.load_data``.
+        out: folder for the run; None writes nothing.
+        minutes: wall-clock time (5 unless ``config`` has another): a short timing at the start turns it into steps.
+        seed: of everything random (0 unless ``config`` has another).
+        config: all settings; single ones can be given as keywords beside it.
+        data_options: more arguments of ``load_data``; they are recorded with the name or path, so that the run can resume.
+        overwrite: replace a run that is in ``out``.
+
+    Raises:
+        DataError: the data do not fit the model, or lack the labels that it conditions on.
+        ValueError: a setting is unknown (the nearest is named) or outside its range.
+        FileExistsError, OSError: ``out`` is not empty, or cannot be written.
+        TrainingError: a figure is not finite, or memory runs out (the batch that would fit is named).
+        Interrupted: by Ctrl-C, after saving.
+
+    Example:
+        >>> import ancestral
+        >>> data = ancestral.data("digits")
+        >>> model = ancestral.build("gated-pixelcnn", data.spec, preset="tiny")
+        >>> run = ancestral.fit(model, data, steps=3, batch_size=8, progress=False)
+        >>> run.steps, run.history[-1]["status"]
+        (3, 'exact')
+    """
+    started = time.monotonic()
+    given = {name: value for name, value in (("minutes", minutes), ("seed", seed)) if value is not None}
+    config = _settled(config or TrainingConfig(), {**given, **overrides}, SETTINGS)
+    splits = load_data(data, **(data_options or {}))
+    config = _suited(model, splits, config)
+    folder = prepare(Path(out), model, overwrite) if out is not None and RANK == 0 else None
+    with _surroundings(model, config, folder) as stop:
+        config = replace(config, accelerator=model.anchor.device.type)
+        if config.steps is None:
+            stages = _planned(model, splits, config, started, stop)
+        else:
+            stages = divided(config.steps, stages_of(model))
+        if folder is not None:
+            record = {"source": _source(data), "options": dict(data_options or {}), **splits.describe()}
+            write_config(model, folder, {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record})
+        return _run(Session(model, splits, config, stages, folder, stop, started))
+
+
+def resume(folder: Folder, data: Data | None = None, model: Model | None = None, **overrides: Any) -> Run:
+    """Go on with a run that was stopped, to where it would have ended, with the weights it would have had.
+
+    Args:
+        folder: of the run.
+        data: as given to ``fit``, where that was neither a name nor a path.
+        model: with fresh weights, where it was made of your own network.
+        overrides: ``progress``, ``threads``, ``accelerator``, ``checkpoint_every`` or ``tensorboard``, if they should change.
+
+    Raises:
+        FileNotFoundError, LoadError: there is no such run, or its files are damaged.
+        TrainingError: there is no checkpoint, or it is damaged; and what ``fit`` raises.
+        DataError: the data have changed since the run began.
+    """
+    started, path = time.monotonic(), Path(folder)
+    entries = describe(path)
+    if "training" not in entries:
+        raise TrainingError(f"{path} holds a model that was saved, not a training run, so there is nothing to resume")
+    checkpoint = read_checkpoint(path)
+    model = construct(path) if model is None else model
+    fill(model, checkpoint["model"], path / CHECKPOINT)
+    config = _settled(_settled(TrainingConfig(), entries["training"], SETTINGS), overrides, HARMLESS)
+    splits = _same_data(entries["data"], data)
+    check(model, splits)
+    stages = [Planned.from_dict(stage) for stage in entries["stages"]]
+    with _surroundings(model, config, path) as stop:
+        return _run(Session(model, splits, config, stages, path, stop, started), checkpoint)
+
+
+def plan(model: Model, data: Data, config: TrainingConfig | None = None, **overrides: Any) -> list[Planned]:
+    """What ``fit`` would do: the stages with their steps, and the seconds that one step of each takes here; the model stays.
+
+    Raises:
+        DataError, ValueError: as ``fit`` does.
+    """
+    started = time.monotonic()
+    config = _settled(config or TrainingConfig(), overrides, SETTINGS)
+    splits = load_data(data)
+    config = _suited(model, splits, config)
+    with _surroundings(model, config, None) as stop:
+        return _planned(model, splits, config, started, stop)
+
+
+def _run(session: Session, checkpoint: dict[str, Any] | None = None) -> Run:
+    session.train(checkpoint)
+    return Run(session.folder, session.model.eval(), session.total, session.seconds, session.records.rows)
+
+
+def _settled(config: TrainingConfig, overrides: Mapping[str, Any], known: Collection[str]) -> TrainingConfig:
+    for name in overrides:
+        if name not in known:
+            fixed = "a run that goes on keeps this setting" if name in SETTINGS else f"there is no setting {name!r}"
+            raise ValueError(f"{fixed}; {nearest(name, list(known))}")
+    return replace(config, **overrides)
+
+
+def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfig:
+    check(model, data)
+    config = replace(config, batch_size=min(config.batch_size, len(data.train)))
+    if config.batch_size % WORLD:
+        raise ValueError(f"batch_size is {config.batch_size}; {WORLD} processes share it, so it must be a multiple of that")
+    if WORLD > 1 and config.steps is None:
+        raise ValueError("several processes cannot agree on minutes: give steps")
+    return config
+
+
+@contextmanager
+def _surroundings(model: Model, config: TrainingConfig, folder: Path | None) -> Iterator[threading.Event]:
+    """Put the model where it trains; threads, random numbers and signals are as before when the run is over."""
+    _place(model, config)
+    device, threads = model.anchor.device, torch.get_num_threads()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), interruptions(folder) as stop:
+        try:
+            torch.set_num_threads(config.threads or threads)
+            yield stop
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _place(model: Model, config: TrainingConfig) -> None:
+    kind = config.accelerator
+    if kind == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        kind = "cpu" if found is None else found.type
+    if kind is not None and kind != model.anchor.device.type:
+        try:
+            model.to(kind)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"cannot train with accelerator={kind!r} here: {error}") from error
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _planned(model: Model, data: Splits, config: TrainingConfig, started: float, stop: threading.Event) -> list[Planned]:
+    """The stages with as many steps as fit into what is left of the minutes, or as were asked for, timed on a copy."""
+    stages = stages_of(model)
+    whole = sum(stage.share for stage in stages)
+    limit = min(5.0, REHEARSAL * 60 * (config.minutes or 1.0) / len(stages))
+    timed = [_timed(model, Planned(stage, index, 0, ENDLESS), data, config, limit, stop) for index, stage in enumerate(stages)]
+    per_step = sum(stage.share / whole * step for stage, (step, _) in zip(stages, timed, strict=True))
+    judging = sum((1 + 10 * stage.share / whole) * once for stage, (_, once) in zip(stages, timed, strict=True))
+    total = config.steps
+    if total is None:
+        left = 60 * (config.minutes or 0.0) - (time.monotonic() - started) - judging
+        total = max(len(stages), int(left / per_step))
+    return divided(total, stages, [step for step, _ in timed])
+
+
+def _timed(
+    model: Model, planned: Planned, data: Splits, config: TrainingConfig, limit: float, stop: threading.Event
+) -> tuple[float, float]:
+    """Seconds of a step and of a validation."""
+    copy = deepcopy(model)
+    average, watch = Average(copy, config.ema), Stopwatch(limit, stop)
+    run_stage(copy, planned, data, config, [average, watch])
+    before = time.perf_counter()
+    validate(average.model, planned, data, config, 0)
+    return watch.seconds, time.perf_counter() - before
+
+
+def _source(data: Data) -> str | None:
+    """A name or path by which ``load_data`` finds the data again, or None."""
+    if isinstance(data, Splits):
+        return data.name if data.name in EMBEDDED else None
+    if not isinstance(data, (str, os.PathLike)):
+        return None
+    name = os.fspath(data)
+    return name if name in EMBEDDED or not Path(name).expanduser().exists() else str(Path(name).expanduser().resolve())
+
+
+def _same_data(record: Mapping[str, Any], data: Data | None) -> Splits:
+    how = "hand them over: resume(folder, data=...)"
+    if data is None and record["source"] is None:
+        raise TrainingError(f"the data {record['name']!r} came as an array or Splits, which the run did not keep; {how}")
+    splits = load_data(record["source"], **record["options"]) if data is None else load_data(data)
+    if splits.hash != record["hash"]:
+        raise DataError(f"the data {splits.name!r} are not what the run began with (their hash differs); {how}")
+    return splits

@@ -1,0 +1,202 @@
+"""One stage through Lightning's loop: the only file that knows Lightning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch.optim import Optimizer
+
+from ancestral.data.splits import Splits
+from ancestral.hub import Model
+from ancestral.objectives import OBJECTIVES, Batch, Terms
+from ancestral.training.batches import Stream, to_device
+from ancestral.training.config import TrainingConfig
+from ancestral.training.faults import TrainingError
+from ancestral.training.stages import Planned, labelled, optimiser, rate, training_only
+
+# torchrun starts the processes of a distributed run and tells them so; without it there is one.
+LAUNCHED = torch.distributed.is_torchelastic_launched()
+RANK, WORLD, LOCAL_WORLD = (
+    int(os.environ[name]) if LAUNCHED else alone for name, alone in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_WORLD_SIZE", 1))
+)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A step that has just been taken.
+
+    Attributes:
+        step: steps of the stage so far.
+        terms: what the objective gave, detached, in nats an example.
+        optimiser: as it is now.
+    """
+
+    step: int
+    terms: Terms
+    optimiser: Optimizer
+
+
+Listener = Callable[[Tick], bool | None]  # called after every step; True ends the stage
+
+
+def run_stage(
+    model: Model,
+    planned: Planned,
+    data: Splits,
+    config: TrainingConfig,
+    listeners: Sequence[Listener] = (),
+    first: int = 0,
+    state: dict[str, Any] | None = None,
+) -> None:
+    """Train the stage's parts of a model from step ``first`` on, the optimiser starting from ``state``.
+
+    Raises:
+        TrainingError: a loss or gradient is not finite, or memory runs out.
+    """
+    stream = Stream(data, labelled(model), config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
+    device = model.anchor.device
+    with training_only(model, planned.stage.parts), _quiet():
+        trainer = Trainer(
+            accelerator=device.type,
+            devices=LOCAL_WORLD if WORLD > 1 else [device.index or 0] if device.type == "cuda" else 1,
+            num_nodes=WORLD // LOCAL_WORLD,
+            strategy="ddp_find_unused_parameters_true" if WORLD > 1 else "auto",
+            precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+            callbacks=[_Notify(listeners)],
+            max_epochs=1,  # the stream is one long epoch
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        short = False
+        try:
+            trainer.fit(_Adapter(model.train(), planned, config, stream, state), stream)
+        except RuntimeError as error:
+            short = _out_of_memory(error)
+            if not short:
+                raise
+        finally:
+            model.to(device)  # Lightning leaves it on the CPU
+        if short:  # only here has the error let go of the memory it kept
+            raise TrainingError(_smaller(model, planned, stream))
+
+
+class _Adapter(LightningModule):
+    """What Lightning asks about a stage."""
+
+    def __init__(
+        self, model: Model, planned: Planned, config: TrainingConfig, stream: Stream, state: dict[str, Any] | None
+    ) -> None:
+        super().__init__()
+        self.model, self.planned, self.config, self.stream, self.state = model, planned, config, stream, state
+
+    def configure_optimizers(self) -> Optimizer:
+        made = optimiser(self.model, self.config)
+        if self.state is not None:
+            made.load_state_dict(self.state)
+        return made
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return to_device(batch, device)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.step = batch.step
+        _seed(batch.seed, self.device)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate(self.config, self.planned, batch.step)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Terms:
+        stage = self.planned.stage
+        terms = OBJECTIVES[stage.objective](self.model, batch, **stage.options)
+        if not torch.isfinite(terms["loss"]):
+            values = {name: float(value) for name, value in terms.items() if not torch.isfinite(value)}
+            raise self._fault(" and ".join(f"{name} is {value}" for name, value in values.items()))
+        return terms
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip * self.model.spec.sites)
+        if not torch.isfinite(norm):
+            gradients = ((name, parameter.grad) for name, parameter in self.model.named_parameters())
+            name = next((name for name, grad in gradients if grad is not None and not grad.isfinite().all()), "all parts")
+            raise self._fault(f"the gradient of {name} is not finite")
+
+    def _fault(self, what: str) -> TrainingError:
+        rows = self.stream.rows(self.step)
+        some = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+        where = f"stage {self.planned.stage.name!r}, step {self.step + 1} of {self.planned.steps}"
+        remedy = "a lower learning_rate or clip may help; so may a look at these examples"
+        return TrainingError(f"{where}: {what}; the batch holds training examples {some}; {remedy}", rows)
+
+
+class _Notify(Callback):
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.listeners = listeners
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        terms = {name: value.detach() for name, value in outputs.items()}
+        tick = Tick(batch.step + 1, terms, trainer.optimizers[0])
+        for listener in self.listeners:
+            trainer.should_stop |= listener(tick) is True
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what draws from torch's own generators; ``torch.manual_seed`` would take a millisecond to ask after every device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    words = ("not enough memory", "DefaultCPUAllocator")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
+
+
+def _smaller(model: Model, planned: Planned, stream: Stream) -> str:
+    """What to do when a batch is too large: the half, quarter, ... is tried until it fits."""
+    device, size = model.anchor.device, stream.batch_size // 2
+    while size:
+        try:
+            batch = to_device(replace(stream, batch_size=size).batch(0), device)
+            OBJECTIVES[planned.stage.objective](model, batch, **planned.stage.options)["loss"].backward()  # type: ignore[no-untyped-call]
+            break
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            size //= 2
+        finally:
+            model.zero_grad()
+    remedy = f"{size} fits: set batch_size={size}" if size else "not even one example fits: choose a smaller model"
+    return f"stage {planned.stage.name!r} runs out of memory with batch_size={stream.batch_size}; {remedy}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice is for those who write its loops; the user of ours can do nothing about it."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)
+        warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

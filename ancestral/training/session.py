@@ -1,0 +1,149 @@
+"""A run as it goes: stage after stage, with figures, checkpoints and a clean end whenever it is asked to stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from torch.optim import Optimizer
+
+from ancestral.data.splits import Splits
+from ancestral.hub import Model, write_weights, write_whole
+from ancestral.training.callbacks import Average, Records, Show, summary_writer
+from ancestral.training.config import TrainingConfig
+from ancestral.training.faults import Interrupted
+from ancestral.training.folder import TABLE, write_checkpoint
+from ancestral.training.loop import RANK, Tick, run_stage
+from ancestral.training.stages import Planned, validate
+
+SAVE_SECONDS = 120.0  # between checkpoints where their number of steps is not set
+
+
+class Session:
+    """Trains a model through its planned stages.
+
+    Args:
+        model, data, config, stages: what is trained, how, and for how many steps.
+        folder: where files go; None for none.
+        stop: set from outside to end the run after the step under way.
+        started: ``time.monotonic()`` when the clock of the run began.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Splits,
+        config: TrainingConfig,
+        stages: list[Planned],
+        folder: Path | None,
+        stop: threading.Event,
+        started: float,
+    ) -> None:
+        self.model, self.data, self.config, self.stages = model, data, config, stages
+        self.folder, self.stop, self.started = folder if RANK == 0 else None, stop, started
+        self.total = stages[-1].before + stages[-1].steps
+        self.average = Average(model, config.ema)
+        self.records = Records(model.spec)
+        self.show = Show(stages, model.spec, config.progress and RANK == 0)
+        self.saved = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time that the run has taken so far."""
+        return time.monotonic() - self.started
+
+    def train(self, checkpoint: dict[str, Any] | None = None) -> None:
+        """Train to the end, from a checkpoint or from the beginning; the model then holds the averaged weights.
+
+        Raises:
+            TrainingError: a figure is not finite, or memory runs out.
+            Interrupted: ``stop`` was set; everything is saved.
+        """
+        stage, first, state = (0, 0, None) if checkpoint is None else self._restore(checkpoint)
+        if self.folder is not None and self.config.tensorboard:
+            self.records.writer = summary_writer(self.folder, self.stages[stage].before + first)
+        self.show.plan(self.stages)
+        try:
+            with self.show.bar:
+                for planned in self.stages[stage:]:
+                    self._stage(planned, first, state)
+                    first, state = 0, None
+        finally:
+            if self.records.writer is not None:
+                self.records.writer.close()
+        self.model.load_state_dict(self.average.model.state_dict())
+
+    def _stage(self, planned: Planned, first: int, state: dict[str, Any] | None) -> None:
+        if first == 0:
+            self.average.restart()
+        if first == planned.steps:
+            return
+        if planned.index == first == 0:
+            self._save(planned, 0, None)
+
+        def after(tick: Tick) -> None:
+            self._after(planned, tick)
+
+        run_stage(self.model, planned, self.data, self.config, [self.average, after], first, state)
+
+    def _after(self, planned: Planned, tick: Tick) -> None:
+        step, last = tick.step, tick.step == planned.steps
+        self.records.add(tick.terms)
+        if RANK == 0:
+            self.show.step(planned, tick)
+        if self._moment(planned, step, self.config.log_every, 100):
+            self.records.flush(planned, step, self.seconds)
+        if self._moment(planned, step, self.config.validate_every, 10):
+            self._validate(planned, step)
+        stopping = self.stop.is_set() and not (last and planned is self.stages[-1])
+        if last or stopping or self._due(step):
+            self._save(planned, step, tick.optimiser)
+        if stopping:
+            raise Interrupted(f"after step {planned.before + step:,} of {self.total:,}", self.folder)
+
+    def _moment(self, planned: Planned, step: int, every: int | None, times: int) -> bool:
+        """Whether a step is one of a stage's moments: the last, and every so many or evenly so that the run has some ``times``."""
+        if every is not None:
+            return step % every == 0 or step == planned.steps
+        times = max(1, round(times * planned.steps / self.total))
+        return step * times // planned.steps > (step - 1) * times // planned.steps
+
+    def _due(self, step: int) -> bool:
+        if self.config.checkpoint_every is not None:
+            return step % self.config.checkpoint_every == 0
+        return time.monotonic() - self.saved > SAVE_SECONDS
+
+    def _validate(self, planned: Planned, step: int) -> None:
+        if RANK == 0 and len(self.data.validation):
+            terms = validate(self.average.model, planned, self.data, self.config, step)
+            self.show.line(self.records.note(planned, step, "validation", terms, self.seconds))
+
+    def _save(self, planned: Planned, step: int, optimiser: Optimizer | None) -> None:
+        self.saved = time.monotonic()
+        if self.folder is None:
+            return
+        state = {
+            "stage": planned.index,
+            "step": step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "rows": self.records.rows,
+            "sums": self.records.sums,
+            "count": self.records.count,
+        }
+        write_weights(self.average.model, self.folder)
+        write_whole(self.folder / TABLE, self.records.table())
+        write_checkpoint(self.folder, state)
+
+    def _restore(self, state: dict[str, Any]) -> tuple[int, int, dict[str, Any] | None]:
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        device = self.model.anchor.device
+        self.records.rows, self.records.count = state["rows"], state["count"]
+        self.records.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.started -= state["seconds"]
+        return state["stage"], state["step"], state["optimiser"]

@@ -1,0 +1,172 @@
+"""The stages of a run: which there are, how many steps each has, what trains in it, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import cos, log, pi
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ancestral.core import DataError
+from ancestral.data.splits import Splits
+from ancestral.hub import Model
+from ancestral.latent.latent import Latent
+from ancestral.models import nearest
+from ancestral.objectives import OBJECTIVES
+from ancestral.spec import DataSpec, Stage
+from ancestral.training.batches import to_device, validation_batches
+from ancestral.training.config import TrainingConfig
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage of a run that knows its place.
+
+    Attributes:
+        stage: what trains and how.
+        index: its number, from 0.
+        before: steps of the run that come before it.
+        steps: its own steps.
+        seconds: what one step took when it was timed, None where it was not.
+    """
+
+    stage: Stage
+    index: int
+    before: int
+    steps: int
+    seconds: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them; the inverse of ``from_dict``."""
+        stage = {**vars(self.stage), "options": dict(self.stage.options), "parts": list(self.stage.parts)}
+        return {**vars(self), "stage": stage}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Planned:
+        """The stage that ``to_dict`` wrote."""
+        stage = Stage(**{**fields["stage"], "parts": tuple(fields["stage"]["parts"])})
+        return cls(**{**fields, "stage": stage})
+
+
+def stages_of(model: Model) -> tuple[Stage, ...]:
+    """The stages of a model's configuration; of your own network, its likelihood or bound all of the way.
+
+    Raises:
+        ValueError: an objective or a part that does not exist, or no share of the steps.
+    """
+    alone = Stage("elbo", "elbo") if isinstance(model, Latent) else Stage("likelihood", "nll")
+    stages: tuple[Stage, ...] = (alone,) if model.config is None else model.config.stages
+    parts = [name for name, _ in model.named_children()]
+    for stage in stages:
+        if stage.objective not in OBJECTIVES:
+            raise ValueError(
+                f"stage {stage.name!r}: no objective {stage.objective!r}; {nearest(stage.objective, list(OBJECTIVES))}"
+            )
+        for part in stage.parts:
+            if part not in parts:
+                raise ValueError(f"stage {stage.name!r}: the model has no part {part!r}; {nearest(part, parts)}")
+        if not stage.share > 0:
+            raise ValueError(f"stage {stage.name!r} has share {stage.share} of the steps; it must be above 0")
+    return stages
+
+
+def divided(total: int, stages: Sequence[Stage], seconds: Sequence[float] | None = None) -> list[Planned]:
+    """All steps shared out over the stages, each at its share to the nearest step and at least one; ``seconds`` of theirs.
+
+    Raises:
+        ValueError: there are fewer steps than stages.
+    """
+    if total < len(stages):
+        raise ValueError(f"steps is {total}; the model trains in {len(stages)} stages, each of which needs at least one")
+    whole, planned, share, start = sum(stage.share for stage in stages), list[Planned](), 0.0, 0
+    for index, stage in enumerate(stages):
+        share += stage.share
+        end = min(max(round(total * share / whole), start + 1), total - (len(stages) - 1 - index))
+        planned.append(Planned(stage, index, start, end - start, None if seconds is None else seconds[index]))
+        start = end
+    return planned
+
+
+@contextmanager
+def training_only(model: Model, parts: Sequence[str]) -> Iterator[None]:
+    """Within the context only these parts of the model have gradients; what was frozen before stays so."""
+    free = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    chosen = {id(p) for part in parts for p in model.get_submodule(part).parameters()}
+    try:
+        for parameter in free:
+            parameter.requires_grad_(not parts or id(parameter) in chosen)
+        yield
+    finally:
+        for parameter in free:
+            parameter.requires_grad_(True)
+
+
+def optimiser(model: Model, config: TrainingConfig) -> Optimizer:
+    """A fresh optimiser of all parameters that have gradients (Adamax and Adam: Kingma & Ba 2015).
+
+    Raises:
+        ValueError: there are none.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("nothing in this stage has gradients: every parameter is frozen")
+    if config.optimiser == "adamax":
+        return torch.optim.Adamax(parameters, lr=config.learning_rate)
+    fused = parameters[0].device.type in ("cpu", "cuda")  # three times as fast on a CPU
+    return torch.optim.Adam(parameters, lr=config.learning_rate, fused=fused)
+
+
+def rate(config: TrainingConfig, planned: Planned, step: int) -> float:
+    """The learning rate of a step of a stage: it rises over the warm-up, and falls to zero at the end."""
+    peak = planned.stage.learning_rate or config.learning_rate
+    warmup = min(config.warmup, planned.steps // 10)
+    done = step / planned.steps
+    falling = {"none": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}[config.decay]
+    return peak * falling * min(1.0, (step + 1) / (warmup + 1))
+
+
+def check(model: Model, data: Splits) -> None:
+    """Raise ``DataError`` where data do not suit a model: other shape or alphabet, no labels, no examples."""
+    names = ["kind", "shape", "levels", *(["classes"] if labelled(model) else [])]
+    ours, theirs = ({name: getattr(spec, name) for name in names} for spec in (model.spec, data.spec))
+    different = [f"{name} is {theirs[name]} where the model has {ours[name]}" for name in names if ours[name] != theirs[name]]
+    if different:
+        raise DataError(f"the data {data.name!r} do not fit the model: {'; '.join(different)}")
+    if len(data.train) == 0:
+        raise DataError(f"the data {data.name!r} have no training examples")
+    if labelled(model) and any(some.labels is None for some in (data.train, data.validation) if len(some)):
+        raise DataError(f"the model is conditional, and the data {data.name!r} have no labels: build it with conditional=False")
+
+
+def labelled(model: Model) -> bool:
+    """Whether a model's configuration conditions on labels."""
+    return bool(getattr(model.config, "conditional", False))
+
+
+def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str] | None:
+    """The bits/dim of x that an objective's terms amount to, and whether exact or a bound; None where they are not of x."""
+    if "nll" in terms:
+        nats, status = terms["nll"], "exact"
+    elif "distortion" in terms:
+        nats, status = terms["distortion"] + terms["rate"], "bound"  # the rate at weight 1, whatever it has in training
+    elif "iwae" in terms:
+        nats, status = terms["iwae"], "bound"
+    else:
+        return None
+    return nats / (spec.sites * log(2)), status
+
+
+@torch.no_grad()
+def validate(model: Model, planned: Planned, data: Splits, config: TrainingConfig, step: int) -> dict[str, float]:
+    """The terms of a stage's objective on the validation subset, in nats an example: sums over sums."""
+    sums, count, device = dict[str, float](), 0, model.anchor.device
+    for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step):
+        terms = OBJECTIVES[planned.stage.objective](model, to_device(batch, device), **planned.stage.options)
+        count += len(batch.x)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x)
+    return {name: total / count for name, total in sums.items()}
