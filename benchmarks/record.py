@@ -25,6 +25,12 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} CPUs, {torch.get_num_threads()} thread, PyTorch {torch.__version__}"
 
 
+def command() -> str:
+    """The command line that was given; where files lie on this machine is nobody else's business."""
+    words = [f"DATA/{Path(word).name}" if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+
+
 class Record:
     """A JSON file of rows, each with a key; a row that is there already need not be run again."""
 
@@ -39,7 +45,7 @@ class Record:
 
     def add(self, key: str, row: dict[str, Any]) -> None:
         """Write a row, with the command line that asked for it; the file appears whole."""
-        stamp = {"command": shlex.join(["python", *sys.argv]), "machine": machine(), "date": date.today().isoformat()}
+        stamp = {"command": command(), "machine": machine(), "date": date.today().isoformat()}
         if self.path.exists():  # another process may have added rows meanwhile
             self.content["rows"] |= json.loads(self.path.read_text())["rows"]
         self.content["rows"][key] = row | stamp

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from torch import Tensor
 
 from ancestral.hub import Model
 from ancestral.objectives import Terms
@@ -42,7 +43,8 @@ class Average:
     def __init__(self, model: Model, decay: float) -> None:
         self.source, self.decay = model, decay
         self._model = deepcopy(model).requires_grad_(False).eval()
-        self._weights = list(self._model.parameters()), list(model.parameters())
+        self._mine: list[Tensor] = list(self._model.parameters())
+        self._theirs: list[Tensor] = list(model.parameters())
 
     @property
     def model(self) -> Model:
@@ -58,7 +60,7 @@ class Average:
     @torch.no_grad()
     def __call__(self, tick: Tick) -> None:
         decay = min(self.decay, (1 + tick.step) / (10 + tick.step))
-        torch._foreach_lerp_(*self._weights, 1 - decay)  # what is frozen is equal in both, and stays so
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)  # what is frozen is equal in both, and stays so
 
 
 class Records:
@@ -91,8 +93,9 @@ class Records:
         place = {"step": planned.before + step, "stage": planned.stage.name, "split": split}
         self.rows.append({**place, **terms, "bits_per_dim": bits, "status": status, "seconds": round(seconds, 3)})
         if self.writer is not None:
-            for name, value in {**terms, **({"bits_per_dim": bits} if bits is not None else {})}.items():
-                self.writer.add_scalar(f"{split}/{name}", value, place["step"])
+            for name, value in {**terms, "bits_per_dim": bits}.items():
+                if value is not None:
+                    self.writer.add_scalar(f"{split}/{name}", value, place["step"])
         return self.rows[-1]
 
     def table(self) -> bytes:
@@ -117,13 +120,7 @@ class Show:
 
     def __init__(self, stages: Sequence[Planned], spec: DataSpec, visible: bool) -> None:
         self.spec, self.console = spec, Console(stderr=True, quiet=not visible)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[figure]}"),
-        )
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), "{task.fields[figure]}")
         hidden = not (visible and self.console.is_terminal)
         self.bar = Progress(*columns, console=self.console, disable=hidden, refresh_per_second=4, redirect_stdout=False)
         self.task = self.bar.add_task("", total=sum(planned.steps for planned in stages), figure="")
@@ -132,7 +129,7 @@ class Show:
     def plan(self, stages: Sequence[Planned]) -> None:
         """Say what is to be done."""
         steps = ", ".join(f"{planned.stage.name} {planned.steps:,}" for planned in stages)
-        self.console.print(f"training steps: {steps}", highlight=False)
+        self.console.print(f"training steps: {steps}", highlight=False, soft_wrap=True)
 
     def step(self, planned: Planned, tick: Tick) -> None:
         """Move the bar, a few times a second."""
@@ -144,7 +141,9 @@ class Show:
 
     def line(self, row: Row) -> None:
         """Print a validation row."""
-        self.console.print(f"step {row['step']:,} ({row['stage']}): validation {shown(row, self.spec)}", highlight=False)
+        self.console.print(
+            f"step {row['step']:,} ({row['stage']}): validation {shown(row, self.spec)}", highlight=False, soft_wrap=True
+        )
 
 
 class Stopwatch:
@@ -185,7 +184,7 @@ def interruptions(folder: Path | None) -> Iterator[threading.Event]:
         yield asked
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def summary_writer(folder: Path, step: int) -> SummaryWriter | None:

@@ -128,11 +128,14 @@ class _Adapter(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip * self.model.spec.sites)
+        norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
         if not torch.isfinite(norm):
             gradients = ((name, parameter.grad) for name, parameter in self.model.named_parameters())
-            name = next((name for name, grad in gradients if grad is not None and not grad.isfinite().all()), "all parts")
+            name = next(
+                (name for name, grad in gradients if grad is not None and not grad.isfinite().all()), "all parts together"
+            )
             raise self._fault(f"the gradient of {name} is not finite")
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.model.spec.sites, norm)
 
     def _fault(self, what: str) -> TrainingError:
         rows = self.stream.rows(self.step)

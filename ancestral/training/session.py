@@ -13,7 +13,7 @@ from ancestral.data.splits import Splits
 from ancestral.hub import Model, write_weights, write_whole
 from ancestral.training.callbacks import Average, Records, Show, summary_writer
 from ancestral.training.config import TrainingConfig
-from ancestral.training.faults import Interrupted
+from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import TABLE, write_checkpoint
 from ancestral.training.loop import RANK, Tick, run_stage
 from ancestral.training.stages import Planned, validate
@@ -70,6 +70,9 @@ class Session:
                 for planned in self.stages[stage:]:
                     self._stage(planned, first, state)
                     first, state = 0, None
+        except TrainingError as error:
+            kept = "" if self.folder is None else f"; the last good checkpoint is kept in {self.folder}"
+            raise TrainingError(f"{error}{kept}", error.rows) from error
         finally:
             if self.records.writer is not None:
                 self.records.writer.close()
@@ -104,7 +107,7 @@ class Session:
             raise Interrupted(f"after step {planned.before + step:,} of {self.total:,}", self.folder)
 
     def _moment(self, planned: Planned, step: int, every: int | None, times: int) -> bool:
-        """Whether a step is one of a stage's moments: the last, and every so many or evenly so that the run has some ``times``."""
+        """Whether a step is the last of its stage, or one of every so many, or of about so many times a run."""
         if every is not None:
             return step % every == 0 or step == planned.steps
         times = max(1, round(times * planned.steps / self.total))
