@@ -27,6 +27,7 @@ from ancestral.training import fit
 RESULTS = Path(__file__).parent / "results"
 MINUTES = 1.5
 SEEDS = (0, 1, 2)
+TRAINING: dict[str, Any] = {"clock": "cpu", "batch_size": 16, "progress": False}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "PixelCNN alone": ("gated-pixelcnn", {}),
     "no auxiliary loss": ("agave", {"auxiliary": False, "lambda_": 1.0}),
@@ -52,7 +53,7 @@ def run(name: str, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     model = build(kind, data.spec, preset="small", **overrides)
     since = time.process_time()
-    trained = fit(model, data, minutes=MINUTES, seed=seed, progress=False)
+    trained = fit(model, data, minutes=MINUTES, seed=seed, **TRAINING)
     spent = cpu_minutes(since)
     result = evaluate(model, data, importance_samples=50, subset=179).to_dict()
     figures = {figure: result[figure] for figure in FIGURES} | {"iwae": result["iwae"] and -result["iwae"]}

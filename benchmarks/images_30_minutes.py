@@ -32,7 +32,7 @@ SIZES: dict[tuple[str, str], dict[str, Any]] = {
     ("agave", "mnist"): DECODER | {"lambda_": 6.0},
     ("agave", "cifar10"): {"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0},
 }
-TRAINING: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16, "optimiser": "adam", "progress": False}
+TRAINING: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16, "optimiser": "adam"}
 
 
 def main() -> None:
@@ -50,7 +50,9 @@ def main() -> None:
     sizes = SIZES[options.model, options.name]
     model = build(options.model, data.spec, preset="small", **sizes)
     since = time.process_time()
-    trained = fit(model, data, minutes=options.minutes, steps=options.steps, seed=options.seed, **TRAINING)
+    trained = fit(
+        model, data, minutes=options.minutes, steps=options.steps, seed=options.seed, clock="cpu", progress=False, **TRAINING
+    )
     spent = cpu_minutes(since)
     since = time.process_time()
     result = evaluate(model, data, importance_samples=50, subset=500 if options.name == "mnist" else 100).to_dict()

@@ -121,6 +121,7 @@ def test_auxiliary_image(colours: int, factor: int) -> None:
     block = x[0, 1, :factor, :factor].double().mean().round().long()
     assert y[0, 1, 0, 0] == block * colours // 256
     assert 0 <= int(y.min()) <= int(y.max()) < colours
+    assert torch.equal(auxiliary_image(x.to(torch.uint8), 256, colours, factor), y)  # no overflow of small integers
 
 
 def test_auxiliary_image_that_does_not_fit_is_refused() -> None:

@@ -30,7 +30,7 @@ def auxiliary_image(x: Tensor, levels: int, colours: int, factor: int) -> Tensor
     """
     if factor > 1:
         x = nn.functional.avg_pool2d(x.double(), factor).round().long()
-    return x * colours // levels
+    return x.long() * colours // levels
 
 
 def agave(config: AgaveConfig, spec: DataSpec) -> Latent:

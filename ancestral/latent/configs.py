@@ -34,13 +34,13 @@ class VaeConfig(EncoderFields):
     decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
     beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
     free_bits: float = 0.0  # nats of each latent unit, on average, that training does not charge for
-    warmup: int = 0  # steps over which the weight of the KL rises from 0
+    kl_warmup: int = 0  # steps over which the weight of the KL rises from 0
     conditional: bool = False  # condition on the labels of the data
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the evidence lower bound, all of the way."""
-        options = {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.warmup}
+        options = {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.kl_warmup}
         return (Stage("elbo", "elbo", options),)
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CHOICES = {"optimiser": ("adamax", "adam"), "decay": ("cosine", "linear", "none"), "precision": ("32", "bf16")}
+CHOICES = {
+    "clock": ("wall", "cpu"),
+    "optimiser": ("adamax", "adam"),
+    "decay": ("cosine", "linear", "none"),
+    "precision": ("32", "bf16"),
+}
 LEAST = {
     "steps": 1,
     "batch_size": 1,
@@ -25,9 +30,10 @@ class TrainingConfig:
         ValueError: a value is outside its range.
     """
 
-    minutes: float | None = 5.0  # wall-clock time in all; a short timing at the start turns it into steps
+    minutes: float | None = 5.0  # time in all, by the clock; a short timing at the start turns it into steps
+    clock: str = "wall"  # or cpu: user and system time of all threads, which does not mind what else the machine does
     steps: int | None = None  # optimiser steps of all stages together; wins over minutes
-    batch_size: int = 64  # examples a step, all processes together; at most as many as there are
+    batch_size: int = 32  # examples a step, all processes together; at most as many as there are
     optimiser: str = "adamax"  # adamax, as the papers have it, or adam
     learning_rate: float = 2e-3  # at its peak, for stages that have none of their own
     warmup: int = 100  # steps over which it rises at the start of a stage, at most a tenth of the stage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -22,7 +21,7 @@ from ancestral.data.source import Array
 from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.models import nearest
-from ancestral.training.callbacks import Average, Row, Stopwatch, interruptions, shown
+from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
 from ancestral.training.config import TrainingConfig
 from ancestral.training.faults import TrainingError
 from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
@@ -45,7 +44,7 @@ class Run:
         path: the run's folder, None where nothing was written.
         model: the model that was given, now with averaged weights, ready to evaluate.
         steps: optimiser steps of all stages.
-        seconds: wall-clock time, timing and validation included.
+        seconds: time by the run's clock (the wall's unless ``clock`` says cpu), timing and validation included.
         history: the rows of ``metrics.csv``, in nats an example but for ``bits_per_dim``.
     """
 
@@ -82,7 +81,7 @@ def fit(
         model: trained in place, on its device; its configuration says in which stages.
         data: a name, path, array or ``Splits``, see ``ancestral.data.load_data``.
         out: folder for the run; None writes nothing.
-        minutes: wall-clock time (5 unless ``config`` has another): a short timing at the start turns it into steps.
+        minutes: wall-clock time (5 unless ``config`` has another), which a short timing at the start turns into steps.
         seed: of everything random (0 unless ``config`` has another).
         config: all settings; single ones can be given as keywords beside it.
         data_options: more arguments of ``load_data``; they are recorded with the name or path, so that the run can resume.
@@ -103,9 +102,9 @@ def fit(
         >>> run.steps, run.history[-1]["status"]
         (3, 'exact')
     """
-    started = time.monotonic()
     given = {name: value for name, value in (("minutes", minutes), ("seed", seed)) if value is not None}
     config = _settled(config or TrainingConfig(), {**given, **overrides}, SETTINGS)
+    started = CLOCKS[config.clock]()
     splits = load_data(data, **(data_options or {}))
     config = _suited(model, splits, config)
     folder = prepare(Path(out), model, overwrite) if out is not None and RANK == 0 else None
@@ -135,7 +134,7 @@ def resume(folder: Folder, data: Data | None = None, model: Model | None = None,
         TrainingError: there is no checkpoint, or it is damaged; and what ``fit`` raises.
         DataError: the data have changed since the run began.
     """
-    started, path = time.monotonic(), Path(folder)
+    path = Path(folder)
     entries = describe(path)
     if "training" not in entries:
         raise TrainingError(f"{path} holds a model that was saved, not a training run, so there is nothing to resume")
@@ -143,6 +142,7 @@ def resume(folder: Folder, data: Data | None = None, model: Model | None = None,
     model = construct(path) if model is None else model
     fill(model, checkpoint["model"], path / CHECKPOINT)
     config = _settled(_settled(TrainingConfig(), entries["training"], SETTINGS), overrides, HARMLESS)
+    started = CLOCKS[config.clock]()
     splits = _same_data(entries["data"], data)
     check(model, splits)
     stages = [Planned.from_dict(stage) for stage in entries["stages"]]
@@ -156,8 +156,8 @@ def plan(model: Model, data: Data, config: TrainingConfig | None = None, **overr
     Raises:
         DataError, ValueError: as ``fit`` does.
     """
-    started = time.monotonic()
     config = _settled(config or TrainingConfig(), overrides, SETTINGS)
+    started = CLOCKS[config.clock]()
     splits = load_data(data)
     config = _suited(model, splits, config)
     with _surroundings(model, config, None) as stop:
@@ -224,7 +224,7 @@ def _planned(model: Model, data: Splits, config: TrainingConfig, started: float,
     judging = sum((1 + 10 * stage.share / whole) * once for stage, (_, once) in zip(stages, timed, strict=True))
     total = config.steps
     if total is None:
-        left = 60 * (config.minutes or 0.0) - (time.monotonic() - started) - judging
+        left = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started) - judging
         total = max(len(stages), int(left / per_step))
     return divided(total, stages, [step for step, _ in timed])
 
@@ -234,11 +234,11 @@ def _timed(
 ) -> tuple[float, float]:
     """Seconds of a step and of a validation."""
     copy = deepcopy(model)
-    average, watch = Average(copy, config.ema), Stopwatch(limit, stop)
+    average, watch = Average(copy, config.ema), Stopwatch(limit, config.clock, stop)
     run_stage(copy, planned, data, config, [average, watch])
-    before = time.perf_counter()
+    before = watch.clock()
     validate(average.model, planned, data, config, 0)
-    return watch.seconds, time.perf_counter() - before
+    return watch.seconds, watch.clock() - before
 
 
 def _source(data: Data) -> str | None:

@@ -70,7 +70,7 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
         raise TrainingError(f"there is no {path}, so there is nothing to resume: training has not begun in {folder}")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(f"{path} is damaged ({reason}); restore it from a copy, or train anew with --force") from error
     return state

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -70,6 +71,7 @@ def run_stage(
             accelerator=device.type,
             devices=LOCAL_WORLD if WORLD > 1 else [device.index or 0] if device.type == "cuda" else 1,
             num_nodes=WORLD // LOCAL_WORLD,
+            plugins=[LightningEnvironment()] if WORLD == 1 else None,  # one process, also where a cluster offers more
             strategy="ddp_find_unused_parameters_true" if WORLD > 1 else "auto",
             precision="bf16-mixed" if config.precision == "bf16" else "32-true",
             callbacks=[_Notify(listeners)],
@@ -122,7 +124,7 @@ class _Adapter(LightningModule):
         stage = self.planned.stage
         terms = OBJECTIVES[stage.objective](self.model, batch, **stage.options)
         if not torch.isfinite(terms["loss"]):
-            values = {name: float(value) for name, value in terms.items() if not torch.isfinite(value)}
+            values = {name: float(value.detach()) for name, value in terms.items() if not torch.isfinite(value)}
             raise self._fault(" and ".join(f"{name} is {value}" for name, value in values.items()))
         return terms
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ancestral.data.splits import Splits
 from ancestral.hub import Model, write_weights, write_whole
-from ancestral.training.callbacks import Average, Records, Show, summary_writer
+from ancestral.training.callbacks import CLOCKS, Average, Records, Show, summary_writer
 from ancestral.training.config import TrainingConfig
 from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import TABLE, write_checkpoint
@@ -28,7 +28,7 @@ class Session:
         model, data, config, stages: what is trained, how, and for how many steps.
         folder: where files go; None for none.
         stop: set from outside to end the run after the step under way.
-        started: ``time.monotonic()`` when the clock of the run began.
+        started: what the run's clock showed when it began.
     """
 
     def __init__(
@@ -51,8 +51,8 @@ class Session:
 
     @property
     def seconds(self) -> float:
-        """Wall-clock time that the run has taken so far."""
-        return time.monotonic() - self.started
+        """Time that the run has taken so far, by its clock."""
+        return CLOCKS[self.config.clock]() - self.started
 
     def train(self, checkpoint: dict[str, Any] | None = None) -> None:
         """Train to the end, from a checkpoint or from the beginning; the model then holds the averaged weights.
