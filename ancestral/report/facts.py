@@ -1,0 +1,207 @@
+"""The parts of a report that are words and numbers: headline, table of figures, training curves, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from ancestral.evaluation import Evaluation
+from ancestral.evaluation.bits import bits, bits_per_dim
+from ancestral.models import MODELS
+from ancestral.report.describe import data_in_words, describe
+from ancestral.report.figures import latent_bars, learning_curves
+from ancestral.report.history import History
+from ancestral.report.page import badge, drawing, figure, pairs, paragraph, section, table, tag
+from ancestral.sampling.strategies import Model
+
+WAYS = {
+    "exact": "exact: the likelihood itself",
+    "bound": "bound: ELBO, a single sample of z, KL weight 1",
+    "approximate": "approximate",
+}
+
+
+def headline(title: str, model: Model, evaluation: Evaluation) -> str:
+    """Model, data, bits/dim with its status, and on what it was measured."""
+    name = getattr(model.config, "name", None)
+    summary = f"{MODELS[name].summary}. " if name in MODELS and model.spec.kind == "image" else ""
+    size = sum(parameter.numel() for parameter in model.parameters())
+    unit = "bits/dim of a density" if evaluation.density else "bits/dim"
+    data = evaluation.data
+    number = tag("strong", f"{evaluation.bits_per_dim:.3f}") + tag("span", unit, class_="unit")
+    share = "all" if evaluation.examples == data["available"] else f"{evaluation.examples:,} of the"
+    values = data["range"] if evaluation.density else f"values {data['range']}"
+    error, k, weighted = evaluation.bits_per_dim_error, evaluation.importance_samples, evaluation.iwae_bits_per_dim
+    details = [
+        WAYS[evaluation.status],
+        *([f"standard error {error:.4f}"] if error is not None else []),
+        *([f"importance-weighted with k = {k}: {weighted:.3f}"] if weighted is not None else []),
+        f"{share} {data['available']:,} examples of {data['name']}, {data['split']}, {values}",
+    ]
+    return tag(
+        "header",
+        tag("h1", escape(title)),
+        paragraph(f"{summary[:1].upper()}{summary[1:]}{size:,} parameters; {data_in_words(model.spec)}.", "soft"),
+        tag("div", number, badge(evaluation.status), class_="headline"),
+        paragraph(" · ".join(details), "lead"),
+        paragraph(sentence(evaluation.verdict), "verdict warning" if "remedies:" in evaluation.verdict else "verdict")
+        if evaluation.verdict
+        else "",
+    )
+
+
+def sentence(text: str) -> str:
+    """Words with a full stop; their first letter stays as it is, for it may be the name z."""
+    return text if text.endswith(".") else f"{text}."
+
+
+def with_error(value: float, error: float | None, digits: int = 2) -> str:
+    """A number with its standard error where there is one."""
+    return f"{value:,.{digits}f}" if error is None else f"{value:,.{digits}f} ± {error:.{digits}f}"
+
+
+Row = tuple[str, str, str, str, str]  # name, number, unit, status, note
+
+
+def figures(evaluation: Evaluation) -> str:
+    """Every figure with its unit and status."""
+    rows = [*_costs(evaluation), *_terms(evaluation), *_bounds(evaluation), *_latents(evaluation)]
+    cells = [[escape(name), number, escape(unit), badge(status), escape(note)] for name, number, unit, status, note in rows]
+    errors = paragraph("± is the standard error over the examples. Of costs, less is better.", "soft")
+    return section("Figures", table(("figure", "value", "unit", "status", "what it is"), cells), errors)
+
+
+def _costs(found: Evaluation) -> list[Row]:
+    name = "Negative ELBO" if found.status == "bound" else "Negative log-likelihood"
+    symbol = with_error(found.bits_per_dim, found.bits_per_dim_error, 4)
+    nats = with_error(found.nats, found.nats_error)
+    return [
+        (name, symbol, "bits/dim", found.status, f"mean over {found.examples:,} examples"),
+        (name, nats, "nats", found.status, f"the same for an example of {found.sites:,} symbols"),
+    ]
+
+
+def _terms(found: Evaluation) -> list[Row]:
+    if found.rate is None or found.distortion is None:
+        return []
+    rate, distortion = with_error(found.rate, found.rate_error), with_error(found.distortion, found.distortion_error)
+    rows = [
+        ("Rate", rate, "nats", "bound", f"KL(q(z|x) ‖ p(z)), what z costs: {bits(found.rate):,.1f} bits"),
+        ("Distortion", distortion, "nats", "bound", f"−log p(x|z), what x costs given z: {bits(found.distortion):,.1f} bits"),
+    ]
+    if found.auxiliary is not None:
+        note = "−log p(y|z) of the auxiliary image: shapes training, no part of the bits of x"
+        rows.append(("Auxiliary image", f"{found.auxiliary:,.2f}", "nats", "approximate", note))
+    return rows
+
+
+def _bounds(found: Evaluation) -> list[Row]:
+    if found.iwae is None or found.elbo_subset is None or found.effective_samples is None:
+        return []
+    k = found.importance_samples
+
+    def cost(value: float, error: float | None) -> str:
+        return with_error(bits_per_dim(-value, found.sites), None if error is None else bits_per_dim(error, found.sites), 4)
+
+    same = f"mean of {k} samples of z an example, on {found.subset:,} examples"
+    weighted = f"the same samples, importance-weighted: worth {found.effective_samples:.0%} of {k} independent ones"
+    return [
+        ("Negative ELBO, subset", cost(found.elbo_subset, found.elbo_subset_error), "bits/dim", "bound", same),
+        (f"Negative IWAE, k = {k}", cost(found.iwae, found.iwae_error), "bits/dim", "bound", weighted),
+    ]
+
+
+def _latents(found: Evaluation) -> list[Row]:
+    rows: list[Row] = []
+    if found.active_units is not None:
+        note = "units whose posterior mean varies over the examples by more than 0.01"
+        rows.append(("Active units", f"{found.active_units} of {found.units}", "units", "exact", note))
+    if found.mutual_information is not None and found.mutual_information_ceiling is not None:
+        most = f"{found.information_examples:,} examples, which cannot show more than {found.mutual_information_ceiling:.2f}"
+        rows.append(
+            ("Mutual information", f"{found.mutual_information:.2f}", "nats", "approximate", f"I(x; z), estimated from {most}")
+        )
+    if found.aggregate_kl is not None:
+        note = "KL(q(z) ‖ p(z)): how far the codes of all examples together are from the prior"
+        rows.append(("Aggregate KL", f"{found.aggregate_kl:.2f}", "nats", "approximate", note))
+    if found.shuffle_cost is not None:
+        note = f"lost when x is decoded with another example's z, on {found.subset:,} examples"
+        rows.append(("Shuffle cost", with_error(found.shuffle_cost, found.shuffle_cost_error), "nats", "approximate", note))
+    return rows
+
+
+def curves(history: History) -> str:
+    """Training as it went: bits/dim, and the rate where there is one."""
+    stages = [
+        (f"{stage.name} ({stage.status})" if stage.status else stage.name, stage.start, stage.end) for stage in history.stages
+    ]
+    names = ", then ".join(name for name, _, _ in stages)
+    drawn = []
+    symbols, rate = history.curves("bits_per_dim"), history.curves("rate")
+    if symbols:
+        silent = [stage.name for stage in history.stages if not stage.status]
+        nothing = f" The stage {' and '.join(silent)} does not model x, so it has no bits of x." if silent else ""
+        weight = ", KL weight 1" if any(stage.status == "bound" for stage in history.stages) else ""
+        caption = f"Bits/dim over training steps{weight}. Stages: {names}.{nothing}"
+        drawn.append(figure(drawing(learning_curves(symbols, stages), "learning curves in bits/dim"), caption, "plot"))
+    if rate:
+        caption = "Rate over training steps, in nats an example: what z carries at most. A rate that falls to zero is a collapse."
+        drawn.append(figure(drawing(learning_curves(rate, stages, "rate (nats)"), "rate over training steps"), caption, "plot"))
+    return tag("div", *drawn, class_="cards") if drawn else ""
+
+
+def bars(evaluation: Evaluation) -> str:
+    """KL of every unit."""
+    if not evaluation.kl_by_unit:
+        return ""
+    caption = "KL of every unit of z from its prior, in nats, averaged over the examples: the sum is the rate."
+    return figure(drawing(latent_bars(evaluation.kl_by_unit), "KL of every latent unit, sorted"), caption, "plot")
+
+
+def configuration(model: Model, config: Mapping[str, Any]) -> str:
+    """What the model is, and the settings that made it."""
+    lines = [(line[:17].strip(), line[17:].strip()) for line in describe(model)]
+    settings = [(name, _short(value)) for name, value in (config.get("config") or {}).items()]
+    training = [(name, _short(value)) for name, value in (config.get("training") or {}).items()]
+    return section(
+        "Configuration",
+        pairs(lines),
+        details("Settings of the model", pairs(settings)) if settings else "",
+        details("Settings of the training", pairs(training)) if training else "",
+    )
+
+
+def details(summary: str, body: str) -> str:
+    """A part that opens on demand."""
+    return tag("details", tag("summary", escape(summary)), body)
+
+
+def provenance(config: Mapping[str, Any], history: History, evaluation: Evaluation, commands: Sequence[str]) -> str:
+    """Where everything comes from, and how to make it again."""
+    trained_on = (config.get("data") or {}).get("hash")
+    judged_on = evaluation.data["hash"]
+    rows = [
+        ("data", str(evaluation.data["note"])),
+        (
+            "hash of the data",
+            f"{judged_on}{'' if trained_on in (None, judged_on) else '; the model was trained on others: ' + trained_on}",
+        ),
+        *([("training", _training(config, history))] if history.rows else []),
+        ("seed of the evaluation", str(evaluation.seed)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items())),
+    ]
+    again = tag("pre", tag("code", escape("\n".join(commands))))
+    how = "Commands that make this again:" if commands else "Model or data came from Python, so no command makes this again."
+    return section("Provenance", pairs(rows), paragraph(how, "soft"), again if commands else "")
+
+
+def _training(config: Mapping[str, Any], history: History) -> str:
+    seed = (config.get("training") or {}).get("seed")
+    time = "" if history.seconds is None else f" in {history.seconds / 60:.1f} minutes"
+    return f"{history.stages[-1].end:,} steps{time}" + ("" if seed is None else f", seed {seed}")
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,143 @@
+"""The drawn figures of a report, each a matplotlib Figure.
+
+They are made with matplotlib's objects alone, without pyplot and its global state, so that they need no screen and threads
+do not disturb each other. The page maps the colours below to those of its theme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ancestral.report.images import Pixels
+
+INK, FAINT = "#22262b", "#c9cdd2"  # text and axes; grid lines
+FIRST, SECOND = "#2f6db5", "#d1782c"  # data; data to compare with
+BARS = 96  # more units than this are drawn as an area
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a plot over training steps.
+
+    Attributes:
+        label: what the legend calls it.
+        steps, values: its points; both of one length.
+    """
+
+    label: str
+    steps: Sequence[float]
+    values: Sequence[float]
+
+
+def learning_curves(curves: Sequence[Curve], stages: Sequence[tuple[str, float, float]], unit: str = "bits/dim") -> Figure:
+    """Lines over training steps, the first one in front.
+
+    Args:
+        stages: name, first and last step of every stage, in order; their boundaries are drawn where there are several.
+        unit: what the values are in.
+    """
+    figure = _sheet(4.8, 2.7)
+    axes = figure.subplots()
+    _style(axes)
+    for order, (curve, colour) in enumerate(zip(curves, (FIRST, SECOND), strict=False)):
+        marker = "o" if len(curve.steps) < 40 else ""
+        style = {"marker": marker, "markersize": 3, "linewidth": 1.4, "zorder": 3 - order}
+        axes.plot(curve.steps, curve.values, color=colour, label=curve.label, **style)  # type: ignore[arg-type]
+    _cut_above(axes, [curve.values for curve in curves])
+    if len(stages) > 1:
+        above = axes.get_xaxis_transform()
+        for name, start, end in stages:
+            axes.text((start + end) / 2, 1.02, name, transform=above, ha="center", va="bottom", color=INK, fontsize=8)
+        for _, start, _ in stages[1:]:
+            axes.axvline(start, color=INK, linewidth=0.8, linestyle=(0, (3, 3)))
+    if stages:
+        axes.set_xlim(0, stages[-1][2])
+    axes.set_xlabel("training step")
+    axes.set_ylabel(unit)
+    if len(curves) > 1:
+        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
+def latent_bars(kl_by_unit: Mapping[str, Sequence[float]]) -> Figure:
+    """KL of every latent unit in nats, sorted within its group."""
+    figure = _sheet(4.8, 0.5 + 2.2 * len(kl_by_unit))
+    panels = figure.subplots(len(kl_by_unit), 1, squeeze=False)[:, 0]
+    for axes, (name, values) in zip(panels, kl_by_unit.items(), strict=True):
+        _style(axes)
+        ranked = np.sort(np.asarray(values, float).ravel())[::-1]
+        places = np.arange(1, len(ranked) + 1)
+        if len(ranked) > BARS:
+            axes.fill_between(places, ranked, step="mid", color=FIRST, linewidth=0)
+        else:
+            axes.bar(places, ranked, color=FIRST, width=0.8)
+        axes.set_xlim(0.4, len(ranked) + 0.6)
+        axes.set_ylim(0, max(1.08 * float(ranked.max(initial=0)), 0.01))
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        axes.set_xlabel(f"units of {name}, from the most to the least used")
+        axes.set_ylabel("KL (nats)")
+    return figure
+
+
+def surprisal_maps(images: Pixels, nats: NDArray[np.floating]) -> Figure:
+    """Images above their surprisal maps with a colour bar in bits a pixel.
+
+    Args:
+        images: (n, H, W, C) bytes.
+        nats: (n, C, H, W) minus log-probabilities; those of a pixel's channels are added.
+    """
+    bits = np.asarray(nats, float).sum(1) / log(2)
+    n, height, width = bits.shape
+    side = 0.72
+    figure = _sheet(side * n + 0.6, 2 * side * height / width + 0.1)
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
+    panels = figure.subplots(2, n, squeeze=False)
+    top = float(np.quantile(bits, 0.999)) or 1.0
+    shown = images.repeat(3, axis=3) if images.shape[3] == 1 else images
+    for axes in panels.flat:
+        axes.set_axis_off()
+    for i in range(n):
+        panels[0, i].imshow(shown[i], interpolation="none")
+        drawn = panels[1, i].imshow(bits[i], interpolation="none", cmap="magma", vmin=0, vmax=top)
+    bar = figure.colorbar(drawn, ax=panels.ravel().tolist(), fraction=0.05, aspect=16, pad=0.02, extend="max")
+    bar.set_label("bits", color=INK, fontsize=8)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _sheet(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.set_facecolor("none")
+    return figure
+
+
+def _style(axes: Axes) -> None:
+    axes.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(INK)
+        label.set_fontsize(8)
+
+
+def _cut_above(axes: Axes, curves: Sequence[Sequence[float]]) -> None:
+    """Leave the first steep descent out of sight, so that what comes after can be read."""
+    values = np.concatenate([np.asarray(each, float) for each in curves] or [np.zeros(0)])
+    values = values[np.isfinite(values)]
+    if len(values) > 3:
+        low, high = values.min(), np.quantile(values, 0.9)
+        room = (high - low) or abs(low) or 1.0
+        axes.set_ylim(low - 0.1 * room, min(float(values.max()) + 0.05 * room, high + 0.8 * room))

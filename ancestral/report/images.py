@@ -1,0 +1,92 @@
+"""Symbols as pictures: pixels, sheets of images, and PNG files."""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ancestral.core import DataError
+from ancestral.hub import write_whole
+from ancestral.spec import DataSpec
+
+Pixels = NDArray[np.uint8]
+
+
+def drawable(spec: DataSpec) -> bool:
+    """Whether examples are pictures: images of integers with 1 (grey) or 3 (red, green, blue) channels."""
+    return spec.kind == "image" and spec.levels is not None and spec.shape[0] in (1, 3)
+
+
+def pixels(x: Tensor, levels: int | None) -> Pixels:
+    """(n, C, H, W) symbols 0 .. levels - 1, or values between them, to (n, H, W, C) bytes, the highest symbol becoming 255.
+
+    Raises:
+        DataError: not images of symbols in that range with 1 or 3 channels.
+
+    Example:
+        >>> import torch
+        >>> pixels(torch.tensor([[[[0, 1, 2]]]]), levels=3).flatten().tolist()
+        [0, 128, 255]
+    """
+    if levels is None:
+        raise DataError("real-valued images have no range of pixels: bring them to whole levels 0 .. levels - 1 first")
+    if x.dim() != 4:
+        raise DataError(f"a tensor of shape {tuple(x.shape)} is not a batch of images (n, channels, height, width)")
+    if x.shape[1] not in (1, 3):
+        raise DataError(
+            f"an image of {x.shape[1]} channels cannot be shown: 1 is grey and 3 are red, green, blue; pick among them"
+        )
+    values = x.detach().cpu().double()
+    if not ((values >= 0) & (values <= levels - 1)).all():
+        raise DataError(f"symbols range over {values.min():g} .. {values.max():g}; these images have 0 .. {levels - 1}")
+    return (values * (255 / (levels - 1))).round().movedim(1, -1).numpy().astype(np.uint8)
+
+
+def grid(images: Pixels, columns: int, *, scale: int | None = None, padding: int = 2, background: int = 128) -> Pixels:
+    """(n, H, W, C) bytes to one sheet (H', W', C), filled row by row.
+
+    Args:
+        columns: images in a row.
+        scale: every pixel becomes a square of this side; by default what brings the shorter side to 48 or more.
+        padding: pixels between the images, of grey ``background``.
+
+    Raises:
+        ValueError: no images, or a number below its least.
+    """
+    if images.ndim != 4 or not len(images):
+        raise ValueError(f"an array of shape {images.shape} is not a batch (n, height, width, channels) of at least one image")
+    n, height, width, channels = images.shape
+    scale = ceil(48 / min(height, width)) if scale is None else scale
+    if columns < 1 or scale < 1 or padding < 0:
+        raise ValueError(f"columns {columns} and scale {scale} must be at least 1, padding {padding} at least 0")
+    rows, columns = ceil(n / columns), min(n, columns)
+    down, across = height * scale + padding, width * scale + padding
+    sheet = np.full((rows * down - padding, columns * across - padding, channels), background, np.uint8)
+    for i, image in enumerate(images.repeat(scale, 1).repeat(scale, 2)):
+        top, left = i // columns * down, i % columns * across
+        sheet[top : top + height * scale, left : left + width * scale] = image
+    return sheet
+
+
+def png(image: Pixels) -> bytes:
+    """(H, W, 1, 3 or 4) bytes, grey, colour or colour with opacity, as the content of a PNG file."""
+    memory = BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(memory, format="png", optimize=True)
+    return memory.getvalue()
+
+
+def save_png(path: str | os.PathLike[str], image: Pixels) -> Path:
+    """Write (H, W, C) bytes as a PNG file, whole or not at all; the path.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    write_whole(Path(path), png(image))
+    return Path(path)

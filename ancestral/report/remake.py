@@ -1,0 +1,66 @@
+"""The commands that make a run and its report again, read off the run's configuration."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ancestral.models import MODELS, configure
+from ancestral.training.config import TrainingConfig
+
+READING = ("size", "resize", "levels", "binarize", "limit", "grey")  # what the command line knows of reading data
+PLACES = ("progress", "threads", "accelerator", "checkpoint_every", "tensorboard", "log_every")  # where and how it ran, not what
+
+
+def commands(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """The two commands, or none where the model or the data came from Python and no command knows them.
+
+    The number of steps stands in place of the minutes, because it gives the same run on another machine too.
+    """
+    data = config.get("data") or {}
+    reading = {name: value for name, value in (data.get("options") or {}).items() if value is not None}
+    if reading.get("channels") == 1:
+        reading = {**{name: value for name, value in reading.items() if name != "channels"}, "grey": True}
+    known = config["model"] in MODELS and config.get("stages") and data.get("source") and reading.keys() <= set(READING)
+    if not known:
+        return []
+    out = shlex.quote(str(folder))
+    made = [*options(settings(config["model"], config["config"])), *options(training(config))]
+    words = ["ancestral train", config["model"], *options({"data": data["source"]}), f"--out {out}", *options(reading), *made]
+    return [" ".join(words), f"ancestral report {out}"]
+
+
+def settings(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset that is nearest to a configuration, unless that is ``small``, and what differs from it."""
+    presets = {name: asdict(configure(model, name)) for name in MODELS[model].config.presets}
+    changes = {name: {key: value for key, value in config.items() if preset[key] != value} for name, preset in presets.items()}
+    nearest = min(changes, key=lambda name: (len(changes[name]), name != "small"))
+    return {**({} if nearest == "small" else {"preset": nearest}), **changes[nearest]}
+
+
+def training(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The steps and the seed of a run, and the settings of its training that are not the usual ones."""
+    usual = asdict(TrainingConfig())
+    changed = {name: value for name, value in config["training"].items() if name not in PLACES and usual.get(name) != value}
+    steps = sum(stage["steps"] for stage in config["stages"])
+    return {**changed, "minutes": None, "steps": steps, "seed": config["training"]["seed"]}
+
+
+def options(values: Mapping[str, Any]) -> list[str]:
+    """Settings as the command line takes them, those that are None left out.
+
+    Example:
+        >>> options({"first_kernel": 3, "lambda_": 2.0, "auxiliary": False, "minutes": None})
+        ['--first-kernel 3', '--lambda 2.0', '--no-auxiliary']
+    """
+    written = []
+    for name, value in values.items():
+        flag = name.rstrip("_").replace("_", "-")
+        if isinstance(value, bool):
+            written.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            written.append(f"--{flag} {shlex.quote(str(value))}")
+    return written

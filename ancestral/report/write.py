@@ -1,0 +1,126 @@
+"""The report of a run: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ancestral.core import DataError
+from ancestral.data.loading import load_data
+from ancestral.data.splits import Splits
+from ancestral.evaluation import Evaluation, evaluate
+from ancestral.hub import describe as read_config
+from ancestral.hub import load, versions, write_whole
+from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance
+from ancestral.report.history import read_history
+from ancestral.report.images import drawable
+from ancestral.report.page import document, section, tag
+from ancestral.report.pictures import Subject, completions, interpolations, reconstructions, samples, surprises, traversals
+from ancestral.report.remake import commands
+from ancestral.sampling.strategies import Model
+
+NAME = "report.html"
+ROWS = 4  # of the sheet of samples
+PICTURES: dict[str, Callable[[Subject], str]] = {
+    "samples": samples,
+    "reconstructions": reconstructions,
+    "traversals": traversals,
+    "interpolations": interpolations,
+    "completions": completions,
+    "surprisal maps": surprises,
+}
+
+
+def report(
+    folder: str | os.PathLike[str],
+    data: Any = None,
+    *,
+    model: Model | None = None,
+    evaluation: Evaluation | None = None,
+    out: str | os.PathLike[str] | None = None,
+    examples: int = 8,
+    importance_samples: int = 50,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Write the report of a run, a single HTML page that loads nothing from elsewhere; its path.
+
+    It has the figures with their status, the verdict, samples, reconstructions, latents, completions, surprisal, learning
+    curves, configuration and provenance, as far as they apply to the model.
+
+    Args:
+        folder: of the run.
+        data: what ``load_data`` takes; by default what the run was trained on, where the folder can tell.
+        model: with its weights, where it was made of your own network, which the folder cannot make again.
+        evaluation: figures that are there already; otherwise the test set is evaluated.
+        out: file to write; by default ``report.html`` in the folder.
+        examples: images in a row.
+        importance_samples: k of the evaluation.
+        seed: of samples and everything else that is drawn.
+        progress: is told what comes next, in words.
+
+    Raises:
+        FileNotFoundError, LoadError: the folder is not that of a run, or is damaged.
+        DataError: the data are unknown, or do not fit the model.
+        ValueError: ``examples`` is below 1.
+        OSError: the page cannot be written.
+    """
+    if examples < 1:
+        raise ValueError(f"examples is {examples}; a row has at least 1")
+    folder, say = Path(folder), progress or (lambda words: None)
+    config, history = read_config(folder), read_history(folder)
+    model = load(folder) if model is None else model
+    splits = _data(config, data)
+    say("measuring")
+    evaluation = evaluate(model, splits, importance_samples=importance_samples, seed=seed) if evaluation is None else evaluation
+    subject = _subject(model, splits, evaluation, examples, seed)
+    pictures = {} if subject is None else _drawn(subject, say)
+    title = f"{config['model'] or 'a model of your own'} on {evaluation.data['name']}"
+    page = document(
+        title,
+        headline(title, model, evaluation),
+        figures(evaluation),
+        section("Training", curves(history)),
+        *(pictures.get(name, "") for name in ("samples", "reconstructions")),
+        section("What z carries", bars(evaluation), *(pictures.get(name, "") for name in ("traversals", "interpolations"))),
+        *(pictures.get(name, "") for name in ("completions", "surprisal maps")),
+        configuration(model, config),
+        provenance(config, history, evaluation, commands(folder, config)),
+        tag("footer", escape(f"Written by ancestral {versions()['ancestral']} from {folder.name}.")),
+    )
+    path = Path(out) if out is not None else folder / NAME
+    write_whole(path, page.encode())
+    return path
+
+
+def _data(config: Mapping[str, Any], data: Any) -> Splits:
+    if data is not None:
+        return load_data(data)
+    record = config.get("data") or {}
+    if record.get("source") is None:
+        raise DataError("the run's folder does not say where its data can be read again: hand them over (data=..., --data)")
+    return load_data(record["source"], **record.get("options", {}))
+
+
+def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, seed: int) -> Subject | None:
+    """What the pictures are of, with examples at even distances, so that a set sorted by class shows them all."""
+    if not drawable(model.spec):
+        return None
+    held_out = next((part for part in (data.test, data.validation) if len(part)), data.train)
+    rows = torch.linspace(0, len(held_out) - 1, min(count, len(held_out))).round().long()
+    examples = held_out.select(rows)
+    labels = examples.labels if getattr(model.config, "conditional", False) else None
+    return Subject(model, examples.x.long().to(model.anchor.device), labels, evaluation, ROWS * count, count, seed)
+
+
+def _drawn(subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
+    pictures = {}
+    for name, draw in PICTURES.items():
+        say(f"drawing {name}")
+        pictures[name] = draw(subject)
+    return pictures
