@@ -20,8 +20,9 @@ from record import Record, cpu_minutes
 
 from ancestral.data import load_data
 from ancestral.evaluation import evaluate
+from ancestral.hub import save
 from ancestral.models import build
-from ancestral.report.images import grid, save_png
+from ancestral.report.images import grid, pixels, save_png
 from ancestral.sampling import sample
 from ancestral.training import fit
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--steps", type=int, help="in place of minutes, where other programs would spoil the timing")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", help="folder for the trained model")
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = load_data(options.path)
@@ -54,6 +56,8 @@ def main() -> None:
         model, data, minutes=options.minutes, steps=options.steps, seed=options.seed, clock="cpu", progress=False, **TRAINING
     )
     spent = cpu_minutes(since)
+    if options.keep:
+        save(model, options.keep)
     since = time.process_time()
     result = evaluate(model, data, importance_samples=50, subset=500 if options.name == "mnist" else 100).to_dict()
     row = {
@@ -65,9 +69,10 @@ def main() -> None:
         "cpu_minutes": spent,
     }
     key = f"{options.model}, {options.name}, seed {options.seed}"
-    save_png(RESULTS / f"{options.model}_{options.name}.png", grid(sample(model, 64, seed=0), columns=16))
     row |= {"evaluation_cpu_minutes": cpu_minutes(since)} | result | {"data": data.note}
     Record(RESULTS / "images_30_minutes.json", __doc__.splitlines()[0]).add(key, row)
+    sheet = grid(pixels(sample(model, 64, seed=0), data.spec.levels), columns=16)
+    save_png(RESULTS / f"{options.model}_{options.name}.png", sheet)
 
 
 if __name__ == "__main__":

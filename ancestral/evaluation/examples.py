@@ -52,7 +52,7 @@ class Chosen:
         """Batches as the model takes them: on its device, whole numbers wide enough to reckon with, labels as a context."""
         if size < 1:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
-        like = next(model.parameters())
+        like = model.anchor
         for start in range(0, len(self), size):
             x, rows = self.x[start : start + size], self.rows[start : start + size]
             labels = None if self.labels is None else self.labels[start : start + size].to(like.device)

@@ -128,8 +128,8 @@ class Recomputed(Network):
     """A network with the `start` and `step` that every `Network` has: a whole forward pass for each symbol."""
 
     def __init__(self, network: Network) -> None:
-        super().__init__(tuple(network.shape))
-        self.network, self.order = network, network.order
+        super().__init__(tuple(network.shape), network.discrete)
+        self.network, self.order, self.anchor = network, network.order, network.anchor
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         y: Tensor = self.network(x, context)
