@@ -69,7 +69,7 @@ class Draw:
 
     def __call__(self, site: int, conditional: Conditional) -> Tensor:
         """(n,) symbols of the site, which is its place in the flattened example."""
-        drawn = self._choose(conditional, self._uniform(site, conditional.parameters))
+        drawn = self.choose(conditional, self._uniform(site, conditional.parameters))
         if self.known is None:
             return drawn
         values, known = (part.flatten(1)[:, site] for part in self.known)
@@ -83,7 +83,8 @@ class Draw:
             self._uniforms = drawn.T.contiguous().to(parameters.device)
         return self._uniforms[site]
 
-    def _choose(self, conditional: Conditional, u: Tensor) -> Tensor:
+    def choose(self, conditional: Conditional, u: Tensor) -> Tensor:
+        """(...) symbols that the options choose at (...) uniforms of the caller's; ``known`` plays no part."""
         if self.temperature == 0:
             return conditional.mode
         if self.temperature == 1 and self.top_k is None and self.top_p is None:

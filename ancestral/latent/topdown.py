@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
@@ -106,7 +107,8 @@ class Noise:
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
         median = chosen.mean
-        z = chosen.icdf(u.view(shape).to(median))
+        edge = torch.finfo(median.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
+        z = chosen.icdf(u.view(shape).to(median).clamp(edge, 1 - edge))
         return z if self.temperature == 1 else median + self.temperature * (z - median)
 
 

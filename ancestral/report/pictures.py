@@ -15,7 +15,8 @@ from ancestral.report.figures import surprisal_maps
 from ancestral.report.images import Pixels, pixels
 from ancestral.report.page import drawing, figure, picture, section, strips
 from ancestral.sampling import complete, interpolate, sample, traverse
-from ancestral.sampling.strategies import Model, Rows, context_of, inference
+from ancestral.sampling.sample import decoded_means
+from ancestral.sampling.strategies import Model, Rows, context_of, inference, likelihood_of
 
 DRAWS = 3  # reconstructions of one example
 STEPS = 8  # of an interpolation
@@ -87,20 +88,10 @@ def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
 
 
 def vae_images(model: Model, rows: Rows) -> Pixels | None:
-    """(n, H, W, C) bytes: the mean of p(y | z) where there is an auxiliary image, or of p(x | z) where pixels are independent.
-
-    The mean, because the mode of a wide logistic is black or white: its outermost levels hold its tails.
-    """
-    if not isinstance(model, Latent) or (model.auxiliary is None and not factorised(model)):
-        return None
-    likelihood = model.likelihood if model.auxiliary is None else model.auxiliary.likelihood
-    means, levels = [], likelihood.spec.levels or 0
-    with inference(model):
-        for some, seen in rows.batches(8):
-            unread = torch.zeros(len(some), *likelihood.network.shape, dtype=torch.long, device=model.anchor.device)
-            probability = likelihood.conditionals(unread, seen).log_pmf().double().exp()
-            means.append(probability @ torch.arange(levels, dtype=torch.float64, device=probability.device))
-    return pixels(torch.cat(means).clamp(0, levels - 1), levels)
+    """(n, H, W, C) bytes: what the VAE alone sees of each row, see `decoded_means`; None where there is no such image."""
+    means = decoded_means(rows)
+    likelihood = model.auxiliary.likelihood if isinstance(model, Latent) and model.auxiliary is not None else likelihood_of(model)
+    return None if means is None else pixels(means, likelihood.spec.levels)
 
 
 def reconstructions(subject: Subject) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.draw import Draw, uniforms
-from ancestral.sampling.strategies import Model, Progress, Rows, context_of, inference, likelihood_of, part_of, symbols_at
+from ancestral.sampling.strategies import Model, Progress, Rows, context_of, inference, likelihood_of, part_of
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def fixed_point(likelihood: Autoregressive, n: int, context: Context | None, dra
     while len(moving) and passes < sites:
         passes += 1
         parameters = network(x[moving], context and context.select(moving))
-        drawn = symbols_at(draw, Conditional(family, parameters), u[moving]).to(kind)
+        drawn = draw.choose(Conditional(family, parameters), u[moving]).to(kind)
         if draw.known is not None:
             values, known = (part[moving] for part in draw.known)
             drawn = torch.where(known, values.to(kind), drawn)

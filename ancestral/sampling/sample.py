@@ -10,6 +10,7 @@ from torch import Tensor
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
+from ancestral.networks.factorised import Factorised
 from ancestral.sampling.parallel import iterated
 from ancestral.sampling.strategies import (
     Model,
@@ -111,7 +112,7 @@ def sample_with_image(
     batch_size: int = 64,
     progress: Progress | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """What `sample` gives, and for each row the auxiliary image that z alone describes: the mode of p(y | z), (n, *shape of y).
+    """What `sample` gives, and for each row the auxiliary image that z alone describes: the mean of p(y | z), (n, *shape of y).
 
     The image is None where the model has no auxiliary likelihood. The arguments are those of `sample`.
 
@@ -122,14 +123,25 @@ def sample_with_image(
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
     with inference(model):
         x = sampled(rows, draw, method, batch_size, progress)
-        return x, _images(rows, batch_size)
+        return x, decoded_means(rows) if isinstance(model, Latent) and model.auxiliary is not None else None
 
 
-def _images(rows: Rows, batch_size: int) -> Tensor | None:
-    if not isinstance(rows.model, Latent) or rows.model.auxiliary is None:
+def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:
+    """(n, *shape) what the VAE alone sees of each row: the mean of p(y | z), or of p(x | z) where pixels are independent.
+
+    None where all that is decoded is the context of an autoregressive model. The mean, because the mode of a wide logistic is
+    black or white: its outermost levels hold its tails.
+    """
+    model = rows.model
+    if not isinstance(model, Latent):
         return None
-    likelihood, parts = rows.model.auxiliary.likelihood, []
-    for some, seen in rows.batches(batch_size):
-        unread = torch.zeros(len(some), *likelihood.network.shape, dtype=torch.long)  # it looks at the features alone
-        parts.append(likelihood.conditionals(unread, seen).mode)
-    return torch.cat(parts)
+    likelihood = model.likelihood if model.auxiliary is None else model.auxiliary.likelihood
+    if not isinstance(likelihood.network, Factorised) or likelihood.family.levels is None:
+        return None
+    values = torch.arange(likelihood.family.levels, dtype=torch.float64, device=model.anchor.device)
+    means = []
+    with inference(model):
+        for some, seen in rows.batches(batch_size):
+            unread = torch.zeros(len(some), *likelihood.network.shape, dtype=torch.long, device=model.anchor.device)
+            means.append(likelihood.conditionals(unread, seen).log_pmf().double().exp() @ values)
+    return torch.cat(means).clamp(0, likelihood.family.levels - 1)

@@ -142,15 +142,10 @@ def part_of(draw: Draw, rows: range) -> Draw:
     return replace(draw, first_row=draw.first_row + rows.start, known=known)
 
 
-def symbols_at(draw: Draw, conditional: Conditional, u: Tensor) -> Tensor:
-    """(...) symbols that a draw chooses at (...) uniforms of the caller's, whatever the shape."""
-    return draw._choose(conditional, u)
-
-
 def draw_rows(draw: Draw, rows: Sequence[int], sites: int, device: torch.device) -> Choose:
     """The chooser of a draw for rows in any order, with repetitions: rows of one number get the same uniforms."""
     u = uniforms(draw.seed, rows, sites).T.contiguous().to(device)
-    return lambda site, conditional: symbols_at(draw, conditional, u[site])
+    return lambda site, conditional: draw.choose(conditional, u[site])
 
 
 def counted(choose: Choose, progress: Progress | None, before: int, total: int) -> Choose:
