@@ -1,5 +1,5 @@
 # make setup   .venv with the pinned versions of constraints.txt; extra options for pip go into PIP_ARGS
-# make demo    train, measure and report a model of handwritten digits
+# make demo    train, measure and report a model of handwritten digits, in at most three minutes
 # make test    every test that is not slow
 # make check   lint, format and types
 
@@ -17,8 +17,10 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	.venv/bin/ancestral train agave --data digits --out runs/digits --minutes 1.5 --force
-	.venv/bin/ancestral report runs/digits
+	.venv/bin/ancestral train agave --data digits --out runs/demo --force --minutes 1.2
+	.venv/bin/ancestral evaluate runs/demo
+	.venv/bin/ancestral sample runs/demo -n 32 --with-image
+	.venv/bin/ancestral report runs/demo
 
 test: setup
 	.venv/bin/python -m pytest -q -m "not slow"

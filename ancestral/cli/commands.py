@@ -1,0 +1,256 @@
+"""The commands and their flags, from which the help is made. Free of torch.
+
+Every field is a flag or a positional argument, its comment the help text. ``HOMES`` says which function does the work; its
+module is imported only then, because it brings torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
+
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
+
+from ancestral.models import MODELS
+from ancestral.training.config import TrainingConfig
+
+Switch = FlagCreatePairsOff[bool]
+Run = Annotated[Positional[Path], arg(metavar="RUN")]
+Pictures = Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
+Number = Annotated[int, arg(aliases=("-n",))]
+Place = Annotated[Path | None, arg(metavar="PATH")]
+Source = Annotated[str, arg(metavar="DATA")]
+MaybeSource = Annotated[str | None, arg(metavar="DATA")]
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has to say.
+
+    Attributes:
+        values: for ``--json``.
+        lines: for people.
+    """
+
+    values: dict[str, Any]
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command has."""
+
+    json: Switch = False  # print one JSON object instead of lines
+    debug: Switch = False  # show the traceback of a fault
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computing(Command):
+    """What every command has that runs a model."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"  # where to compute; auto takes cuda where there is one
+    threads: int | None = None  # CPU threads; by default 1 for models below a million parameters, which one thread runs fastest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How data are read, in this order; what is left out stays as it is."""
+
+    size: int | None = None  # crop the centre square out of images and bring it down to this side
+    resize: int | None = None  # bring the shorter side of images down to this
+    grey: Switch = False  # make colour images grey
+    levels: int | None = None  # reduce the symbols to this many levels
+    binarize: Literal["threshold", "sample", "dynamic"] | None = None  # make two levels; sample draws once, dynamic at every use
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of ``load_data`` that were given."""
+        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "grey"}
+        given["channels"] = 1 if self.grey else None
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(Reading):
+    """How data are read, in this order; what is left out stays as it is."""
+
+    limit: int | None = None  # at most so many examples of each of the three sets
+
+
+@dataclass(frozen=True, kw_only=True)
+class New(Generic[Config]):
+    """A run that begins."""
+
+    data: Source  # digits, photos, measurements, or the path of a file or a folder of images
+    out: Annotated[Path, arg(metavar="RUN")]  # folder for the run
+    preset: Literal["tiny", "small", "paper"] = "small"  # where the settings of the model start from, as shown below
+    force: Switch = False  # replace the run that is in the folder
+    from_: Annotated[Path | None, arg(name="from", metavar="RUN")] = (
+        None  # begin with the weights of another run, of the same shapes
+    )
+    dry_run: Switch = False  # train nothing: say what it would take in parameters, memory and time
+    model: OmitArgPrefixes[Config]
+    training: OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    reading: OmitArgPrefixes[Limited] = Limited()
+
+
+if TYPE_CHECKING:
+    Beginning = New[Any] | None
+else:  # a subcommand for every model, with the flags of its configuration
+    Beginning = Union[
+        (*(Annotated[New[entry.config], subcommand(name, description=entry.summary)] for name, entry in MODELS.items()), None)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Computing):
+    """Train a model, or go on with a run that was stopped."""
+
+    resume: Annotated[Path | None, arg(metavar="RUN")] = None  # go on with this run, whose model, data and settings are known
+    new: Beginning = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Computing):
+    """Measure a model: bits/dim with its status and, of latent-variable models, what z carries."""
+
+    run: Run  # folder of the run
+    data: MaybeSource = None  # other data than those the run was trained on
+    split: Literal["train", "validation", "test"] = "test"  # which examples to judge
+    importance_samples: int = 50  # k of the importance-weighted bound; 0 leaves it out
+    subset: int = 500  # examples for that bound and for the shuffle cost
+    limit: int | None = None  # at most so many examples, a seeded choice
+    batch_size: int = 64  # examples, or samples of them, that are decoded together
+    seed: int = 0  # of noise and choices
+    reading: OmitArgPrefixes[Reading] = Reading()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Computing):
+    """What every command has that draws images."""
+
+    run: Run  # folder of the run
+    out: Place = None  # the picture to write, or .npy for the symbols; by default in the samples of the run
+    seed: int = 0  # of everything drawn
+    temperature: float = 1.0  # of each symbol; 0 takes the most probable
+    scale: int | None = None  # every pixel becomes a square of this side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Drawing):
+    """Draw new examples."""
+
+    number: Number = 16  # how many
+    labels: tuple[int, ...] = ()  # classes to draw, over and over; by default every class of a conditional model in turn
+    z_temperature: float = 1.0  # spread of z; 0 takes the median of its prior
+    top_k: int | None = None  # keep the k most probable symbols
+    top_p: float | None = None  # keep the fewest symbols that hold probability p
+    method: Literal["cached", "recompute", "parallel"] = "cached"  # all give the same samples, at other speeds
+    with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
+    columns: int = 8  # images in a row
+    batch_size: int = 64  # rows that walk together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Drawing):
+    """Encode examples and decode them again: what z keeps."""
+
+    pictures: Pictures = ()  # image files, folders of them, or .npy; by default test examples
+    number: Number = 8  # how many test examples
+    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    size: int | None = None  # crop the centre square out of each picture and bring it down to this side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Complete(Drawing):
+    """Draw the unknown part of pictures given the known part."""
+
+    pictures: Pictures = ()  # image files, folders of them, or .npy; by default four test examples
+    known: str = "top"  # top, left, or a file: a picture that is white, or a .npy that is true, where pixels are known
+    number: Number = 4  # completions of each
+    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    particles: int = 64  # z's to choose from, for a latent-variable model
+    top_k: int | None = None  # keep the k most probable symbols
+    top_p: float | None = None  # keep the fewest symbols that hold probability p
+    size: int | None = None  # crop the centre square out of each picture and bring it down to this side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolate(Drawing):
+    """Decode on the way between the latents of pairs of examples."""
+
+    pictures: Pictures = ()  # image files, folders of them, or .npy, pair after pair; by default test examples
+    number: Number = 4  # pairs of test examples
+    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    steps: int = 8  # images on the way, both ends included
+    size: int | None = None  # crop the centre square out of each picture and bring it down to this side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Computing):
+    """What single examples cost, as a table."""
+
+    run: Run  # folder of the run
+    pictures: Pictures = ()  # image files, folders of them, or .npy; by default the test examples
+    out: Place = None  # the .csv to write; by default scores.csv in the run
+    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    importance_samples: int = 1  # k of the bound, for a latent-variable model
+    size: int | None = None  # crop the centre square out of each picture and bring it down to this side
+    batch_size: int = 64  # examples, or samples of them, that are decoded together
+    seed: int = 0  # of the noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Command):
+    """Say what a run holds: model, size, receptive field, data, settings, figures."""
+
+    run: Run  # folder of the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Computing):
+    """Write one page with figures, curves, samples and the verdict."""
+
+    run: Run  # folder of the run
+    data: MaybeSource = None  # other data than those the run was trained on
+    out: Place = None  # the page to write; by default report.html in the run
+    seed: int = 0  # of everything drawn
+    reading: OmitArgPrefixes[Reading] = Reading()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Computing):
+    """One table of the figures of several runs; those that were not evaluated are."""
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]  # folders of runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models(Command):
+    """List the models."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Command):
+    """List the data that need no file, or describe a source."""
+
+    source: Annotated[Positional[str | None], arg(metavar="DATA")] = None  # a name, or the path of a file or a folder of images
+    reading: OmitArgPrefixes[Limited] = Limited()
+
+
+HOMES: dict[type[Command], str] = {
+    Train: "ancestral.cli.train:train",
+    Evaluate: "ancestral.cli.measure:evaluate",
+    Sample: "ancestral.cli.draw:sample",
+    Reconstruct: "ancestral.cli.draw:reconstruct",
+    Complete: "ancestral.cli.draw:complete",
+    Interpolate: "ancestral.cli.draw:interpolate",
+    Score: "ancestral.cli.measure:score",
+    Inspect: "ancestral.cli.show:inspect",
+    Report: "ancestral.cli.show:report",
+    Compare: "ancestral.cli.measure:compare",
+    Models: "ancestral.cli.lists:models",
+    Data: "ancestral.cli.lists:data",
+}

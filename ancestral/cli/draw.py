@@ -1,0 +1,212 @@
+"""``sample``, ``reconstruct``, ``complete`` and ``interpolate``: sheets of images, or arrays of symbols."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral import sampling
+from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
+from ancestral.cli.runs import items_of, opened, progress, read_images
+from ancestral.core import DataError
+from ancestral.data.files import read_file
+from ancestral.data.images import SUFFIXES
+from ancestral.hub import Model, write_whole
+from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
+from ancestral.report.pictures import vae_images
+from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents
+from ancestral.spec import DataSpec
+
+COLUMNS = 8  # pairs of original and reconstruction in a row
+EXAMPLES = 4  # test examples to complete where no pictures are named
+VEIL = 128  # grey of what is not there
+
+
+def sample(command: Sample) -> Answer:
+    """Draw new examples, below the image that z alone describes where that is asked for."""
+    model, n = opened(command, command.run), command.number
+    labels = _labels(model, command.labels, n)
+    rows = Rows(model, n, context_of(model, n, labels, None), seed=command.seed, temperature=command.z_temperature)
+    above = vae_images(model, rows) if command.with_image else None
+    if command.with_image and above is None:
+        raise ValueError("of this model z alone describes no image: leave --with-image out")
+    with progress("drawing") as tick:
+        x = sampling.sample(
+            model,
+            n,
+            temperature=command.temperature,
+            top_k=command.top_k,
+            top_p=command.top_p,
+            seed=command.seed,
+            method=command.method,
+            labels=labels,
+            z_temperature=command.z_temperature,
+            batch_size=command.batch_size,
+            progress=tick,
+        )
+    columns = min(command.columns, n)
+
+    def sheet() -> Pixels:
+        drawn = pixels(x, model.spec.levels)
+        return _stacked([drawn] if above is None else [_enlarged(above, drawn.shape[1]), drawn], columns)
+
+    path = _write(command, "sample", model.spec, x, sheet, columns)
+    return Answer({"out": path, "number": n, "seed": command.seed, "labels": labels}, [f"{path}: {n:,} samples"])
+
+
+def reconstruct(command: Reconstruct) -> Answer:
+    """Originals above, and below them what is drawn given the mean of the posterior of their z."""
+    model = needs_latents(opened(command, command.run), "reconstruct")
+    items = items_of(model, command.run, command.pictures, command.number, command.size, command.labels)
+    with inference(model):
+        context = context_of(model, len(items.x), items.labels, None)
+        x = model.reconstruct(items.x, context, command.seed, command.temperature)
+    levels, columns = model.spec.levels, min(COLUMNS, len(x))
+    path = _write(
+        command, "reconstruct", model.spec, x, lambda: _stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
+    )
+    return Answer({"out": path, "items": items.names}, [f"{path}: {len(x):,} originals, each above its reconstruction"])
+
+
+def complete(command: Complete) -> Answer:
+    """A row for every picture: what is known of it, completions, and the whole."""
+    model, n = opened(command, command.run), command.number
+    if n < 1:
+        raise ValueError(f"number is {n}; ask for at least 1")
+    known = _known(command.known, model.spec)
+    items = items_of(model, command.run, command.pictures, EXAMPLES, command.size, command.labels)
+    with progress("completing") as tick:
+        done = sampling.complete(
+            model,
+            items.x.repeat_interleave(n, 0),
+            known,
+            seed=command.seed,
+            particles=command.particles,
+            labels=None if items.labels is None else items.labels.repeat_interleave(n),
+            temperature=command.temperature,
+            top_k=command.top_k,
+            top_p=command.top_p,
+            progress=tick,
+        )
+
+    def sheet() -> Pixels:
+        whole, drawn = pixels(items.x, model.spec.levels), pixels(done.x, model.spec.levels)
+        part = np.where(known.movedim(0, -1).numpy(), whole, np.uint8(VEIL))
+        rows = [part[:, None], drawn.reshape(len(whole), n, *whole.shape[1:]), whole[:, None]]
+        return np.concatenate(rows, 1).reshape(-1, *whole.shape[1:])
+
+    path = _write(command, "complete", model.spec, done.x, sheet, n + 2)
+    values = {"out": path, "items": items.names, "status": done.status, "particles": done.particles}
+    lines = [f"{path}: {n} completions of each of {len(items.x):,} pictures ({done.status})"]
+    if done.effective_sample_size is not None:
+        sizes = done.effective_sample_size.view(-1, n).mean(1).tolist()
+        values["effective_sample_size"] = sizes
+        lines.append(
+            f"each z was chosen from {done.particles} particles, worth {min(sizes):.1f} to {max(sizes):.1f} equally good ones"
+        )
+    return Answer(values, lines)
+
+
+def interpolate(command: Interpolate) -> Answer:
+    """A row for every pair: one, the images on the way, and the other."""
+    model = needs_latents(opened(command, command.run), "interpolate")
+    items = items_of(model, command.run, command.pictures, 2 * command.number, command.size, command.labels)
+    if len(items.x) % 2:
+        raise DataError(f"{len(items.x)} pictures make no pairs: give an even number")
+    a, b = items.x[0::2], items.x[1::2]
+    labels = None if items.labels is None else items.labels[0::2]
+    way = sampling.interpolate(model, a, b, command.steps, seed=command.seed, labels=labels, temperature=command.temperature)
+    rows = torch.cat([a[None], way, b[None]]).transpose(0, 1)
+    columns = rows.shape[1]
+    path = _write(command, "interpolate", model.spec, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
+    return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {command.steps} images on the way of each"])
+
+
+def _labels(model: Model, wanted: Sequence[int], n: int) -> list[int] | None:
+    """n labels: those wanted, over and over; else every class in turn, where the model is conditional."""
+    if not wanted and getattr(model.config, "conditional", False):
+        wanted = range(model.spec.classes or 1)
+    return list(islice(cycle(wanted), n)) if wanted else None
+
+
+def _known(where: str, spec: DataSpec) -> Tensor:
+    """Booleans in the shape of an example, True where a symbol is known.
+
+    Raises:
+        DataError: the file is missing or no mask, or its shape is not the model's.
+    """
+    mask = torch.zeros(*(size or 0 for size in spec.shape), dtype=torch.bool)
+    if where in ("top", "left") and spec.kind != "image":
+        raise DataError(f"only images have a {where}: give the file of a mask (--known FILE)")
+    if where == "top":
+        mask[:, : (mask.shape[1] + 1) // 2] = True
+        return mask
+    if where == "left":
+        mask[:, :, : (mask.shape[2] + 1) // 2] = True
+        return mask
+    read = _mask(Path(where))
+    if read.shape not in (mask.shape, mask.shape[1:]):
+        raise DataError(
+            f"{where} is a mask of shape {tuple(read.shape)}; the model takes {tuple(mask.shape)} or {tuple(mask.shape[1:])}"
+        )
+    return read.expand(mask.shape)
+
+
+def _mask(path: Path) -> Tensor:
+    if not path.exists():
+        raise DataError(f"--known takes top, left or the file of a mask, and there is no file {path}")
+    if path.suffix.lower() in SUFFIXES:
+        image = read_images([path])[0] >= 128
+        return torch.from_numpy(image.any(-1) if image.ndim == 3 else image)
+    values = read_file(path).x["train"]
+    if not np.isin(values, (0, 1)).all():
+        raise DataError(f"{path} holds values other than 0 and 1; a mask is true where a pixel is known")
+    return torch.from_numpy(values.astype(np.bool_))
+
+
+def _enlarged(images: Pixels, height: int) -> Pixels:
+    """(n, h, w, C) bytes at a height that is a multiple of h."""
+    factor = height // images.shape[1]
+    return images.repeat(factor, 1).repeat(factor, 2)
+
+
+def _stacked(strips: Sequence[Pixels], columns: int) -> Pixels:
+    """The strips in rows of ``columns`` images, a row of each in turn; the last ones are filled up, so that they stay aligned.
+
+    Raises:
+        ValueError: fewer than one column.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; it must be at least 1")
+    if len(strips) == 1:
+        return strips[0]
+    missing = -len(strips[0]) % columns
+    filled = [np.concatenate([strip, np.full_like(strip[:missing], VEIL)]) for strip in strips]
+    rows = [strip.reshape(-1, columns, *strip.shape[1:]) for strip in filled]
+    return np.stack(rows, 1).reshape(-1, *strips[0].shape[1:])
+
+
+def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:
+    """Write a sheet of images as PNG, or symbols as ``.npy``; the path.
+
+    Raises:
+        ValueError: the name ends in something else.
+        DataError: the symbols are no images.
+    """
+    path = command.out or command.run / "samples" / (f"{name}.png" if drawable(spec) else f"{name}.npy")
+    if path.suffix.lower() == ".npy":
+        memory = io.BytesIO()
+        np.save(memory, x.cpu().numpy())
+        write_whole(path, memory.getvalue())
+        return path
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: name a .png for pictures or a .npy for symbols")
+    if not drawable(spec):
+        raise DataError(f"the symbols of this model are no pictures, so {path} cannot show them: name a .npy")
+    return save_png(path, grid(images(), columns, scale=command.scale))

@@ -1,0 +1,127 @@
+"""``evaluate``, ``score`` and ``compare``: figures, in words, as JSON and as tables."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from ancestral import evaluation
+from ancestral.cli.commands import Answer, Compare, Computing, Evaluate, Score
+from ancestral.cli.runs import data_of, items_of, opened, progress, said, table
+from ancestral.evaluation import Evaluation
+from ancestral.hub import WEIGHTS, describe, write_whole
+
+FIGURES, SCORES = "evaluation.json", "scores.csv"
+HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
+
+
+def evaluate(command: Evaluate) -> Answer:
+    """Measure a run, and keep the figures in its folder."""
+    found = measured(command)
+    return Answer({"run": command.run, **found.to_dict()}, found.lines())
+
+
+def measured(command: Evaluate) -> Evaluation:
+    """The figures of a run, kept in its folder, where that can be, with the hash of the weights that they belong to."""
+    model, data = opened(command, command.run), data_of(command.run, command.data, command.reading)
+    with progress("evaluating") as tick:
+        found = evaluation.evaluate(
+            model,
+            data,
+            split=command.split,
+            importance_samples=command.importance_samples,
+            subset=command.subset,
+            limit=command.limit,
+            batch_size=command.batch_size,
+            seed=command.seed,
+            progress=tick,
+        )
+    content = {"weights": _weights(command.run), **found.to_dict()}
+    try:
+        write_whole(command.run / FIGURES, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    except OSError as error:
+        said(f"note: the figures are not kept in {command.run} ({error.strerror})")
+    return found
+
+
+def kept_figures(run: Path) -> Evaluation | None:
+    """The figures that lie in a run's folder, where they are of its weights as they are now."""
+    path = run / FIGURES
+    if not path.exists():
+        return None
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        found = Evaluation(**{each.name: kept[each.name] for each in fields(Evaluation)})
+        return found if kept["weights"] == _weights(run) else None
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged, or of another version: it will be measured again
+
+
+def figures_of(command: Computing, run: Path) -> Evaluation:
+    """The figures that a run has, or those of its test set if it has none."""
+    found = kept_figures(run)
+    if found is None:
+        said(f"measuring {run}")
+        found = measured(Evaluate(run=run, device=command.device, threads=command.threads))
+    return found
+
+
+def _weights(run: Path) -> str:
+    path = run / WEIGHTS
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def score(command: Score) -> Answer:
+    """Write the cost of every picture into a table."""
+    model = opened(command, command.run)
+    items = items_of(model, command.run, command.pictures, None, command.size, command.labels)
+    with progress("scoring") as tick:
+        found = evaluation.score(
+            model,
+            items.x,
+            labels=items.labels,
+            importance_samples=command.importance_samples,
+            seed=command.seed,
+            batch_size=command.batch_size,
+            progress=tick,
+        )
+    nats, sites = found.nats.tolist(), model.spec.sites
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["item", "nats", "bits", "bits_per_dim", "status", "importance_samples"])
+    for name, cost, each in zip(items.names, nats, found.bits_per_dim.tolist(), strict=True):
+        rows.writerow([name, cost, each * sites, each, found.status, found.importance_samples])
+    path = command.out or command.run / SCORES
+    write_whole(path, text.getvalue().encode())
+    mean = sum(nats) / len(nats)
+    values = {
+        "scores": path,
+        "items": len(nats),
+        "nats": mean,
+        "status": found.status,
+        "importance_samples": found.importance_samples,
+    }
+    return Answer(values, [f"{path}: {len(nats):,} items, on average {mean:.2f} nats ({found.status})"])
+
+
+def compare(command: Compare) -> Answer:
+    """Put the figures of runs side by side."""
+    found = {run: figures_of(command, run) for run in command.runs}
+    rows = [_row(run, each) for run, each in found.items()]
+    values = {"runs": [{"run": run, **each.to_dict()} for run, each in found.items()]}
+    return Answer(values, [*table([HEAD, *rows]), "costs in nats an example; IWAE in bits/dim, on a subset"])
+
+
+def _row(run: Path, found: Evaluation) -> Sequence[str]:
+    error = found.bits_per_dim_error
+    bits = f"{found.bits_per_dim:.4f}" + ("" if error is None else f" ± {error:.4f}")
+    units = "" if found.units is None else f"{found.active_units} of {found.units}"
+    costs = [found.iwae_bits_per_dim, found.rate, found.distortion, found.shuffle_cost]
+    cells = ["" if cost is None else f"{cost:.{2 if i else 4}f}" for i, cost in enumerate(costs)]
+    judged = f"{found.examples:,} {found.data['name']} {found.data['split']}"
+    return [str(run), describe(run)["model"] or "your own", bits, found.status, *cells, units, judged]

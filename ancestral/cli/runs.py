@@ -1,0 +1,194 @@
+"""What the commands share: a run opened where it shall compute, its data, pictures as symbols, and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import Tensor, nn
+
+from ancestral.cli.commands import Computing, Reading
+from ancestral.core import DataError
+from ancestral.data.files import read_file
+from ancestral.data.images import SUFFIXES, _alike
+from ancestral.data.loading import load_data
+from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
+from ancestral.data.source import Source
+from ancestral.data.splits import Splits
+from ancestral.hub import Model, describe, load
+from ancestral.sampling.strategies import Progress
+from ancestral.spec import DataSpec
+
+SMALL = 1_000_000  # parameters below which a second thread costs more than it brings
+
+
+def opened(command: Computing, folder: Path) -> Model:
+    """The model of a run, on the device and with the threads that were asked for."""
+    model = load(folder).to(device_of(command))
+    torch.set_num_threads(threads_of(command, model))
+    return model
+
+
+def device_of(command: Computing) -> str:
+    """Where a command computes.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if command.device == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there[command.device]:
+        raise ValueError(f"torch finds no {command.device} device here: leave --device out, or take --device cpu")
+    return command.device
+
+
+def threads_of(command: Computing, model: nn.Module) -> int:
+    """On how many CPU threads a command computes.
+
+    Raises:
+        ValueError: fewer than one was asked for.
+    """
+    if command.threads is None:
+        return 1 if sum(parameter.numel() for parameter in model.parameters()) < SMALL else torch.get_num_threads()
+    if command.threads < 1:
+        raise ValueError(f"threads is {command.threads}; it must be at least 1")
+    return command.threads
+
+
+def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
+    """The data named on the command line, or those that a run was trained on.
+
+    Raises:
+        DataError: the run does not say where they are, or they cannot be read.
+    """
+    if data is not None:
+        return load_data(data, **reading.options())
+    if reading.options():
+        raise DataError(f"{', '.join(reading.options())} say how other data are read: name them (--data)")
+    record = describe(folder).get("data") or {}
+    if record.get("source") is None:
+        raise DataError(f"{folder} does not say where its data can be read again: name them (--data)")
+    found = load_data(record["source"], **record["options"])
+    if found.hash != record["hash"]:
+        said(f"note: the data {found.name!r} are not quite what the run was trained on: their hash differs")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """Examples that a command works on.
+
+    Attributes:
+        x: (n, *shape) symbols, where the model is.
+        names: n of them: a file, or a row of a set.
+        labels: (n,) classes for a conditional model, or None.
+    """
+
+    x: Tensor
+    names: Sequence[str]
+    labels: Tensor | None = None
+
+
+def items_of(
+    model: Model, folder: Path, pictures: Sequence[Path], count: int | None, size: int | None, labels: Sequence[int] = ()
+) -> Items:
+    """The pictures named on the command line, or the first ``count`` test examples of a run; with their labels.
+
+    Raises:
+        DataError: they cannot be read, or do not fit the model.
+        ValueError: ``count`` is below 1, or there is not one label for each.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"number is {count}; ask for at least 1")
+    device = next(model.parameters()).device
+    if pictures:
+        found = read_pictures(pictures, model.spec, size)
+    else:
+        test = data_of(folder, None, Reading()).test
+        test = test.select(range(min(count or len(test), len(test))))
+        own = test.labels if getattr(model.config, "conditional", False) else None
+        found = Items(test.x if model.spec.levels is None else test.x.long(), [f"test {row}" for row in range(len(test))], own)
+    if labels and len(labels) != len(found.x):
+        raise ValueError(f"{len(labels)} labels for {len(found.x)} pictures: give one each")
+    y = torch.tensor(labels) if labels else found.labels
+    return Items(found.x.to(device), found.names, None if y is None else y.to(device))
+
+
+def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None) -> Items:
+    """Image files, folders of them and arrays as symbols of a model's alphabet, in the order given.
+
+    Raises:
+        DataError: a file is missing, broken or of another shape than the model's.
+    """
+    found = [_read(path, spec, size) for path in paths]
+    return Items(torch.cat([each.x for each in found]), [name for each in found for name in each.names])
+
+
+def read_images(files: Sequence[Path], size: int | None = None) -> NDArray[np.uint8]:
+    """(n, H, W) bytes of image files where all are grey, else (n, H, W, 3).
+
+    Raises:
+        DataError: one is broken, or their sizes differ.
+    """
+    return _alike(list(files), size)
+
+
+def _read(path: Path, spec: DataSpec, size: int | None) -> Items:
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    if path.is_dir() or path.suffix.lower() in SUFFIXES:
+        files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.suffix.lower() in SUFFIXES]
+        if not files:
+            raise DataError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+        source = Source(path.name, str(path), {"train": read_images(files, size)}, levels=256)
+        return Items(_fitted(source, spec, size), [str(file) for file in files])
+    source = read_file(path)
+    x = _fitted(replace(source, origin=str(path), x={"train": np.concatenate(list(source.x.values()))}), spec, size)
+    return Items(x, [f"{path} {row}" for row in range(len(x))])
+
+
+def _fitted(source: Source, spec: DataSpec, size: int | None) -> Tensor:
+    source = with_alphabet(arranged(source), spec.levels)
+    if spec.kind == "image":
+        source = coloured(fitted(source, size, None), spec.shape[0])
+    x = torch.from_numpy(np.array(quantised(source, spec.levels).x["train"]))
+    if tuple(x.shape[1:]) != spec.shape:
+        wanted, have = ("x".join(map(str, shape)) for shape in (spec.shape, x.shape[1:]))
+        square = spec.kind == "image" and spec.shape[1] == spec.shape[2]
+        remedy = f": --size {spec.shape[1]} takes the centre square of each and brings it down to that" if square else ""
+        raise DataError(f"{source.origin} is {have}, and the model takes {wanted}{remedy}")
+    return x if spec.levels is None else x.long()
+
+
+@contextmanager
+def progress(words: str) -> Iterator[Progress]:
+    """A bar on standard error, where somebody looks, to be told (done, of how many)."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(words)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def said(words: str) -> None:
+    """Say on standard error what comes next."""
+    print(words, file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines with even columns, the first one to the left and the others to the right."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]

@@ -1,0 +1,45 @@
+"""``inspect`` and ``report``: what a run is, in lines and as a page."""
+
+from __future__ import annotations
+
+import torch
+
+from ancestral import report as reports
+from ancestral.cli.commands import Answer, Inspect, Report
+from ancestral.cli.measure import figures_of, kept_figures
+from ancestral.cli.runs import data_of, said, threads_of
+from ancestral.hub import describe, load
+
+
+def inspect(command: Inspect) -> Answer:
+    """What the folder of a run says: model, size, receptive field, stages, data, settings, and figures where there are some."""
+    config, figures = describe(command.run), kept_figures(command.run)
+    lines = reports.describe(command.run)
+    values = {"run": command.run, **config, "description": {line[:17].strip(): line[17:] for line in lines}}
+    if data := config.get("data"):
+        lines = [*lines, f"{'trained on':<17}{data['note']}"]
+    if figures is not None:
+        values["evaluation"] = figures.to_dict()
+        lines = [*lines, *(f"{'' if i else 'figures':<17}{line}" for i, line in enumerate(figures.lines()[:-1]))]
+    return Answer(values, lines)
+
+
+def report(command: Report) -> Answer:
+    """Write the page of a run; figures that are there already are not measured again."""
+    own = command.data is None
+    found = figures_of(command, command.run) if own else None
+    torch.set_num_threads(threads_of(command, load(command.run)))
+    path = reports.report(
+        command.run,
+        data_of(command.run, command.data, command.reading),
+        evaluation=found,
+        out=command.out,
+        seed=command.seed,
+        progress=said,
+    )
+    lines = [
+        *([] if found is None else found.lines()[:1]),
+        *([found.verdict] if found and found.verdict else []),
+        f"report: {path}",
+    ]
+    return Answer({"report": path, "evaluation": None if found is None else found.to_dict()}, lines)

@@ -1,0 +1,112 @@
+"""From words to commands: flags made of configurations, help, and wrong usage."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import fields, replace
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from ancestral.cli.commands import New, Reading, Sample, Train
+from ancestral.cli.parsing import ELSEWHERE, parse
+from ancestral.data.loading import BINARIZE
+from ancestral.models import MODELS, configure
+from ancestral.sampling import METHODS
+from ancestral.training.config import CHOICES, TrainingConfig
+
+
+@pytest.mark.parametrize("preset", ["tiny", "paper"])
+@pytest.mark.parametrize("name", MODELS)
+def test_every_setting_of_a_model_and_of_training_is_a_flag(name: str, preset: str) -> None:
+    words = ["train", name, "--data", "digits", "--out", "x", "--preset", preset]
+    defaults = {"model": configure(name, preset), "training": TrainingConfig()}
+    plain = parse(words)
+    assert isinstance(plain, Train) and plain.new is not None
+    assert {"model": plain.new.model, "training": plain.new.training} == defaults
+
+    special: dict[str, Any] = {"ema": 0.5, **{key: choices[-1] for key, choices in CHOICES.items()}}
+    wanted = dict[str, Any]()
+    for part, default in defaults.items():
+        changes = dict[str, Any]()
+        for key in (field.name for field in fields(default) if part == "model" or field.name not in ELSEWHERE):
+            flag, value = key.rstrip("_").replace("_", "-"), getattr(default, key)
+            if isinstance(value, bool):
+                changes[key] = not value
+                words.append(f"--no-{flag}" if value else f"--{flag}")
+            else:
+                changes[key] = special.get(key) or (f"{value}x" if isinstance(value, str) else (value or 0) + 1)
+                words += [f"--{flag}", str(changes[key])]
+        wanted[part] = replace(default, **changes)
+    parsed = parse(words)
+    assert isinstance(parsed, Train) and parsed.new is not None
+    assert {"model": parsed.new.model, "training": parsed.new.training} == wanted
+
+
+def test_the_help_of_a_flag_is_the_comment_of_its_field(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as stop:
+        parse(["train", "agave", "--preset=paper", "--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--lambda FLOAT" in out and "--lambda_" not in out
+    assert "weight of the KL in the joint stage (eq. 7); evaluation always takes 1 (default: 12.0)" in out
+    assert "features of the 1x1 layer before the output" in out  # the field of a base class
+    assert "steps over which it rises at the start of a stage" in out
+
+
+def test_help_and_lists_need_no_torch() -> None:
+    probe = """
+import sys
+from ancestral.cli import main
+for words in (["--help"], ["train", "agave", "--help"], ["models"], ["data"]):
+    sys.argv = ["ancestral", *words]
+    try:
+        code = main()
+    except SystemExit as stop:
+        code = stop.code
+    if code or {"torch", "lightning"} & set(sys.modules):
+        sys.exit(f"{words}: exit code {code}, or torch was loaded")
+"""
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "interpolate" in done.stdout and "handwritten digits" in done.stdout
+
+
+def test_choices_are_those_of_the_library() -> None:
+    binarize = next(each for each in get_args(get_type_hints(Reading)["binarize"]) if each is not type(None))
+    assert get_args(binarize) == BINARIZE
+    assert get_args(get_type_hints(Sample)["method"]) == METHODS
+    presets = set(get_args(get_type_hints(New)["preset"]))
+    assert all(set(entry.config.presets) == presets for entry in MODELS.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("trian", "did you mean 'train'?"),
+        ("train agve --data digits --out x", "did you mean 'agave'?"),
+        ("train agave --data digits --out x --layrs 3", "--layers INT"),
+        ("train agave --data digits --out x --layers many", "many"),
+        ("train agave --data digits --out x --preset huge", "huge"),
+        ("train agave --data digits --out x --optimiser sgd", "sgd"),
+        ("train agave --data digits --out x --minutes 0", "give more than 0"),
+        ("train agave --data digits", "--out"),
+        ("sample", "RUN"),
+        ("sample x --temprature 2", "--temperature"),
+        ("sample x --method magic", "magic"),
+        ("", "train"),
+    ],
+)
+def test_wrong_usage_is_told_with_exit_code_2(
+    words: str, hint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as stop:
+        parse(words.split())
+    captured = capsys.readouterr()
+    assert (stop.value.code, captured.out) == (2, "")
+    assert hint in " ".join(captured.err.split())

@@ -1,0 +1,88 @@
+"""The table of models, and the words it finds for mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import ancestral
+from ancestral.models import MODELS, build, configure
+from ancestral.spec import DataSpec, Stage
+
+SPEC = DataSpec("image", (1, 8, 8), levels=17)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("preset", ["tiny", "small"])
+def test_every_model_builds_and_carries_its_spec_and_configuration(name: str, preset: str) -> None:
+    model = build(name, SPEC, preset=preset)
+    assert model.spec == SPEC
+    assert model.config == configure(name, preset)
+    assert all(isinstance(stage, Stage) for stage in model.config.stages)
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "overrides", "message"),
+    [
+        ("gated-pixlcnn", "small", {}, "did you mean 'gated-pixelcnn'"),
+        ("agave", "smal", {}, "did you mean 'small'"),
+        ("agave", "small", {"lamda_": 2.0}, "did you mean 'lambda_'"),
+        ("gated-pixelcnn", "small", {"layers": "many"}, "takes a value of type int"),
+        ("agave", "small", {"auxiliary": 1}, "takes a value of type bool"),
+    ],
+)
+def test_mistakes_are_named_with_what_was_probably_meant(
+    name: str, preset: str, overrides: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(name, SPEC, preset=preset, **overrides)
+
+
+def test_build_by_configuration() -> None:
+    config = replace(configure("agave", "tiny"), latent=3)
+    assert build(config, SPEC, lambda_=4.0).config == replace(config, lambda_=4.0)
+
+
+def test_build_says_what_it_lacks() -> None:
+    with pytest.raises(ValueError, match="DataSpec"):
+        build("agave")
+    with pytest.raises(ValueError, match="network= and family="):
+        build(None, SPEC)
+
+
+def test_every_public_name_is_there() -> None:
+    for name in ancestral.__all__:
+        assert getattr(ancestral, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = ancestral.trian  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "levels", "message"),
+    [
+        ("picture", (1, 2, 2), 2, "one of image"),
+        ("image", (2, 2), 2, "3 dimensions"),
+        ("vector", (0,), 2, "below 1"),
+        ("vector", (3,), 1, "at least 2"),
+    ],
+)
+def test_specs_that_make_no_sense_are_refused(kind: str, shape: tuple[int, ...], levels: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataSpec(kind, shape, levels)
+
+
+def test_a_spec_survives_json() -> None:
+    spec = DataSpec("text", (None,), 256, classes=3)
+    assert DataSpec.from_dict(spec.to_dict()) == spec
+    with pytest.raises(ValueError, match="varying"):
+        _ = spec.sites
+
+
+def test_seeds_fix_the_weights() -> None:
+    torch.manual_seed(5)
+    first = build("agave", SPEC, preset="tiny").state_dict()
+    torch.manual_seed(5)
+    second = build("agave", SPEC, preset="tiny").state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
