@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
-from ancestral.cli.runs import items_of, opened, progress, read_images
+from ancestral.cli.runs import items_of, opened, progress
 from ancestral.core import DataError
 from ancestral.data.files import read_file
-from ancestral.data.images import SUFFIXES
+from ancestral.data.images import SUFFIXES, read_images
 from ancestral.hub import Model, write_whole
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images

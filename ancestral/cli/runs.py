@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from ancestral.cli.commands import Computing, Reading
 from ancestral.core import DataError
 from ancestral.data.files import read_file
-from ancestral.data.images import SUFFIXES, _alike
+from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import load_data
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
 from ancestral.data.source import Source
@@ -132,15 +131,6 @@ def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None) -> It
     """
     found = [_read(path, spec, size) for path in paths]
     return Items(torch.cat([each.x for each in found]), [name for each in found for name in each.names])
-
-
-def read_images(files: Sequence[Path], size: int | None = None) -> NDArray[np.uint8]:
-    """(n, H, W) bytes of image files where all are grey, else (n, H, W, 3).
-
-    Raises:
-        DataError: one is broken, or their sizes differ.
-    """
-    return _alike(list(files), size)
 
 
 def _read(path: Path, spec: DataSpec, size: int | None) -> Items:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ def read_folder(folder: Path, size: int | None = None) -> Source:
             raise DataError(f"{roots[part]} holds no images ({', '.join(SUFFIXES)}); it holds {found}")
     classes = {part: _classes(listed, roots[part]) for part, listed in files.items()}
     names = sorted({name for some in classes.values() for name in some})
-    pixels = _alike([path for listed in files.values() for path in listed], size)
+    pixels = read_images([path for listed in files.values() for path in listed], size)
     ends = np.cumsum([len(listed) for listed in files.values()])
     x = dict(zip(files, np.split(pixels, ends[:-1]), strict=True))
     labels = {part: np.array([names.index(name) for name in some]) for part, some in classes.items() if some}
@@ -74,8 +75,12 @@ def _classes(files: list[Path], root: Path) -> list[str]:
     return names if all(names) and len(set(names)) > 1 else []
 
 
-def _alike(files: list[Path], size: int | None) -> Array:
-    """(n, H, W) where every image is grey, else (n, H, W, 3)."""
+def read_images(files: Sequence[Path], size: int | None = None) -> Array:
+    """(n, H, W) bytes of image files where all are grey, else (n, H, W, 3); ``size`` takes the centre square of each.
+
+    Raises:
+        DataError: one is broken, or their sizes differ.
+    """
     pixels = [_read(path, size) for path in files]
     for path, one in zip(files, pixels, strict=True):
         if one.shape[:2] != pixels[0].shape[:2]:

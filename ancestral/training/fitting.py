@@ -107,13 +107,11 @@ def fit(
     started = CLOCKS[config.clock]()
     splits = load_data(data, **(data_options or {}))
     config = _suited(model, splits, config)
+    stages = [] if config.steps is None else divided(config.steps, stages_of(model))
     folder = prepare(Path(out), model, overwrite) if out is not None and RANK == 0 else None
     with _surroundings(model, config, folder) as stop:
         config = replace(config, accelerator=model.anchor.device.type)
-        if config.steps is None:
-            stages = _planned(model, splits, config, started, stop)
-        else:
-            stages = divided(config.steps, stages_of(model))
+        stages = stages or _planned(model, splits, config, started, stop)
         if folder is not None:
             record = {"source": _source(data), "options": dict(data_options or {}), **splits.describe()}
             write_config(model, folder, {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record})

@@ -14,7 +14,8 @@ from ancestral.hub import CONFIG, WEIGHTS, Model, write_whole
 from ancestral.training.faults import TrainingError
 
 CHECKPOINT, TABLE = "checkpoints/last.ckpt", "metrics.csv"
-OWN = (CONFIG, WEIGHTS, TABLE, "checkpoints", "tensorboard", "report.html", "samples")  # what belongs to a run
+WRITTEN_LATER = ("evaluation.json", "scores.csv", "report.html", "samples")  # about a run, by whoever looks at it
+OWN = (CONFIG, WEIGHTS, TABLE, "checkpoints", "tensorboard", *WRITTEN_LATER)  # what belongs to a run
 COPIES = 10  # of the weights: raw, averaged, two of the optimiser's, averaged by themselves; twice while files are replaced
 
 
