@@ -139,7 +139,7 @@ def test_sample_shows_the_image_of_z_above_each_sample(runs: Path, ask: Ask) -> 
     picture = np.asarray(Image.open(told["out"]))
     assert picture.shape == (4 * 8 + 3 * 2, 2 * 8 + 2)
     model = load(runs / "agave")
-    above = vae_images(model, Rows(model, 3))
+    above = vae_images(Rows(model, 3))
     assert above is not None and np.array_equal(picture[20:28, :8], above[2, :, :, 0])
     assert np.array_equal(picture[30:38, :8], pixels(sample(model, 3), 17)[2, :, :, 0])
     assert (picture[20:, 10:] == 128).all()  # nothing beside the third

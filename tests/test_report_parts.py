@@ -82,7 +82,7 @@ def test_a_png_keeps_every_pixel(channels: int, tmp_path: Path) -> None:
 
 def test_the_image_above_a_sample_is_that_of_its_z() -> None:
     model = ancestral.build("agave", DataSpec("image", (1, 4, 4), levels=5), preset="tiny", colours=3, factor=2)
-    above = vae_images(model, Rows(model, 3, seed=4))
+    above = vae_images(Rows(model, 3, seed=4))
     with torch.no_grad():
         descent = model.topdown.descend(Noise(4, range(3), prior=True), n=3)
         network = model.auxiliary.likelihood.network
@@ -92,7 +92,7 @@ def test_the_image_above_a_sample_is_that_of_its_z() -> None:
         )
     assert above is not None and above.shape == (3, 2, 2, 1)
     assert np.abs(above[..., 0] - mean[:, 0].numpy() * 255 / 2).max() <= 0.5
-    assert vae_images(ancestral.build("agave", model.spec, preset="tiny", auxiliary=False), Rows(model, 3)) is None
+    assert vae_images(Rows(ancestral.build("agave", model.spec, preset="tiny", auxiliary=False), 3)) is None
 
 
 # figures

@@ -33,7 +33,7 @@ def sample(command: Sample) -> Answer:
     model, n = opened(command, command.run), command.number
     labels = _labels(model, command.labels, n)
     rows = Rows(model, n, context_of(model, n, labels, None), seed=command.seed, temperature=command.z_temperature)
-    above = vae_images(model, rows) if command.with_image else None
+    above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
     with progress("drawing") as tick:

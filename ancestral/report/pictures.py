@@ -68,9 +68,7 @@ def samples(subject: Subject) -> str:
     classes = f" Class by class: sample i has label i mod {model.spec.classes}." if labels is not None else ""
     caption = f"{n} samples at temperature 1, seed {subject.seed}, not selected.{classes}"
     rows = Rows(model, n, context_of(model, n, labels, None), seed=subject.seed)
-    return section(
-        "Samples", guided(subject, x, vae_images(model, rows)), figure(picture(x, subject.columns, f"{n} samples"), caption)
-    )
+    return section("Samples", guided(subject, x, vae_images(rows)), figure(picture(x, subject.columns, f"{n} samples"), caption))
 
 
 def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
@@ -87,11 +85,12 @@ def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
     return figure(strips(rows, "samples"), caption)
 
 
-def vae_images(model: Model, rows: Rows) -> Pixels | None:
+def vae_images(rows: Rows) -> Pixels | None:
     """(n, H, W, C) bytes: what the VAE alone sees of each row, see `decoded_means`; None where there is no such image."""
-    means = decoded_means(rows)
-    likelihood = model.auxiliary.likelihood if isinstance(model, Latent) and model.auxiliary is not None else likelihood_of(model)
-    return None if means is None else pixels(means, likelihood.spec.levels)
+    means, model = decoded_means(rows), rows.model
+    auxiliary = model.auxiliary if isinstance(model, Latent) else None
+    levels = (auxiliary.likelihood if auxiliary is not None else likelihood_of(model)).spec.levels
+    return None if means is None else pixels(means, levels)
 
 
 def reconstructions(subject: Subject) -> str:
@@ -105,7 +104,7 @@ def reconstructions(subject: Subject) -> str:
     repeated = {name: values.repeat(DRAWS, *[1] * (values.dim() - 1)) for name, values in z.items()}
     labels = None if subject.labels is None else subject.labels.repeat(DRAWS)
     x = subject.shown(sample(model, DRAWS * n, z=repeated, labels=labels, seed=subject.seed))
-    y = vae_images(model, Rows(model, n, context, z))
+    y = vae_images(Rows(model, n, context, z))
     rows = [("original", subject.shown(subject.x)), *([("VAE image", y)] if y is not None else [])]
     rows += [(f"draw {i + 1}", x[i * n : (i + 1) * n]) for i in range(DRAWS)]
     middle = f", {VAE_IMAGE[factorised(model)]}" if y is not None else ""
