@@ -15,8 +15,9 @@ from ancestral.draw import uniforms
 from ancestral.families import Normal
 from ancestral.latent.latent import Latent
 from ancestral.models import build
-from ancestral.sampling import METHODS, interpolate, parallel_sample, sample, sample_with_image, traverse
+from ancestral.sampling import METHODS, decoded_means, interpolate, parallel_sample, sample, traverse
 from ancestral.sampling.interpolate import slerp
+from ancestral.sampling.strategies import Rows
 from ancestral.spec import DataSpec
 
 GREY = DataSpec("image", (1, 5, 4), levels=4, classes=3)
@@ -163,15 +164,16 @@ def test_latents_handed_over() -> None:
         sample(fresh("gated-pixelcnn", GREY), 4, z=z)
 
 
-def test_the_auxiliary_image_is_the_mean_that_z_gives() -> None:
+def test_the_vae_image_is_the_mean_that_z_gives() -> None:
     model = fresh("agave", GREY, colours=2)
-    x, y = sample_with_image(model, 5, seed=3, batch_size=2)
-    assert torch.equal(x, sample(model, 5, seed=3))
+    y = decoded_means(Rows(model, 5, seed=3), batch_size=2)
     z = {"z": torch.distributions.Normal(0.0, 1.0).icdf(uniforms(3, range(5), 2, stream=1))}
     found = model.auxiliary.likelihood.conditionals(torch.zeros(5, 1, 5, 4, dtype=torch.long), model.features(z))
     assert y is not None and torch.allclose(y, found.log_prob(torch.ones(5, 1, 5, 4)).exp())  # of two levels, p(1)
-    assert sample_with_image(fresh("vae", GREY), 2)[1] is None
-    assert sample_with_image(fresh("gated-pixelcnn", GREY), 2)[1] is None
+    plain = decoded_means(Rows(fresh("vae", GREY), 2))
+    assert plain is not None and plain.shape == (2, 1, 5, 4)
+    assert decoded_means(Rows(fresh("gated-pixelcnn", GREY), 2)) is None
+    assert decoded_means(Rows(fresh("agave", GREY, auxiliary=False), 2)) is None
 
 
 @pytest.mark.parametrize(

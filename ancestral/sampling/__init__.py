@@ -5,16 +5,16 @@ from __future__ import annotations
 from ancestral.sampling.complete import Completion, complete
 from ancestral.sampling.interpolate import interpolate, traverse
 from ancestral.sampling.parallel import Sampled, parallel_sample
-from ancestral.sampling.sample import METHODS, sample, sample_with_image
+from ancestral.sampling.sample import METHODS, decoded_means, sample
 
 __all__ = [
     "METHODS",
     "Completion",
     "Sampled",
     "complete",
+    "decoded_means",
     "interpolate",
     "parallel_sample",
     "sample",
-    "sample_with_image",
     "traverse",
 ]

@@ -95,37 +95,6 @@ def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, 
     return torch.cat(parts)
 
 
-def sample_with_image(
-    model: Model,
-    n: int,
-    *,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int = 0,
-    method: str = "cached",
-    labels: Sequence[int] | Tensor | None = None,
-    context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
-    z_temperature: float = 1.0,
-    first_row: int = 0,
-    batch_size: int = 64,
-    progress: Progress | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """What `sample` gives, and for each row the auxiliary image that z alone describes: the mean of p(y | z), (n, *shape of y).
-
-    The image is None where the model has no auxiliary likelihood. The arguments are those of `sample`.
-
-    Raises:
-        ValueError: an argument is outside its range or does not fit the model.
-    """
-    draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
-    rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
-    with inference(model):
-        x = sampled(rows, draw, method, batch_size, progress)
-        return x, decoded_means(rows) if isinstance(model, Latent) and model.auxiliary is not None else None
-
-
 def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:
     """(n, *shape) what the VAE alone sees of each row: the mean of p(y | z), or of p(x | z) where pixels are independent.
 
