@@ -163,12 +163,13 @@ def test_validation_is_a_mean_over_examples_with_fixed_noise() -> None:
 # The loop
 
 
-def test_fit_is_this_plain_loop() -> None:
-    """Adamax, clipping, learning rate and averaging written out once more, with nothing of ours but the batches."""
+@pytest.mark.parametrize(("name", "kind"), [("adamax", torch.optim.Adamax), ("adam", torch.optim.Adam)])
+def test_fit_is_this_plain_loop(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    """The optimiser, clipping, learning rate and averaging written out once more, with nothing of ours but the batches."""
     steps, clip = 12, 0.02  # so low that it cuts
     model = model_of()
     plain, average = deepcopy(model), deepcopy(model)
-    optimiser = torch.optim.Adamax(plain.parameters())
+    optimiser = kind(plain.parameters())  # type: ignore[call-arg]
     for batch in Stream(DIGITS, False, 8, seed=5, stage=0, first=0, steps=steps):
         optimiser.zero_grad()
         nll(plain, batch)["loss"].backward()  # type: ignore[no-untyped-call]
@@ -178,7 +179,7 @@ def test_fit_is_this_plain_loop() -> None:
         decay = min(0.5, (2 + batch.step) / (11 + batch.step))
         for kept, new in zip(average.parameters(), plain.parameters(), strict=True):
             kept.data = decay * kept.data + (1 - decay) * new.data
-    run = fit(model, DIGITS, steps=steps, seed=5, clip=clip, learning_rate=0.01, ema=0.5, **QUIET)
+    run = fit(model, DIGITS, steps=steps, seed=5, optimiser=name, clip=clip, learning_rate=0.01, ema=0.5, **QUIET)
     assert run.model is model and not model.training
     for mine, theirs in zip(model.parameters(), average.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
