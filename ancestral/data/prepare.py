@@ -39,13 +39,15 @@ def _arranged(x: Array, where: str) -> Array:
         raise DataError(f"{where}: shape {x.shape} holds no examples")
     if x.dtype.kind not in "buif":
         raise DataError(f"{where}: type {x.dtype} is neither whole numbers nor real ones")
-    x = _layout(x, where)
-    if x.dtype.kind == "f" and x.ndim == 4:
+    x, kind = _layout(x, where), x.dtype
+    if kind.kind == "f":
+        x = _finite(x, where)
+    if kind.kind == "f" and x.ndim == 4:
         raise DataError(
-            f"{where}: real-valued images ({x.dtype}); symbols are whole numbers, so undo the scaling first, for instance"
+            f"{where}: real-valued images ({kind}); symbols are whole numbers, so undo the scaling first, for instance"
             " (255 * x).round().astype('uint8') where x lies in [0, 1]"
         )
-    return _finite(x, where) if x.dtype.kind == "f" else x
+    return x
 
 
 def _layout(x: Array, where: str) -> Array:
@@ -66,7 +68,7 @@ def _layout(x: Array, where: str) -> Array:
 def _finite(x: Array, where: str) -> Array:
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
-    bad = np.flatnonzero(~np.isfinite(x).all(1))
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
     if len(bad):
         raise DataError(f"{where}: {len(bad):,} rows hold NaN or infinite values, first row {bad[0]}; remove or replace them")
     return x
