@@ -4,6 +4,7 @@ Static binarized MNIST (Larochelle's fixed draw; nats a digit) and CIFAR-10 (bit
 likelihoods in float32. The data sets are given as paths of ``.npz`` files with train_images, [valid_images] and test_images.
 
     python benchmarks/images_30_minutes.py gated-pixelcnn mnist DATA/binarized_mnist.npz
+    python benchmarks/images_30_minutes.py vae mnist DATA/binarized_mnist.npz
     python benchmarks/images_30_minutes.py agave mnist DATA/binarized_mnist.npz
     python benchmarks/images_30_minutes.py agave cifar10 DATA/cifar10.npz
 """
@@ -30,6 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 DECODER = {"layers": 8, "kernel": 5}
 SIZES: dict[tuple[str, str], dict[str, Any]] = {
     ("gated-pixelcnn", "mnist"): DECODER,
+    ("vae", "mnist"): {},
     ("agave", "mnist"): DECODER | {"lambda_": 6.0},
     ("agave", "cifar10"): {"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0},
 }
