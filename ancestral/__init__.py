@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ancestral.draw import Draw as Draw
     from ancestral.evaluation import Evaluation as Evaluation
     from ancestral.evaluation import evaluate as evaluate
+    from ancestral.evaluation import score as score
+    from ancestral.evaluation import surprisal as surprisal
     from ancestral.hub import load as load
     from ancestral.hub import save as save
     from ancestral.latent.configs import AgaveConfig as AgaveConfig
@@ -33,25 +35,27 @@ if TYPE_CHECKING:
     from ancestral.sampling import complete as complete
     from ancestral.sampling import interpolate as interpolate
     from ancestral.sampling import sample as sample
+    from ancestral.sampling import traverse as traverse
     from ancestral.spec import DataSpec as DataSpec
     from ancestral.spec import Order as Order
     from ancestral.spec import Stage as Stage
     from ancestral.training import fit as fit
+    from ancestral.training import resume as resume
 
 __version__ = "0.1.0"
 
 _HOME = {
     "ancestral.core": "Autoregressive Conditional Context DataError Family Network State StateError Walk",
     "ancestral.draw": "Draw",
-    "ancestral.evaluation": "Evaluation evaluate",
+    "ancestral.evaluation": "Evaluation evaluate score surprisal",
     "ancestral.hub": "load save",
     "ancestral.latent.configs": "AgaveConfig VaeConfig",
     "ancestral.latent.latent": "Latent",
     "ancestral.models": "build",
     "ancestral.networks.configs": "GatedPixelCNNConfig",
-    "ancestral.sampling": "complete interpolate sample",
+    "ancestral.sampling": "complete interpolate sample traverse",
     "ancestral.spec": "DataSpec Order Stage",
-    "ancestral.training": "fit",
+    "ancestral.training": "fit resume",
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
 _MODULES = ("data", "testing")
