@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_latents import Flat, coins, fits, fixed, gaussian, pixels, probabilities, states, waken
+from tiny_latents import Flat, awake, coins, fits, fixed, gaussian, pixels, probabilities, states
 from torch import Tensor
 
 from ancestral.core import DataError
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
-from ancestral.models import build
 from ancestral.sampling import complete, sample
 from ancestral.sampling.complete import Completion
 from ancestral.sampling.parallel import fixed_point
@@ -23,10 +22,7 @@ RGB = DataSpec("image", (3, 3, 4), levels=5)
 
 
 def fresh(name: str, spec: DataSpec, **overrides: Any) -> Any:
-    """A tiny model whose every weight, those of the context too, is far from zero."""
-    model = build(name, spec, preset="tiny", **overrides)
-    waken(model.likelihood if isinstance(model, Latent) else model, 0.5)
-    return model
+    return awake(name, spec, 0.5, **overrides)
 
 
 def top(shape: tuple[int, ...], rows: int) -> Tensor:

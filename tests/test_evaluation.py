@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_latents import Chain, Flat, Posterior, coins, fixed, gaussian, pixels, probabilities, states, waken
+from tiny_latents import Chain, Flat, Posterior, awake, coins, fixed, gaussian, pixels, probabilities, states
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -22,7 +22,6 @@ from ancestral.evaluation.iwae import bounds_of
 from ancestral.evaluation.latents import Carried, derangement, information, verdict
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
-from ancestral.models import build
 from ancestral.objectives import Batch, importance_weights
 from ancestral.spec import DataSpec
 
@@ -30,10 +29,7 @@ GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
 
 
 def fresh(name: str, spec: DataSpec = GREY, **overrides: Any) -> Any:
-    """A tiny model whose likelihood takes its context to heart."""
-    model = build(name, spec, preset="tiny", **overrides)
-    waken(model.likelihood if isinstance(model, Latent) else model, 0.3)
-    return model
+    return awake(name, spec, 0.3, **overrides)
 
 
 def grey(n: int) -> Tensor:

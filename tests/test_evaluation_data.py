@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_latents import waken
+from tiny_latents import awake
 from torch import Tensor
 
 from ancestral.core import Context, DataError
@@ -19,7 +19,6 @@ from ancestral.data.source import LIMIT, permutation
 from ancestral.data.splits import Examples
 from ancestral.evaluation import evaluate, score, surprisal
 from ancestral.evaluation.examples import SUBSET
-from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.models import build
 from ancestral.objectives import Batch, importance_weights
@@ -29,10 +28,7 @@ GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
 
 
 def fresh(name: str, spec: DataSpec = GREY, **overrides: Any) -> Any:
-    """A tiny model whose likelihood takes its context to heart."""
-    model = build(name, spec, preset="tiny", **overrides)
-    waken(model.likelihood if isinstance(model, Latent) else model, 0.3)
-    return model
+    return awake(name, spec, 0.3, **overrides)
 
 
 def grey(n: int) -> Tensor:

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_latents import Posterior, coins, fits, fixed, pixels, probabilities, states, waken
+from tiny_latents import Posterior, awake, coins, fits, fixed, pixels, probabilities, states
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.families import Normal
 from ancestral.latent.latent import Latent
-from ancestral.models import build
 from ancestral.sampling import METHODS, decoded_means, interpolate, parallel_sample, sample, traverse
 from ancestral.sampling.interpolate import slerp
 from ancestral.sampling.strategies import Rows
@@ -25,10 +24,7 @@ RGB = DataSpec("image", (3, 3, 4), levels=5)
 
 
 def fresh(name: str, spec: DataSpec, **overrides: Any) -> Any:
-    """A tiny model whose every weight, those of the context too, is far from zero."""
-    model = build(name, spec, preset="tiny", **overrides)
-    waken(model.likelihood if isinstance(model, Latent) else model, 0.5)
-    return model
+    return awake(name, spec, 0.5, **overrides)
 
 
 MODELS = [("gated-pixelcnn", GREY), ("gated-pixelcnn", RGB), ("agave", GREY), ("agave", RGB), ("vae", GREY)]

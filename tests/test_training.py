@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import DIGITS, QUIET, model_of, same
 
 import ancestral
 from ancestral.data import Examples, Splits, load_data, toys
-from ancestral.hub import Model, describe
+from ancestral.hub import describe
 from ancestral.objectives import Terms, nll
 from ancestral.spec import Stage
 from ancestral.training import Run, TrainingConfig, fit, fitting, plan
@@ -26,18 +27,6 @@ from ancestral.training.batches import Stream, batch_rows, noise_seed
 from ancestral.training.callbacks import Average
 from ancestral.training.loop import run_stage
 from ancestral.training.stages import Planned, bits_per_dim, divided, rate, stages_of, validate
-
-DIGITS = load_data("digits", limit=40)
-QUIET: dict[str, Any] = {"progress": False, "batch_size": 8, "tensorboard": False}
-
-
-def model_of(name: str = "gated-pixelcnn", data: Splits = DIGITS, seed: int = 0, **overrides: Any) -> Model:
-    torch.manual_seed(seed)
-    return ancestral.build(name, data.spec, preset="tiny", **overrides)
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def judged(run: Run) -> list[dict[str, Any]]:

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import DIGITS, QUIET, model_of, same
 from torch import Tensor
 
 import ancestral
-from ancestral.data import Examples, Splits, load_data
+from ancestral.data import Examples, load_data
 from ancestral.hub import Model, describe, load, save
 from ancestral.objectives import OBJECTIVES, Batch, Terms, nll
 from ancestral.spec import Stage
@@ -28,19 +29,6 @@ from ancestral.training.batches import batch_rows
 from ancestral.training.callbacks import Records
 from ancestral.training.folder import read_checkpoint
 from ancestral.training.stages import Planned
-
-DIGITS = load_data("digits", limit=40)
-QUIET: dict[str, Any] = {"progress": False, "batch_size": 8, "tensorboard": False}
-
-
-def model_of(name: str = "gated-pixelcnn", data: Splits = DIGITS, seed: int = 0, **overrides: Any) -> Model:
-    torch.manual_seed(seed)
-    return ancestral.build(name, data.spec, preset="tiny", **overrides)
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
 
 # Stopping and going on
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import scipy.stats
 import torch
@@ -15,6 +16,7 @@ from ancestral.families import Bernoulli
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown
+from ancestral.models import build
 from ancestral.networks.factorised import Factorised
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.spec import DataSpec
@@ -121,3 +123,10 @@ def fits(x: Tensor, expected: Tensor) -> float:
     possible = expected > 0
     assert counts[~possible].sum() == 0
     return float(scipy.stats.chisquare(counts[possible], len(x) * expected[possible] / expected.sum()).pvalue)
+
+
+def awake(name: str, spec: DataSpec, scale: float, **overrides: Any) -> Any:
+    """A tiny model whose likelihood takes its context to heart: its weights are far from zero, those of the context too."""
+    model = build(name, spec, preset="tiny", **overrides)
+    waken(model.likelihood if isinstance(model, Latent) else model, scale)
+    return model

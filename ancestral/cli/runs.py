@@ -109,7 +109,7 @@ def items_of(
     """
     if count is not None and count < 1:
         raise ValueError(f"number is {count}; ask for at least 1")
-    device = next(model.parameters()).device
+    device = model.anchor.device
     if pictures:
         found = read_pictures(pictures, model.spec, size)
     else:

@@ -74,7 +74,7 @@ def _estimate(model: Model, data: Splits, config: TrainingConfig) -> Answer:
     """What training would take: a few steps of every stage are timed, on a copy."""
     planned = plan(model, data, config)
     epoch = max(1, len(data.train) // min(config.batch_size, len(data.train)))
-    memory = peak_memory(next(model.parameters()).device)
+    memory = peak_memory(model.anchor.device)
     seconds = sum(stage.steps * (stage.seconds or 0.0) for stage in planned)
     ends = datetime.now().astimezone() + timedelta(seconds=seconds)
     lines = [
