@@ -326,7 +326,7 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
     if len(prior) != 1 or prior[0].z.numel() > 2:
         raise NotApplicable("more than two latent units: log p(x) cannot be had by quadrature")
     x = subject.x[:1]
-    exact = _log_evidence(model, x, labels, prior[0].z.numel())
+    exact = _log_evidence(model, x, labels, prior[0].z.shape[1:])
     given_labels = None if labels is None else torch.zeros(repeats, dtype=torch.long)
     rows = x.expand(repeats, *x.shape[1:])
     weights = importance_weights(model, Batch(rows, given_labels, seed=1), k)
@@ -337,15 +337,15 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
     return f"{elbo.mean().item():.3f} <= {iwae.mean().item():.3f} <= {exact:.3f} nats"
 
 
-def _log_evidence(model: Latent, x: Tensor, labels: Context | None, units: int, points: int = 81) -> float:
+def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shape: torch.Size, points: int = 81) -> float:
     """log p(x) = log of the integral of p(z) p(x | z) over a grid of z in [-6, 6], by the trapezoid rule."""
     axis = torch.linspace(-6, 6, points, dtype=torch.float64)
-    z = torch.cartesian_prod(*[axis] * units).view(-1, units)
+    units = shape.numel()
+    z = torch.cartesian_prod(*[axis] * units).view(-1, *shape)
     terms = []
     for part in torch.split(z, 2048):
         many = None if labels is None else labels.repeat(len(part))
-        shape = model.topdown.descend(Noise(0, range(1)), context=labels, n=1).groups[0].z.shape[1:]
-        descent = model.topdown.descend(given({"z": part.view(-1, *shape)}), context=many, n=len(part))
+        descent = model.topdown.descend(given({"z": part}), context=many, n=len(part))
         prior = descent.groups[0].log_p.flatten(1).sum(1)
         terms.append(prior + model.likelihood.log_prob(x.expand(len(part), *x.shape[1:]), descent.features))
     return (torch.cat(terms).logsumexp(0) + units * log(12 / (points - 1))).item()
