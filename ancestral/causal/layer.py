@@ -1,9 +1,9 @@
 """The contract of a causal layer, and the graph that a network of such layers draws of itself.
 
 A network is written once, as ordinary code over layers. Called with tensors it computes every site at once. Called with
-a `Signal` it records which layer read what: from that graph the walk knows, for every layer, how often it runs and how
-much of its input it must remember. Nothing but a layer may let one site see another, so causality is checked while the
-graph is drawn.
+a `Signal` it records which layer read what. That graph is lowered to a Program (`lower`), which knows how often each layer
+runs and how much of its input a walk must remember. Nothing but a layer may let one site see another, so causality is
+checked while the graph is drawn.
 
 Clocks, coarse to fine: ONCE a walk (context), once a ROW (what only depends on rows above), once a SITE.
 Within a pixel, features carry the label of a colour channel: features labelled c may depend on channels up to c, and are
@@ -13,7 +13,7 @@ computed when channel c is about to be settled.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -63,7 +63,7 @@ class Signal:
 
     Attributes:
         clock: how often it changes.
-        labels: the colour channel of every feature, for SITE signals; for others the order in which they are kept.
+        labels: the colour channel of every feature, for SITE signals.
         strict: it holds the symbols themselves, so a site may read it only at earlier sites.
     """
 
@@ -118,23 +118,13 @@ class Graph:
 
 
 class Layer(nn.Module, ABC):
-    """A causal primitive: one meaning for all sites at once, one for a row, one for a site.
+    """A causal primitive.
 
-    ``forward(x)``  (n, c, H, W) to (n, c', H, W)
-    ``row(...)``    what it gives for a row, from the part of its input that ``reach`` names, features last
-    ``site(...)``   what it gives for one site and one colour channel, likewise
+    ``forward`` computes all sites at once, (n, c, H, W) to (n, c', H, W). What one site or one row costs is said by the kind of
+    layer: `Input`, `AffineLayer`, `Pointwise`, `Sum`, or a layer of the context, which runs once a walk.
     """
 
     reach: Reach = Reach()
-
-    @property
-    def remembers(self) -> bool:
-        """Whether it reads more than the value just computed, so that its input must be kept."""
-        return self.reach != Reach()
-
-    def seen(self, channel: int) -> int | None:
-        """How many features of a flattened window ``site`` may read for a colour channel; None for all."""
-        return None
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute tensors, or record signals."""
@@ -144,18 +134,6 @@ class Layer(nn.Module, ABC):
     @abstractmethod
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         """Clock and labels of the output; raises ``CausalityError`` where a site would see itself or a later one."""
-
-    def pack(self, clock: Clock, channels: int) -> list[Any]:
-        """What ``row`` (one entry) or ``site`` (one entry a colour channel) needs of the weights, laid out for it."""
-        return [None] * channels
-
-    def row(self, packed: Any, *values: Tensor) -> Tensor:
-        """(n, W, c') features of a row; a window comes as (n, rows, W + left + right, c), any other value as (n, W, c)."""
-        return self.site(packed, *values)
-
-    def site(self, packed: Any, *values: Tensor) -> Tensor:
-        """(n, c') features of one site with one label; a window comes flattened, (n, what it may see), others as (n, c)."""
-        raise CausalityError(f"{type(self).__name__} cannot run site by site")
 
 
 class Input(Layer):
@@ -173,26 +151,46 @@ class Input(Layer):
         """(n,) symbols of one channel to their (n, features)."""
 
 
-class Pointwise(Layer):
-    """A function of every feature by itself, or of pairs of them: ``function(features, axis)``."""
+class AffineLayer(Layer):
+    """A layer whose output at a site is a matrix times the window that ``reach`` names, and a bias.
 
-    def __init__(self, function: Any) -> None:
+    Attributes:
+        features: how many it gives at one site.
+    """
+
+    features: int
+
+    @abstractmethod
+    def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
+        """The matrix (window rows, values of a window row, N) and the bias (N,) of the features of one colour channel.
+
+        A window row lies flat, features innermost; one that ends early reads only the first values. None for all features,
+        in the order of ``forward``.
+        """
+
+
+class Pointwise(Layer):
+    """A function of every feature by itself, or of pairs of them: ``function(features, axis)``.
+
+    Args:
+        name: how a Program calls it.
+        function: from (..., features, ...) to as many, or half as many, along the axis.
+    """
+
+    def __init__(self, name: str, function: Callable[[Tensor, int], Tensor]) -> None:
         super().__init__()
-        self.function = function
+        self.name, self.function = name, function
+        self.pairs = function(torch.zeros(1, 2), 1).shape[1] == 1
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         refuse_symbols(self, inputs)
         before = inputs[0].labels
-        if before is None:
-            return inputs[0].clock, None
-        size = self.function(torch.zeros(1, len(before)), 1).shape[1]
-        return inputs[0].clock, before if size == len(before) else before[:size]
+        if before is None or not self.pairs:
+            return inputs[0].clock, before
+        return inputs[0].clock, before[: len(before) // 2]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, 1)  # type: ignore[no-any-return]
-
-    def site(self, packed: Any, *values: Tensor) -> Tensor:
-        return self.function(values[0], -1)  # type: ignore[no-any-return]
+        return self.function(x, 1)
 
 
 class Sum(Layer):
@@ -203,16 +201,10 @@ class Sum(Layer):
         graded = [signal.labels for signal in inputs if signal.clock is Clock.SITE]
         if graded and any(labels != graded[0] for labels in graded):
             raise CausalityError("a sum of features whose colour channels differ")
-        for signal in inputs:
-            if graded and signal.clock is not Clock.SITE:
-                signal.labels = graded[0]  # so that a step finds the features of one colour side by side
         return max(signal.clock for signal in inputs), graded[0] if graded else None
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] + inputs[1]
-
-    def site(self, packed: Any, *values: Tensor) -> Tensor:
-        return values[0] + values[1]
 
 
 def refuse_symbols(layer: Layer, inputs: Sequence[Signal]) -> None:

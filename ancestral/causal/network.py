@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ancestral.causal.layer import Clock, Graph, Signal
-from ancestral.causal.stepping import Stepper
+from ancestral.causal.arithmetic import Floating
+from ancestral.causal.layer import Clock, Graph
+from ancestral.causal.lower import lower
+from ancestral.causal.program import Program
+from ancestral.causal.stepping import Stepper, once_values
 from ancestral.core import Context, Network, State, StateError
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A recorded graph with the signals that enter and leave it."""
-
-    graph: Graph
-    context: dict[str, Signal]
-    output: Signal
 
 
 class CausalNetwork(Network):
@@ -27,6 +21,10 @@ class CausalNetwork(Network):
 
     A subclass gives ``body``; ``step`` then costs what one site costs, because every layer keeps what it would compute again.
     """
+
+    def __init__(self, shape: tuple[int, ...], discrete: bool = True) -> None:
+        super().__init__(shape, discrete)
+        self._programs: dict[tuple[str, ...], tuple[tuple[object, ...], Program]] = {}
 
     @abstractmethod
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
@@ -41,27 +39,31 @@ class CausalNetwork(Network):
         n, _, height, width = y.shape
         return y.reshape(n, self.shape[0], -1, height, width).movedim(2, -1)
 
-    def draw(self, context: Context | None = None) -> Drawing:
-        """The graph of this network when these parts of a context are given."""
-        graph = Graph()
-        symbols = graph.add(Clock.SITE, strict=True)
-        parts = {"vector": context and context.vector, "grid": context and context.grid}
-        signals = {name: graph.add(Clock.ONCE) for name, value in parts.items() if value is not None}
-        output = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
-        return Drawing(graph, signals, output)  # type: ignore[arg-type]
+    def lowered(self, context: Context | None = None) -> Program:
+        """What this network does at every step when these parts of a context are given; kept until a weight changes."""
+        names = tuple(name for name in ("vector", "grid") if context is not None and getattr(context, name) is not None)
+        weights = fingerprint(self)
+        kept = self._programs.get(names)
+        if kept is None or kept[0] != weights:
+            graph = Graph()
+            symbols = graph.add(Clock.SITE, strict=True)
+            signals = {name: graph.add(Clock.ONCE) for name in names}
+            output: Any = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
+            channels, height, width = self.shape
+            self._programs[names] = weights, lower(signals, output, (channels, height, width))
+        return self._programs[names][1]
 
     def receptive_field(self) -> set[tuple[int, int]]:
         """(rows, columns) from a pixel to every pixel that can influence its conditional; (0, 0) stands for its own colours."""
-        drawing = self.draw()
-        return drawing.graph.receptive_field(drawing.output)
+        program = self.lowered()
+        return program.graph.receptive_field(program.result)
 
     @torch.no_grad()
     def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
-        drawing = self.draw(context)
-        channels, height, width = self.shape
-        stepper = Stepper(drawing.graph, drawing.output, (channels, height, width), rollback)
-        given = {signal.index: getattr(context, name) for name, signal in drawing.context.items()}
-        parameters, buffers = stepper.start(n, given, like=self.anchor)
+        program = self.lowered(context)
+        stepper = Stepper(program, Floating(), rollback)
+        given = {signal.index: getattr(context, name) for name, signal in program.context.items()}
+        parameters, buffers = stepper.start(n, once_values(program, given), like=self.anchor)
         return parameters, State(buffers, rollback, plan=stepper)
 
     @torch.no_grad()
@@ -72,3 +74,9 @@ class CausalNetwork(Network):
         stepper: Stepper = state.plan
         stepper.absorb(buffers, position, symbol)
         return stepper.advance(buffers, position + 1), state.successor(buffers, position + 1)
+
+
+def fingerprint(module: nn.Module) -> tuple[object, ...]:
+    """A value that changes when a weight does, however it was written: type, device and the sum of the bits of each."""
+    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    return tuple((p.dtype, p.device, int(p.detach().view(whole[p.element_size()]).sum())) for p in module.parameters())

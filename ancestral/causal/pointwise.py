@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -30,16 +32,6 @@ class Scale(Input):
         return self(symbol).unsqueeze(1)  # type: ignore[no-any-return]
 
 
-def gate() -> Pointwise:
-    """tanh(a) * sigmoid(b) of the two halves of the features (van den Oord et al. 2016b, eq. 2)."""
-    return Pointwise(_gate)
-
-
-def relu() -> Pointwise:
-    """max(x, 0)."""
-    return Pointwise(_relu)
-
-
 def _gate(x: Tensor, axis: int) -> Tensor:
     a, b = x.chunk(2, axis)
     if x.dim() == 4 and not x.is_contiguous():  # channels last: halves laid out side by side take twice as long as their copies
@@ -49,3 +41,16 @@ def _gate(x: Tensor, axis: int) -> Tensor:
 
 def _relu(x: Tensor, axis: int) -> Tensor:
     return functional.relu(x)
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"gate": _gate, "relu": _relu}  # by the name that Programs use
+
+
+def gate() -> Pointwise:
+    """tanh(a) * sigmoid(b) of the two halves of the features (van den Oord et al. 2016b, eq. 2)."""
+    return Pointwise("gate", _gate)
+
+
+def relu() -> Pointwise:
+    """max(x, 0)."""
+    return Pointwise("relu", _relu)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ancestral.causal.layer import CausalityError, Clock, Labels, Layer, Reach, Signal, refuse_symbols
+from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Labels, Reach, Signal, refuse_symbols
 
 
 def spread(features: int, channels: int) -> Labels:
@@ -23,7 +22,7 @@ def spread(features: int, channels: int) -> Labels:
     return tuple(i * channels // features for i in range(features))
 
 
-class LeftAffine(Layer):
+class LeftAffine(AffineLayer):
     """y[w] = b + sum over j in 0 .. left of W_j x[w - j], the present site graded by colour channel.
 
     At the present site (j = 0) features labelled c read labels up to c (mask B), or below c when ``strict`` (mask A, van den
@@ -41,7 +40,7 @@ class LeftAffine(Layer):
         super().__init__()
         if list(before) != sorted(before):
             raise CausalityError("the features that an affine layer reads must be sorted by colour channel")
-        self.before, self.after, self.strict = before, after, strict
+        self.before, self.after, self.strict, self.features = before, after, strict, len(after)
         self.single = len({*before, *after}) == 1  # one colour channel: nothing to grade
         taps = left if strict and self.single else left + 1
         self.reach = Reach(left=left, own_site=not (strict and self.single))
@@ -52,10 +51,6 @@ class LeftAffine(Layer):
         bound = 1 / sqrt(max(1, taps * len(before)))
         self.weight = nn.Parameter(torch.empty(len(after), len(before), 1, taps).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(len(after)).uniform_(-bound, bound))
-
-    @property
-    def remembers(self) -> bool:
-        return super().remembers or not self.single
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         signal = inputs[0]
@@ -75,25 +70,17 @@ class LeftAffine(Layer):
             x = functional.pad(x, (self.reach.left, 0))
         return functional.conv2d(x, weight, self.bias)[..., : x.shape[-1] - self.reach.left]
 
-    def pack(self, clock: Clock, channels: int) -> list[Any]:
+    def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
         weight = self.weight if self.mask is None else self.weight * self.mask
-        flat = weight[:, :, 0].transpose(1, 2).flatten(1).detach()  # (c', taps * c): the window of a site, left to right
-        if self.single:
-            return [(flat.contiguous(), self.bias.detach())] * channels
-        rows = [torch.tensor([i for i, label in enumerate(self.after) if label == c]) for c in range(channels)]
-        return [(flat[r, : self.seen(c)].contiguous(), self.bias.detach()[r]) for c, r in enumerate(rows)]
-
-    def seen(self, channel: int) -> int | None:
-        if self.single:
-            return None
+        flat = weight[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
+        if channel is None or self.single:
+            return flat[None], self.bias
         own = sum(label < channel if self.strict else label <= channel for label in self.before)
-        return self.reach.left * len(self.before) + own
-
-    def site(self, packed: Any, *values: Tensor) -> Tensor:
-        return functional.linear(values[0], *packed)
+        chosen = [i for i, label in enumerate(self.after) if label == channel]
+        return flat[None, : self.reach.left * len(self.before) + own, chosen], self.bias[chosen]
 
 
-class AboveAffine(Layer):
+class AboveAffine(AffineLayer):
     """y[r, w] = b + sum over rows above and columns w - right .. w + right of W x: the vertical stack of a Gated PixelCNN.
 
     A kernel of k x k cut to the rows that may be seen: ``strict`` reads rows r - k // 2 .. r - 1 (of symbols, so every colour
@@ -105,7 +92,7 @@ class AboveAffine(Layer):
         if kernel % 2 == 0 or (strict and kernel == 1):
             raise ValueError(f"kernel is {kernel}; a window around a column is odd, and a strict one at least 3")
         half = kernel // 2
-        self.strict = strict
+        self.strict, self.features = strict, after
         self.reach = Reach(above=half, left=half, right=half, own_row=not strict)
         rows = half if strict else half + 1
         bound = 1 / sqrt(rows * kernel * before)
@@ -122,9 +109,5 @@ class AboveAffine(Layer):
         y = functional.conv2d(functional.pad(x, (side, side, above, 0)), self.weight, self.bias)
         return y[:, :, : x.shape[2]]  # strict: the window ends one row above, so the last row of windows is of no use
 
-    def pack(self, clock: Clock, channels: int) -> list[Any]:
-        return [(self.weight.detach(), self.bias.detach())]
-
-    def row(self, packed: Any, *values: Tensor) -> Tensor:
-        y = functional.conv2d(values[0].permute(0, 3, 1, 2), *packed)  # (n, c', 1, W)
-        return y[:, :, 0].transpose(1, 2)
+    def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
+        return self.weight.permute(2, 3, 1, 0).flatten(1, 2), self.bias

@@ -1,0 +1,66 @@
+"""How the operations of a Program are carried out in PyTorch: floating point here, whole numbers in `walking.exact`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ancestral.causal.pointwise import FUNCTIONS
+from ancestral.causal.program import Add, Affine, Point, Put
+
+Ready = Callable[[Tensor, Tensor | None, Tensor], None]  # (..., K) window, (..., N) init, (..., N) target
+
+
+class Arithmetic(ABC):
+    """One meaning of the operations; each writes into its target, (..., features), which may be a view."""
+
+    @abstractmethod
+    def ready(self, op: Affine) -> Ready:
+        """An affine operation with its weights laid out."""
+
+    @abstractmethod
+    def point(self, op: Point, source: Tensor, target: Tensor) -> None:
+        """target = function(source)."""
+
+    @abstractmethod
+    def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
+        """target = a + b."""
+
+    @abstractmethod
+    def put(self, put: Put, symbol: Tensor, channel: int) -> Tensor:
+        """(n,) symbols of a colour channel to their (n, features)."""
+
+
+class Floating(Arithmetic):
+    """Floating point, in the type of the weights."""
+
+    def ready(self, op: Affine) -> Ready:
+        matrix, bias = op.weight.flatten(0, 1), op.bias
+
+        def affine(window: Tensor, init: Tensor | None, target: Tensor) -> None:
+            if window.dim() == 3:
+                y = torch.addmm(bias, window.reshape(-1, matrix.shape[0]), matrix).view(target.shape)
+                target.copy_(y if init is None else y.add_(init))
+            else:
+                torch.addmm(bias, window, matrix, out=target)
+                if init is not None:
+                    target.add_(init)
+            if op.relu:
+                target.relu_()
+
+        return affine
+
+    def point(self, op: Point, source: Tensor, target: Tensor) -> None:
+        target.copy_(FUNCTIONS[op.function](source, -1))
+
+    def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
+        torch.add(a, b, out=target)
+        if op.relu:
+            target.copy_(functional.relu(target))
+
+    def put(self, put: Put, symbol: Tensor, channel: int) -> Tensor:
+        return put.layer.absorb(symbol, channel)

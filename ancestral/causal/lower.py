@@ -1,0 +1,215 @@
+"""From the graph that a network drew of itself to a Program: sums fused into the affine maps that feed them, features sorted.
+
+A sum of several terms becomes a chain: what changes seldom is added first, at its own clock, and every affine map starts from
+the sum so far. So residual, skip and link connections cost no operation of their own, and neither does a relu behind a map.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+
+from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Input, Labels, Layer, Node, Pointwise, Reach, Signal, Sum
+from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program, Put
+
+
+def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int]) -> Program:
+    """The Program of a recorded graph.
+
+    Args:
+        context: the signals by which the parts of a context enter.
+        output: the parameters, k features for every colour channel.
+        shape: (C, H, W).
+
+    Raises:
+        CausalityError: the parameters do not depend on the symbols, or a layer is not among the primitives.
+    """
+    if output.clock is not Clock.SITE:
+        raise CausalityError("the parameters do not depend on the symbols: there is nothing to walk over")
+    lowering = Lowering(output, shape[0])
+    target = lowering.buffer_of(output)
+    return Program(
+        shape,
+        graph=output.graph,
+        result=output,
+        context=context,
+        buffers=tuple(lowering.buffers),
+        puts=tuple(lowering.puts),
+        fills=tuple(lowering.fills),
+        operations=tuple(lowering.operations),
+        output=target,
+    )
+
+
+class Lowering:
+    """The Program in the making; ``buffer_of`` asks for a value, and whatever it needs is emitted first."""
+
+    def __init__(self, output: Signal, channels: int) -> None:
+        self.channels = channels
+        self.producer: dict[int, Node] = {node.output.index: node for node in output.graph.nodes}
+        self.uses = Counter(signal.index for node in output.graph.nodes for signal in node.inputs)
+        self.uses[output.index] += 1
+        self.buffers: list[Buffer] = []
+        self.puts: list[Put] = []
+        self.fills: list[Fill] = []
+        self.operations: list[Operation] = []
+        self._made: dict[tuple[int, Labels | None], int] = {}
+
+    # -- values and where they are kept ----------------------------------------------------------------------------------
+
+    def buffer_of(self, signal: Signal, labels: Labels | None = None) -> int:
+        """The buffer that holds a signal, computed before; for a coarse signal in the order that ``labels`` asks for."""
+        labels = signal.labels if signal.clock is Clock.SITE else labels
+        key = (signal.index, labels if self._mixed(labels) else None)
+        if key not in self._made:
+            self._made[key] = self._emit(signal, labels)
+        return self._made[key]
+
+    def _mixed(self, labels: Labels | None) -> bool:
+        return labels is not None and list(labels) != sorted(labels)
+
+    def _emit(self, signal: Signal, labels: Labels | None) -> int:
+        node = self.producer.get(signal.index)
+        if signal.clock is Clock.ONCE:
+            return self._fill((signal,), labels)
+        if node is None:
+            raise CausalityError("the symbols must enter by an input layer, such as Scale")
+        layer = node.layer
+        if isinstance(layer, Input):
+            target = self._new(type(layer).__name__.lower(), Clock.SITE, layer.labels)
+            self.puts.append(Put(layer, target))
+            return target
+        if isinstance(layer, AffineLayer | Sum):
+            return self._sum(signal, signal.clock, labels, relu=False)
+        if isinstance(layer, Pointwise):
+            source = node.inputs[0]
+            if layer.name == "relu" and self.uses[source.index] == 1 and self._fusable(source):
+                return self._sum(source, signal.clock, labels, relu=True)
+            return self._point(layer, source, signal, labels)
+        raise CausalityError(f"{type(layer).__name__} is not among the primitives that a Program is made of")
+
+    def _new(self, name: str, clock: Clock, labels: Labels | None, features: int = 0) -> int:
+        names = Counter(buffer.name.rstrip("0123456789") for buffer in self.buffers)
+        features = features if labels is None else len(labels)
+        ends = (features,) * self.channels
+        if labels is not None:
+            ends = tuple(sum(label <= c for label in labels) for c in range(self.channels))
+        self.buffers.append(Buffer(f"{name}{names[name] + 1}", clock, features, ends, wide=clock is not Clock.SITE))
+        return len(self.buffers) - 1
+
+    def _fill(self, signals: tuple[Signal, ...], labels: Labels | None) -> int:
+        target = self._new("context", Clock.ONCE, labels)
+        order = torch.tensor(labels).argsort(stable=True) if self._mixed(labels) else None
+        self.fills.append(Fill(signals, target, order))
+        return target
+
+    def _learn(self, buffer: int | None, features: int) -> None:
+        """A buffer of the context learns from who reads it how many features it has."""
+        if buffer is not None and self.buffers[buffer].clock is Clock.ONCE:
+            self.buffers[buffer].features = features
+
+    # -- operations ------------------------------------------------------------------------------------------------------
+
+    def _fusable(self, signal: Signal) -> bool:
+        return signal.clock is not Clock.ONCE and isinstance(self.producer[signal.index].layer, AffineLayer | Sum)
+
+    def _terms(self, signal: Signal) -> list[Signal]:
+        """What is summed to a signal, sums of sums laid open."""
+        node = self.producer.get(signal.index)
+        if node is None or not isinstance(node.layer, Sum):
+            return [signal]
+        inner = [
+            self._terms(term) if self.uses[term.index] == 1 and term.clock is not Clock.ONCE else [term] for term in node.inputs
+        ]
+        return [term for terms in inner for term in terms]
+
+    def _sum(self, signal: Signal, clock: Clock, labels: Labels | None, relu: bool) -> int:
+        return self._chain(self._terms(signal), clock, labels, relu, alone=len(self._terms(signal)) == 1)
+
+    def _chain(self, terms: Sequence[Signal], clock: Clock, labels: Labels | None, relu: bool, alone: bool = False) -> int:
+        """Add terms of a clock and coarser: the coarser ones first, at their own clock, then the affine maps one by one."""
+        coarse = [term for term in terms if term.clock < clock]
+        total = self._coarse(coarse, labels) if coarse else None
+        maps = [
+            term
+            for term in terms
+            if term.clock is clock and isinstance(self._layer(term), AffineLayer) and (alone or self.uses[term.index] == 1)
+        ]
+        others = [self.buffer_of(term, labels) for term in terms if term.clock is clock and term not in maps]
+        for i, other in enumerate(others):
+            last = not maps and i == len(others) - 1
+            total = other if total is None else self._add(clock, labels, total, other, relu and last)
+        for i, term in enumerate(maps):
+            total = self._affine(self.producer[term.index], clock, labels, total, relu and i == len(maps) - 1)
+        if total is None:
+            raise CausalityError("a sum of nothing")
+        return total
+
+    def _coarse(self, terms: Sequence[Signal], labels: Labels | None) -> int:
+        if all(term.clock is Clock.ONCE for term in terms):
+            return self._fill(tuple(terms), labels) if len(terms) > 1 else self.buffer_of(terms[0], labels)
+        if len(terms) == 1:
+            return self.buffer_of(terms[0], labels)
+        return self._chain(terms, Clock.ROW, labels, relu=False)
+
+    def _layer(self, signal: Signal) -> Layer | None:
+        node = self.producer.get(signal.index)
+        return node.layer if node else None
+
+    def _affine(self, node: Node, clock: Clock, labels: Labels | None, init: int | None, relu: bool) -> int:
+        layer = node.layer
+        assert isinstance(layer, AffineLayer)
+        source = self._window(layer, node.inputs[0], clock)
+        target = self._new("a", clock, labels, features=layer.features)
+        self._learn(init, layer.features)
+        for channel, part in self._parts(target, clock):
+            weight, bias = layer.weights(channel if clock is Clock.SITE else None)
+            if clock is Clock.ROW and self._mixed(labels):
+                order = torch.tensor(labels).argsort(stable=True)
+                weight, bias = weight[..., order], bias[order]
+            weight, bias = weight.detach().contiguous(), bias.detach()
+            first = None if init is None else Part(init, part.first, part.count)
+            self.operations.append(Affine(clock, channel, part, source, layer.reach, first, weight, bias, relu))
+        return target
+
+    def _window(self, layer: AffineLayer, signal: Signal, clock: Clock) -> int:
+        """The buffer that a window is read from, made large enough for it."""
+        source = self.buffer_of(signal)
+        buffer, reach = self.buffers[source], layer.reach
+        buffer.rows = max(buffer.rows, reach.above + 1)
+        buffer.left, buffer.right = max(buffer.left, reach.left), max(buffer.right, reach.right)
+        buffer.wide = buffer.wide or clock < signal.clock or reach != Reach()
+        buffer.carried = buffer.carried or (clock is Clock.SITE and self.channels > 1)
+        return source
+
+    def _point(self, layer: Pointwise, before: Signal, signal: Signal, labels: Labels | None) -> int:
+        if self._mixed(labels) and signal.clock is not Clock.SITE:
+            raise CausalityError(f"{layer.name} of a row is added to graded features: put a 1x1 affine map between them")
+        source = self.buffer_of(before, before.labels if signal.clock is Clock.SITE else None)
+        pairs = layer.pairs + 1
+        target = self._new(layer.name, signal.clock, labels, features=self.buffers[source].features // pairs)
+        for channel, part in self._parts(target, signal.clock):
+            start = self.buffers[source].group(channel).start if signal.clock is Clock.SITE else 0
+            read = Part(source, start, part.count * pairs)
+            self.operations.append(Point(signal.clock, channel, part, read, layer.name))
+        return target
+
+    def _add(self, clock: Clock, labels: Labels | None, a: int, b: int, relu: bool) -> int:
+        features = max(self.buffers[a].features, self.buffers[b].features)
+        target = self._new("sum", clock, labels, features)
+        self._learn(a, features)
+        self._learn(b, features)
+        for channel, part in self._parts(target, clock):
+            one, other = (Part(buffer, part.first, part.count) for buffer in (a, b))
+            self.operations.append(Add(clock, channel, part, one, other, relu))
+        return target
+
+    def _parts(self, target: int, clock: Clock) -> list[tuple[int, Part]]:
+        """The colour channels in which a buffer is written, each with its features."""
+        buffer = self.buffers[target]
+        if clock is not Clock.SITE:
+            return [(0, Part(target, 0, buffer.features))]
+        groups = [(c, buffer.group(c)) for c in range(self.channels)]
+        return [(c, Part(target, group.start, group.stop - group.start)) for c, group in groups if group.stop > group.start]

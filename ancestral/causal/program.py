@@ -1,0 +1,241 @@
+"""A network turned into a Program: flat operations on named buffers, from which every engine takes one and the same walk.
+
+An operation is one record with two meanings: *stepwise* it computes one site (or one row) from what the buffers keep, *in
+parallel* it computes every site at once. Its clock says how often a walk runs it; a SITE operation belongs to one colour channel.
+
+A buffer holds features by row and column. Features of SITE buffers, and of those read site by site, are sorted by colour
+channel, so that what a step reads and writes lies side by side; ``ends[c]`` is where channel c's features end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ancestral.causal.layer import Clock, Graph, Input, Reach, Signal
+
+
+@dataclass
+class Buffer:
+    """Where a value is kept during a walk.
+
+    Attributes:
+        name: how listings call it.
+        clock: how often it is written; ONCE for the context.
+        features: values at one site.
+        ends: where the features of each colour channel end, once sorted by channel.
+        rows: how many rows are remembered; row r lies in slot r mod rows.
+        left, right: zero columns beside each row, for windows that reach over the border.
+        wide: whether a step keeps all columns of a row, or its own site alone.
+        carried: whether later colour channels of a site read what earlier ones wrote.
+        fraction: in exact numerics, how many bits of its integers stand behind the point.
+    """
+
+    name: str
+    clock: Clock
+    features: int
+    ends: tuple[int, ...]
+    rows: int = 1
+    left: int = 0
+    right: int = 0
+    wide: bool = False
+    carried: bool = False
+    fraction: int = 0
+
+    def group(self, channel: int) -> slice:
+        """The features of one colour channel."""
+        return slice(self.ends[channel - 1] if channel else 0, self.ends[channel])
+
+
+@dataclass(frozen=True)
+class Part:
+    """Features ``first .. first + count - 1`` of a buffer."""
+
+    buffer: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How integers are brought to the next buffer's scale: clamp(floor(sum / 2^out + 1/2)), the sum starting from init 2^init.
+
+    Attributes:
+        init, out: (N,) shifts, to the left and to the right.
+        low, high: the clamp.
+    """
+
+    init: Tensor
+    out: Tensor
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """target = init + bias + sum over window rows of source window @ weight, relu where asked.
+
+    Attributes:
+        source: the buffer it reads; ``reach`` names the window, of which each row's first ``weight.shape[1]`` values count.
+        init: what the sum starts from, at the same site.
+        weight: (window rows, values of a window row, N).
+        bias: (N,).
+        scaling: in exact numerics, where weight and bias are whole numbers.
+    """
+
+    clock: Clock
+    channel: int
+    target: Part
+    source: int
+    reach: Reach
+    init: Part | None
+    weight: Tensor
+    bias: Tensor
+    relu: bool
+    scaling: Scaling | None = None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products at one site."""
+        return self.weight.numel()
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """target = function(source), feature by feature, or by pairs of a feature of the first half and one of the second."""
+
+    clock: Clock
+    channel: int
+    target: Part
+    source: Part
+    function: str
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """target = a + b, relu where asked."""
+
+    clock: Clock
+    channel: int
+    target: Part
+    a: Part
+    b: Part
+    relu: bool
+
+
+Operation = Affine | Point | Add
+
+
+@dataclass(frozen=True, eq=False)
+class Put:
+    """The symbols' own features, written as soon as a symbol is settled."""
+
+    layer: Input
+    target: int
+
+
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """A buffer filled once a walk: the sum of signals that the context gives, their features reordered where ``order`` says."""
+
+    signals: tuple[Signal, ...]
+    target: int
+    order: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What a network does at every step, flat.
+
+    Attributes:
+        shape: (C, H, W).
+        graph, result: what was recorded, and the parameters in it; ONCE nodes run as they are, before the walk.
+        context: the signals that a caller's context enters by, by name.
+        puts, fills, operations: in an order in which they can run.
+        output: the buffer of the parameters, those of a colour channel together.
+        exact: whether it computes with whole numbers.
+    """
+
+    shape: tuple[int, int, int]
+    graph: Graph
+    result: Signal
+    context: dict[str, Signal]
+    buffers: tuple[Buffer, ...]
+    puts: tuple[Put, ...]
+    fills: tuple[Fill, ...]
+    operations: tuple[Operation, ...]
+    output: int
+    exact: bool = False
+    rows: tuple[Operation, ...] = field(init=False)
+    sites: tuple[tuple[Operation, ...], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(op for op in self.operations if op.clock is Clock.ROW))
+        by_channel = (
+            tuple(op for op in self.operations if op.clock is Clock.SITE and op.channel == c) for c in range(self.shape[0])
+        )
+        object.__setattr__(self, "sites", tuple(by_channel))
+
+    @property
+    def multiply_adds(self) -> int:
+        """Products that one pixel costs, all of its colour channels together."""
+        return sum(op.multiply_adds for op in self.operations if isinstance(op, Affine))
+
+    @property
+    def weights(self) -> int:
+        """Weights and biases that one pixel reads."""
+        return sum(op.weight.numel() + op.bias.numel() for op in self.operations if isinstance(op, Affine))
+
+    @property
+    def state(self) -> int:
+        """Values that one example's walk remembers, context apart."""
+        width = self.shape[2]
+        return sum(
+            b.rows * (b.left + width + b.right if b.wide else 1) * b.features for b in self.buffers if b.clock is not Clock.ONCE
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(listing(self))
+
+
+def listing(program: Program) -> Iterator[str]:
+    """The lines of a Program: clock, colour channel, what is computed, and its products."""
+    names = [buffer.name for buffer in program.buffers]
+    for fill in program.fills:
+        yield f"once        {names[fill.target]} = context, {program.buffers[fill.target].features} features"
+    for put in program.puts:
+        yield f"symbol      {names[put.target]} = {type(put.layer).__name__.lower()}(symbol)"
+    for op in program.operations:
+        when = "row " if op.clock is Clock.ROW else f"site {op.channel}" if program.shape[0] > 1 else "site"
+        yield f"{when:<11} {names[op.target.buffer]}{_range(program, op.target)} = {_formula(program, op)}"
+    yield f"{program.multiply_adds:,} multiply-adds a pixel, {program.weights:,} weights, a state of {program.state:,} values"
+
+
+def _range(program: Program, part: Part) -> str:
+    whole = part.count == program.buffers[part.buffer].features
+    return "" if whole else f"[{part.first}:{part.first + part.count}]"
+
+
+def _formula(program: Program, op: Operation) -> str:
+    def name(part: Part) -> str:
+        return program.buffers[part.buffer].name + _range(program, part)
+
+    if isinstance(op, Point):
+        return f"{op.function}({name(op.source)})"
+    if isinstance(op, Add):
+        text = f"{name(op.a)} + {name(op.b)}"
+    else:
+        rows, length, features = op.weight.shape
+        text = f"affine {rows} x {length} -> {features} of {program.buffers[op.source].name}{_window(op.reach)}"
+        text += f" + {name(op.init)}" if op.init else ""
+    return f"relu({text})" if op.relu else text
+
+
+def _window(reach: Reach) -> str:
+    if reach == Reach():
+        return ""
+    rows = f"rows -{reach.above}..{0 if reach.own_row else -1}" if reach.above else ""
+    columns = f"columns -{reach.left}..{reach.right if reach.own_site else -1}" if reach.left or reach.right else ""
+    return f" at {', '.join(filter(None, (rows, columns)))}" if rows or columns else ""
