@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,44 @@ from ancestral.causal.arithmetic import Floating
 from ancestral.causal.layer import Clock, Graph
 from ancestral.causal.lower import lower
 from ancestral.causal.program import Program
-from ancestral.causal.stepping import Stepper, once_values
+from ancestral.causal.stepping import Buffers, Stepper, once_values
 from ancestral.core import Context, Network, State, StateError
 
 
-class CausalNetwork(Network):
+class Engine(Protocol):
+    """What carries a Program out step by step: `Stepper`, or one of the engines in `walking`."""
+
+    def start(self, n: int, once: dict[int, Tensor], like: Tensor) -> tuple[Tensor, Buffers]: ...
+
+    def absorb(self, kept: Buffers, position: int, symbol: Tensor) -> None: ...
+
+    def advance(self, kept: Buffers, position: int) -> Tensor: ...
+
+
+class Walked(Network):
+    """A `Network` whose steps an engine carries out."""
+
+    @abstractmethod
+    def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
+        """An engine for these parts of a context, and the values of all signals that are computed once a walk."""
+
+    @torch.no_grad()
+    def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
+        engine, once = self.engine(context, rollback)
+        parameters, buffers = engine.start(n, once, like=self.anchor)
+        return parameters, State(buffers, rollback, plan=engine)
+
+    @torch.no_grad()
+    def step(self, state: State, symbol: Tensor) -> tuple[Tensor, State]:
+        if state.position + 1 >= len(self.order.sites):
+            raise StateError("the last site has no next one: its symbol needs no step")
+        buffers, position = state.consume(), state.position
+        engine: Engine = state.plan
+        engine.absorb(buffers, position, symbol)
+        return engine.advance(buffers, position + 1), state.successor(buffers, position + 1)
+
+
+class CausalNetwork(Walked):
     """A `Network` of causal layers over (C, H, W) symbols.
 
     A subclass gives ``body``; ``step`` then costs what one site costs, because every layer keeps what it would compute again.
@@ -58,22 +91,9 @@ class CausalNetwork(Network):
         program = self.lowered()
         return program.graph.receptive_field(program.result)
 
-    @torch.no_grad()
-    def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
+    def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program = self.lowered(context)
-        stepper = Stepper(program, Floating(), rollback)
-        given = {signal.index: getattr(context, name) for name, signal in program.context.items()}
-        parameters, buffers = stepper.start(n, once_values(program, given), like=self.anchor)
-        return parameters, State(buffers, rollback, plan=stepper)
-
-    @torch.no_grad()
-    def step(self, state: State, symbol: Tensor) -> tuple[Tensor, State]:
-        if state.position + 1 >= len(self.order.sites):
-            raise StateError("the last site has no next one: its symbol needs no step")
-        buffers, position = state.consume(), state.position
-        stepper: Stepper = state.plan
-        stepper.absorb(buffers, position, symbol)
-        return stepper.advance(buffers, position + 1), state.successor(buffers, position + 1)
+        return Stepper(program, Floating(), rollback), once_values(program, context)
 
 
 def fingerprint(module: nn.Module) -> tuple[object, ...]:

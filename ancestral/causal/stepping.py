@@ -15,6 +15,7 @@ from torch import Tensor
 from ancestral.causal.arithmetic import Arithmetic
 from ancestral.causal.layer import Clock
 from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program
+from ancestral.core import Context
 
 Buffers = dict[str, Tensor]
 Work = Callable[[Buffers, int, int], None]  # to be done at a row and a column
@@ -156,9 +157,9 @@ class Stepper:
         return buffer.as_strided(shape, (place.size, place.features, 1), place.offset(r, -op.reach.left))
 
 
-def once_values(program: Program, context: dict[int, Tensor]) -> dict[int, Tensor]:
-    """The values of all signals that are computed once a walk, from those of the context, by index."""
-    once = dict(context)
+def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:
+    """The values of all signals that are computed once a walk, by index."""
+    once = {signal.index: getattr(context, name) for name, signal in program.context.items()}
     for node in program.graph.nodes:
         if node.output.clock is Clock.ONCE:
             once[node.output.index] = node.layer(*(once[signal.index] for signal in node.inputs))
