@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Input, Labels, Layer, Node, Pointwise, Reach, Signal, Sum
+from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Input, Labels, Node, Pointwise, Reach, Signal, Sum
 from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program, Put
 
 
@@ -132,17 +132,21 @@ class Lowering:
         """Add terms of a clock and coarser: the coarser ones first, at their own clock, then the affine maps one by one."""
         coarse = [term for term in terms if term.clock < clock]
         total = self._coarse(coarse, labels) if coarse else None
-        maps = [
-            term
-            for term in terms
-            if term.clock is clock and isinstance(self._layer(term), AffineLayer) and (alone or self.uses[term.index] == 1)
-        ]
-        others = [self.buffer_of(term, labels) for term in terms if term.clock is clock and term not in maps]
+        maps: list[tuple[AffineLayer, Signal]] = []
+        others = []
+        for term in terms:
+            node = self.producer.get(term.index)
+            if term.clock is not clock:
+                continue
+            if node is not None and isinstance(node.layer, AffineLayer) and (alone or self.uses[term.index] == 1):
+                maps.append((node.layer, node.inputs[0]))
+            else:
+                others.append(self.buffer_of(term, labels))
         for i, other in enumerate(others):
             last = not maps and i == len(others) - 1
             total = other if total is None else self._add(clock, labels, total, other, relu and last)
-        for i, term in enumerate(maps):
-            total = self._affine(self.producer[term.index], clock, labels, total, relu and i == len(maps) - 1)
+        for i, (layer, source) in enumerate(maps):
+            total = self._affine(layer, source, clock, labels, total, relu and i == len(maps) - 1)
         if total is None:
             raise CausalityError("a sum of nothing")
         return total
@@ -154,14 +158,10 @@ class Lowering:
             return self.buffer_of(terms[0], labels)
         return self._chain(terms, Clock.ROW, labels, relu=False)
 
-    def _layer(self, signal: Signal) -> Layer | None:
-        node = self.producer.get(signal.index)
-        return node.layer if node else None
-
-    def _affine(self, node: Node, clock: Clock, labels: Labels | None, init: int | None, relu: bool) -> int:
-        layer = node.layer
-        assert isinstance(layer, AffineLayer)
-        source = self._window(layer, node.inputs[0], clock)
+    def _affine(
+        self, layer: AffineLayer, before: Signal, clock: Clock, labels: Labels | None, init: int | None, relu: bool
+    ) -> int:
+        source = self._window(layer, before, clock)
         target = self._new("a", clock, labels, features=layer.features)
         self._learn(init, layer.features)
         for channel, part in self._parts(target, clock):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from ancestral.core import DataError, Family
 from ancestral.families.tables import leaky_table
+
+if TYPE_CHECKING:
+    from ancestral.families.integer import Integer
 
 
 class Discrete(Family):
@@ -26,6 +30,18 @@ class Discrete(Family):
             ValueError: 2^precision slots are fewer than the levels, or more than 2^32.
         """
         return leaky_table(self.log_pmf(parameters.double()).exp(), precision)
+
+    def integer(self) -> Integer:
+        """The integer twin, whose tables are the same on every machine: what files are coded with.
+
+        Raises:
+            DataError: the family has none.
+            ValueError: its levels, components or range are more than the twin takes.
+        """
+        raise DataError(
+            f"{self} has no integer twin, so files cannot be coded with it; "
+            f"Bernoulli, Categorical, Logistic, LogisticMixture and Binned normals have one"
+        )
 
 
 class Continuous(Family):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral.families.base import Discrete
+from ancestral.families.integer import IntegerBernoulli
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,7 @@ class Bernoulli(Discrete):
     def quantile(self, parameters: Tensor, u: Tensor) -> Tensor:
         """(..., 1) logits and (...) uniforms to (...) symbols: 1 from u = p(0) on."""
         return (u >= torch.sigmoid(-parameters.squeeze(-1).double())).long()
+
+    def integer(self) -> IntegerBernoulli:
+        """The integer twin."""
+        return IntegerBernoulli()

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ancestral.draw import inverse_cdf
 from ancestral.families.base import Continuous, Discrete, check_count
+from ancestral.families.integer import Integer, IntegerBins
+from ancestral.families.normal import Normal, NormalMixture
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,12 @@ class Binned(Discrete):
     def quantile(self, parameters: Tensor, u: Tensor) -> Tensor:
         """(..., k) parameters and (...) uniforms to (...) symbols: the first whose cumulative probability exceeds u."""
         return inverse_cdf(self.log_pmf(parameters.double()).exp(), u)
+
+    def integer(self) -> Integer:
+        """The integer twin of binned normals and mixtures of normals; log-scales are taken as if clamped to -7 .. 6."""
+        match self.family:
+            case Normal():
+                return IntegerBins("normal", self.levels, None, self.low, self.high)
+            case NormalMixture(components):
+                return IntegerBins("normal", self.levels, components, self.low, self.high)
+        return super().integer()

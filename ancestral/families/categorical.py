@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ancestral.draw import inverse_cdf
 from ancestral.families.base import Discrete, check_count
+from ancestral.families.integer import IntegerCategorical
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,7 @@ class Categorical(Discrete):
     def quantile(self, parameters: Tensor, u: Tensor) -> Tensor:
         """(..., levels) logits and (...) uniforms to (...) symbols: the first whose cumulative probability exceeds u."""
         return inverse_cdf(parameters.softmax(-1, dtype=torch.float64), u)
+
+    def integer(self) -> IntegerCategorical:
+        """The integer twin, of at most 1024 levels."""
+        return IntegerCategorical(self.levels)

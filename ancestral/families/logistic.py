@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral.families.base import Discrete, check_count, thirds
+from ancestral.families.integer import IntegerBins
 
 LOG_SCALES = (-7.0, 20.0)  # the paper's floor; the ceiling is far outside any use and keeps float32 from underflowing to log 0
 
@@ -84,6 +85,10 @@ class Logistic(Discrete):
         passed = (edges - mean <= offset).sum(-1)
         return (guess.squeeze(-1).long() - 1 + passed).clamp(0, steps)
 
+    def integer(self) -> IntegerBins:
+        """The integer twin; log-scales above 6 are taken as 6."""
+        return IntegerBins("logistic", self.levels)
+
 
 @dataclass(frozen=True)
 class LogisticMixture(Discrete):
@@ -130,3 +135,7 @@ class LogisticMixture(Discrete):
         parts = torch.sigmoid((edges.unsqueeze(-1) - means) * torch.exp(-log_scales.clamp(*LOG_SCALES)))  # (..., levels - 1, K)
         cdf: Tensor = (logits.softmax(-1) * parts).sum(-1)
         return (cdf <= u.unsqueeze(-1)).sum(-1)
+
+    def integer(self) -> IntegerBins:
+        """The integer twin; log-scales above 6 are taken as 6."""
+        return IntegerBins("logistic", self.levels, self.components)
