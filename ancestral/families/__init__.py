@@ -10,6 +10,7 @@ from ancestral.families.base import Discrete as Discrete
 from ancestral.families.bernoulli import Bernoulli as Bernoulli
 from ancestral.families.binned import Binned as Binned
 from ancestral.families.categorical import Categorical as Categorical
+from ancestral.families.integer import EqualMassBins as EqualMassBins
 from ancestral.families.integer import Integer as Integer
 from ancestral.families.integer import IntegerBernoulli as IntegerBernoulli
 from ancestral.families.integer import IntegerBins as IntegerBins

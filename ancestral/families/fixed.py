@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -96,6 +97,20 @@ def edges(levels: int, low: float, high: float) -> Integers:
     over = math.lcm(start.denominator, step.denominator)  # with one denominator for all, whole numbers suffice
     first, stride = int(start * over), int(step * over)
     return frozen(np.array([(first + j * stride) // over for j in range(1, levels)], np.int32))
+
+
+@cache
+def quantiles(bits: int) -> Integers:
+    """(2^bits - 1,) edges that cut the standard normal into 2^bits bins of equal mass, of fraction 20."""
+    normal_law = NormalDist()
+    return rounded((1 << EDGE) * np.array([normal_law.inv_cdf(i / (1 << bits)) for i in range(1, 1 << bits)]))
+
+
+@cache
+def centres(bits: int) -> Integers:
+    """(2^bits,) medians of those bins, of fraction 12: the values that a latent unit can take."""
+    normal_law = NormalDist()
+    return rounded((1 << MEAN) * np.array([normal_law.inv_cdf((i + 0.5) / (1 << bits)) for i in range(1 << bits)]))
 
 
 @cache

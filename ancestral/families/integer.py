@@ -245,6 +245,9 @@ class IntegerBins(Integer):
         }
         return read if self.components is None else read | {"exponential": fixed.exponential()}
 
+    def _edges(self, device: torch.device) -> Tensor:
+        return fixed.on(device, fixed.edges, self.levels, self.low, self.high)
+
     def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(..., k) to (..., K) weights, means of the edges' fraction, and inverse scales."""
         parameters = self._whole(parameters)
@@ -258,11 +261,50 @@ class IntegerBins(Integer):
     def _at(self, parts: tuple[Tensor, Tensor, Tensor], places: Tensor) -> Tensor:
         """(..., K) parts and (...) places 0, 1, ... to (...) entries there; places above the levels have the last one."""
         weights, means, inverse = parts
-        edges = fixed.on(places.device, fixed.edges, self.levels, self.low, self.high)[places.clamp(1, self.levels - 1) - 1]
+        edges = self._edges(places.device)[places.clamp(1, self.levels - 1) - 1]
         arguments = ((edges.unsqueeze(-1) - means) * inverse) >> (fixed.EDGE + fixed.INVERSE - fixed.ARGUMENT)
         shares = fixed.interpolate(fixed.on(places.device, CURVES[self.curve]), arguments)
         below = ((weights * shares).sum(-1) >> fixed.PRECISION).masked_fill(places == 0, 0)
         return self._entries(places, below, weights.sum(-1))
+
+
+class EqualMassBins(IntegerBins):
+    """A normal density, cut into 2^bits bins that are equally likely under the standard normal: a posterior for coding.
+
+    Under the prior, a bin takes exactly ``bits`` bits (Townsend et al. 2019, arXiv:1901.04866, section 2.5). Parameters are
+    [mean, log-scale] as for ``IntegerBins``.
+
+    Example:
+        >>> bins = EqualMassBins(bits=2)
+        >>> bins.nearest(torch.tensor([-8192, -40, 40, 8192])), bins.centres
+        (tensor([0, 1, 2, 3]), tensor([-4712, -1305,  1305,  4712]))
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__("normal", 1 << bits)
+
+    @property
+    def bits(self) -> int:
+        """What a bin takes under the prior."""
+        return self.levels.bit_length() - 1
+
+    @property
+    def centres(self) -> Tensor:
+        """(2^bits,) the medians of the bins under the standard normal, of fraction 12."""
+        return torch.tensor(fixed.centres(self.bits), dtype=torch.int64)
+
+    def nearest(self, means: Tensor) -> Tensor:
+        """(...) values of fraction 12 to the bins that hold them."""
+        edges = self._edges(means.device)
+        return torch.searchsorted(edges, means.long() * (1 << (fixed.EDGE - fixed.MEAN)), right=True)
+
+    def tables(self) -> dict[str, Integers]:
+        """The curve, the inverse scales, the edges and the values of the bins."""
+        own = {"edges": fixed.quantiles(self.bits), "centres": fixed.centres(self.bits)}
+        return super().tables() | own
+
+    def _edges(self, device: torch.device) -> Tensor:
+        return fixed.on(device, fixed.quantiles, self.bits)
 
 
 def check_range(name: str, count: int, least: int, most: int) -> None:
