@@ -89,7 +89,8 @@ class Draw:
             return conditional.mode
         if self.temperature == 1 and self.top_k is None and self.top_p is None:
             return conditional.quantile(u)
-        log_pmf = conditional.family.log_pmf(conditional.parameters.double())
+        parameters = conditional.parameters
+        log_pmf = conditional.family.log_pmf(parameters.double() if parameters.is_floating_point() else parameters)
         return inverse_cdf(truncated(tempered(log_pmf, self.temperature), self.top_k, self.top_p), u)
 
 

@@ -15,14 +15,14 @@ The rule: with F_j the weight of the symbols below j, S the weight of all, both 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ancestral.core import DataError
+from ancestral.core import DataError, Family
 from ancestral.families import fixed
 from ancestral.families.base import check_count, thirds
 from ancestral.families.fixed import SLOTS, Integers
@@ -34,11 +34,13 @@ WIDEST = 8.0  # 16-bit means reach no further
 CURVES = {"logistic": fixed.logistic, "normal": fixed.normal}
 
 
-class Integer(ABC):
+class Integer(Family):
     """A discrete family whose parameters are integers: (..., k) integers stand for integer * 2^-fraction.
 
     Parameters are within 16 bits, of any integer type; symbols are 0 .. levels - 1; slots are 0 .. 2^24 - 1. All that is
     given back is int64.
+
+    As a `Family` it gives what a coder spends, so the probabilities of all symbols sum to 1 - 2^-23.
 
     Attributes:
         levels: size of the alphabet.
@@ -52,7 +54,7 @@ class Integer(ABC):
         """Fraction bits of each of the k parameters."""
 
     @property
-    def size(self) -> int:
+    def size(self) -> int:  # type: ignore[override]
         """k, the number of parameters of one conditional."""
         return len(self.fractions)
 
@@ -93,6 +95,29 @@ class Integer(ABC):
             DataError: parameters are not integers.
         """
         return (self.cumulative(parameters)[..., 1:-1] <= slots.unsqueeze(-1)).sum(-1)
+
+    def log_pmf(self, parameters: Tensor) -> Tensor:
+        """(..., k) to (..., levels) nats, float64."""
+        return torch.log(self.cumulative(parameters).diff(dim=-1).double() / SLOTS)
+
+    def quantile(self, parameters: Tensor, u: Tensor) -> Tensor:
+        """(..., k) and (...) uniforms to the symbols that own slot floor(u 2^24)."""
+        return self.symbol(parameters, (u.double() * SLOTS).long())
+
+    def mode(self, parameters: Tensor) -> Tensor:
+        """(..., k) to the symbols with the most slots, the lowest of equals."""
+        return self.cumulative(parameters).diff(dim=-1).argmax(-1)
+
+    def table(self, parameters: Tensor, precision: int) -> Tensor:
+        """(..., k) to (..., levels + 1) entries as in ``cumulative``, the two free slots given to the outermost symbols.
+
+        Raises:
+            ValueError: the precision is not 24.
+        """
+        if precision != fixed.PRECISION:
+            raise ValueError(f"precision is {precision}; integer tables have {fixed.PRECISION} bits")
+        inner = self.cumulative(parameters)[..., 1:-1]
+        return torch.cat([torch.zeros_like(inner[..., :1]), inner, torch.full_like(inner[..., :1], SLOTS)], -1)
 
     def _entries(self, places: Tensor, below: Tensor, total: Tensor) -> Tensor:
         """Entries at places 0 .. levels, from the weight below each and the weight of all; the arguments broadcast."""
