@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Family, Network
+from ancestral.files import write_whole
 from ancestral.latent.latent import Latent
 from ancestral.models import build, configure
 from ancestral.spec import DataSpec
@@ -66,20 +67,6 @@ def write_weights(model: Model, folder: Folder) -> None:
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in model.state_dict().items()
     }
     write_whole(Path(folder) / WEIGHTS, safetensors.torch.save(tensors))
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, whenever the program or the machine stops; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def versions() -> dict[str, str]:

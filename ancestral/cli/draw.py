@@ -17,7 +17,8 @@ from ancestral.cli.runs import items_of, opened, progress
 from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
-from ancestral.hub import Model, write_whole
+from ancestral.files import write_whole
+from ancestral.hub import Model
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents

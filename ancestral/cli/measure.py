@@ -14,7 +14,8 @@ from ancestral import evaluation
 from ancestral.cli.commands import Answer, Compare, Computing, Evaluate, Score
 from ancestral.cli.runs import data_of, items_of, opened, progress, said, table
 from ancestral.evaluation import Evaluation
-from ancestral.hub import WEIGHTS, describe, write_whole
+from ancestral.files import write_whole
+from ancestral.hub import WEIGHTS, describe
 
 FIGURES, SCORES = "evaluation.json", "scores.csv"
 HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")

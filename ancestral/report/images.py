@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ancestral.core import DataError
-from ancestral.hub import write_whole
+from ancestral.files import write_whole
 from ancestral.spec import DataSpec
 
 Pixels = NDArray[np.uint8]

@@ -14,8 +14,9 @@ from ancestral.core import DataError
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation, evaluate
+from ancestral.files import write_whole
 from ancestral.hub import describe as read_config
-from ancestral.hub import load, versions, write_whole
+from ancestral.hub import load, versions
 from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance
 from ancestral.report.history import read_history
 from ancestral.report.images import drawable

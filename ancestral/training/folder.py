@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ancestral.hub import CONFIG, WEIGHTS, Model, write_whole
+from ancestral.files import write_whole
+from ancestral.hub import CONFIG, WEIGHTS, Model
 from ancestral.training.faults import TrainingError
 
 CHECKPOINT, TABLE = "checkpoints/last.ckpt", "metrics.csv"

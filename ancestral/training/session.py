@@ -10,7 +10,8 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ancestral.data.splits import Splits
-from ancestral.hub import Model, write_weights, write_whole
+from ancestral.files import write_whole
+from ancestral.hub import Model, write_weights
 from ancestral.training.callbacks import CLOCKS, Average, Records, Show, summary_writer
 from ancestral.training.config import TrainingConfig
 from ancestral.training.faults import Interrupted, TrainingError
