@@ -79,9 +79,12 @@ class Draw:
         n, have = parameters.shape[0], self._uniforms
         if have.shape[0] <= site or have.shape[1] != n or have.device != parameters.device:
             sites = max(2 * have.shape[0], site + 1, 1024)  # a prefix of the stream does not depend on its length
-            drawn = uniforms(self.seed, range(self.first_row, self.first_row + n), sites)
-            self._uniforms = drawn.T.contiguous().to(parameters.device)
+            self._uniforms = self.uniforms(n, sites).T.contiguous().to(parameters.device)
         return self._uniforms[site]
+
+    def uniforms(self, n: int, sites: int) -> Tensor:
+        """(n, sites) the uniforms of n rows, by the place of a site in the flattened example."""
+        return uniforms(self.seed, range(self.first_row, self.first_row + n), sites)
 
     def choose(self, conditional: Conditional, u: Tensor) -> Tensor:
         """(...) symbols that the options choose at (...) uniforms of the caller's; ``known`` plays no part."""

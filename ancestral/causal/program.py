@@ -130,10 +130,16 @@ Operation = Affine | Point | Add
 
 @dataclass(frozen=True, eq=False)
 class Put:
-    """The symbols' own features, written as soon as a symbol is settled."""
+    """The symbols' own features, written as soon as a symbol is settled.
+
+    Attributes:
+        layer: computes them.
+        table: in exact numerics, (C, levels, features) their whole numbers.
+    """
 
     layer: Input
     target: int
+    table: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

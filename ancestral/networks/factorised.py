@@ -41,10 +41,14 @@ class Factorised(Network):
         return buffers["parameters"][:, self.order.sites[position]], state.successor(buffers, position)
 
     def _sites(self, n: int, context: Context | None) -> Tensor:
-        source = None if context is None else context.grid if len(self.shape) == 3 else context.vector
-        if source is None:
-            raise ValueError("a factorised decoder takes all it knows from the context, and got none")
+        source = self._source(context)
         given = source.reshape(n, self.shape[0], self.given, *source.shape[2:]).movedim(2, -1)
         if self.free is None:
             return given
         return torch.cat([given, self.free.expand(n, *self.shape, -1)], -1)
+
+    def _source(self, context: Context | None) -> Tensor:
+        source = None if context is None else context.grid if len(self.shape) == 3 else context.vector
+        if source is None:
+            raise ValueError("a factorised decoder takes all it knows from the context, and got none")
+        return source

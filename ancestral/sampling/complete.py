@@ -63,6 +63,7 @@ def complete(
     top_p: float | None = None,
     first_row: int = 0,
     batch_size: int = 64,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> Completion:
     """Draw the unknown symbols of x given the known ones; row i is a pure function of the seed and ``first_row + i``.
@@ -74,6 +75,7 @@ def complete(
         labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
         temperature, top_k, top_p: how each unknown symbol is drawn; see `Draw`. z is chosen without them.
         batch_size: rows that walk together.
+        engine: what carries the walk out; see `sample`.
         progress: is told (symbols settled, of how many) of the last walk.
 
     Raises:
@@ -100,12 +102,12 @@ def complete(
     rows = Rows(model, n, context_of(model, n, labels, context), seed=seed, first_row=first_row)
     with inference(model):
         if latent is None:
-            return Completion(walked(likelihood, rows, draw, batch_size, progress), "exact")
+            return Completion(walked(likelihood, rows, draw, batch_size, engine, progress), "exact")
         some = max(1, batch_size // particles)
         chosen = [_resampled(latent, rows, range(i, min(i + some, n)), x, known, particles) for i in range(0, n, some)]
         z = {name: torch.cat([each[name] for each, _ in chosen]) for name in chosen[0][0]}
         rows = Rows(model, n, rows.context, z)
-        done = walked(likelihood, rows, draw, batch_size, progress)
+        done = walked(likelihood, rows, draw, batch_size, engine, progress)
     return Completion(done, "approximate", particles, torch.cat([size for _, size in chosen]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from ancestral.sampling.strategies import (
     likelihood_of,
     part_of,
 )
+from ancestral.walking.engines import lowered
 
 METHODS = ("cached", "recompute", "parallel")
 
@@ -42,6 +44,7 @@ def sample(
     z_temperature: float = 1.0,
     first_row: int = 0,
     batch_size: int = 64,
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> Tensor:
     """(n, *shape) samples; row i is a pure function of the model, the seed and ``first_row + i``, whatever the batch size.
@@ -55,6 +58,7 @@ def sample(
         z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
         first_row: number of the first row, to go on with an earlier run.
         batch_size: rows that walk together.
+        engine: what carries cached walks out: ``"native"`` (compiled, CPU, float32), ``"eager"`` (PyTorch), ``"auto"``.
         progress: is told (symbols settled, of how many).
 
     Raises:
@@ -71,10 +75,10 @@ def sample(
     draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
     with inference(model):
-        return sampled(rows, draw, method, batch_size, progress)
+        return sampled(rows, draw, method, batch_size, engine, progress)
 
 
-def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, progress: Progress | None) -> Tensor:
+def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
     """(n, *shape) symbols of rows that are described already, by one of `METHODS`."""
     if method not in METHODS:
         raise ValueError(f"there is no sampling method {method!r}; choose one of {', '.join(METHODS)}")
@@ -83,16 +87,26 @@ def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, progress: Prog
     likelihood = likelihood_of(rows.model)
     if method == "recompute":
         likelihood = Autoregressive(Recomputed(likelihood.network), likelihood.family, likelihood.spec)
-    return walked(likelihood, rows, draw, batch_size, progress)
+        engine = "eager"
+    return walked(likelihood, rows, draw, batch_size, engine, progress)
 
 
-def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, progress: Progress | None) -> Tensor:
+def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
     """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all."""
-    parts, sites = [], likelihood.spec.sites
+    parts, total = [], rows.n * likelihood.spec.sites
+    fast = lowered(likelihood, engine, rows.n)
     for some, seen in rows.batches(batch_size):
-        choose = counted(part_of(draw, some), progress, some.start * sites, rows.n * sites)
-        parts.append(likelihood.walk(len(some), seen).run(choose))
+        own, before = part_of(draw, some), some.start * likelihood.spec.sites
+        tell = None if progress is None else partial(_told, progress, before, len(some), total)
+        x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell)
+        if x is None:
+            x = likelihood.walk(len(some), seen).run(counted(own, progress, before, total))
+        parts.append(x)
     return torch.cat(parts)
+
+
+def _told(progress: Progress, before: int, rows: int, total: int, settled: int) -> None:
+    progress(before + rows * settled, total)
 
 
 def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:

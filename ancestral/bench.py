@@ -1,0 +1,121 @@
+"""How fast a model is on this machine: its forward pass, every way of sampling, and coding, as ratios within one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from ancestral.causal.network import CausalNetwork
+from ancestral.coding import codec
+from ancestral.core import Autoregressive, Context, DataError
+from ancestral.draw import Draw
+from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of
+from ancestral.walking.engines import EngineError, lowered
+from ancestral.walking.operations import LoweringError
+from ancestral.walking.twin import twin
+
+Model = Autoregressive | Latent
+FORWARD = "forward, all sites at once"
+RECOMPUTED_STEPS = 8  # a walk by recomputation is timed over so many symbols, and reckoned up
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What something took.
+
+    Attributes:
+        what: in words.
+        batch: how many examples at once.
+        seconds: CPU seconds of the whole batch, all threads together; the median of the repetitions.
+        ratio: as a multiple of the forward pass of the same batch, in the same run.
+    """
+
+    what: str
+    batch: int
+    seconds: float
+    ratio: float
+
+
+@torch.no_grad()
+def bench(
+    model: Model, batch_sizes: Sequence[int] = (1, 16), repeats: int = 3, progress: Callable[[str], None] | None = None
+) -> list[Timing]:
+    """Timings of a model of discrete images; each batch size begins with its forward pass.
+
+    Args:
+        repeats: the median of so many counts; recomputation is timed once.
+        progress: is told what comes next.
+
+    Raises:
+        DataError: the model does not settle symbols one after the other.
+    """
+    found: list[Timing] = []
+    with inference(model):
+        for batch in batch_sizes:
+            seconds: dict[str, float] = {}
+            for what, times, work, scale in _tasks(model, batch):
+                if progress is not None:
+                    progress(f"{what}, {batch} at once")
+                work()  # what is done only once is not counted
+                seconds[what] = scale * median(_cpu(work) for _ in range(min(times, repeats)))
+            found += [Timing(what, batch, each, each / seconds[FORWARD]) for what, each in seconds.items()]
+    return found
+
+
+Task = tuple[str, int, Callable[[], object], float]  # what, repetitions, work, how much of the whole it is
+
+
+def _tasks(model: Model, batch: int) -> Iterator[Task]:
+    likelihood, many = likelihood_of(model), 1 << 10
+    network, sites = likelihood.network, likelihood.spec.sites
+    if not isinstance(network, CausalNetwork) or likelihood.family.levels is None:
+        raise DataError(f"{type(network).__name__} settles all symbols at once, or real values: there is no walk to time")
+    [(_, seen)] = Rows(model, batch).batches(batch)
+    x = codec.fixed_items(model.spec, batch)
+    yield FORWARD, many, lambda: network(x, seen), 1.0
+    for engine in ("native", "eager"):
+        work = _sampling(likelihood, engine, batch, seen)
+        if work is not None:
+            yield f"sampling, {engine} engine", many, work, 1.0
+    slow = Autoregressive(Recomputed(network), likelihood.family, likelihood.spec)
+    yield "sampling by recomputation", 1, lambda: _some_steps(slow, batch, seen), sites / RECOMPUTED_STEPS
+    yield from _coding(model, x)
+
+
+def _sampling(likelihood: Autoregressive, engine: str, batch: int, seen: Context | None) -> Callable[[], object] | None:
+    if engine == "eager":
+        return lambda: likelihood.walk(batch, seen).run(Draw(0))
+    try:
+        fast = lowered(likelihood, engine)
+        settled = fast and fast.run(batch, seen, likelihood.family, Draw(0))
+    except EngineError:
+        return None
+    return None if fast is None or settled is None else lambda: fast.run(batch, seen, likelihood.family, Draw(0))
+
+
+def _coding(model: Model, x: Tensor) -> Iterator[Task]:
+    try:
+        exact = twin(model, x)
+    except LoweringError:
+        return
+    payload = codec.encoded(exact, x)
+    yield "encoding, exact numerics", 1 << 10, lambda: codec.encoded(exact, x), 1.0
+    yield "decoding, exact numerics", 1 << 10, lambda: codec.payload_items(exact, payload, len(x)), 1.0
+
+
+def _some_steps(likelihood: Autoregressive, batch: int, seen: Context | None) -> None:
+    walk, draw = likelihood.walk(batch, seen), Draw(0)
+    for _ in range(min(RECOMPUTED_STEPS, likelihood.spec.sites)):
+        walk.settle(draw(walk.order.sites[walk.site], walk.conditional))
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    since = time.process_time()
+    work()
+    return time.process_time() - since

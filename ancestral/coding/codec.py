@@ -1,0 +1,263 @@
+"""Whole files: symbols in, an ``.anc`` file out, and back.
+
+A file knows what a decoder needs besides the weights: the shape of the items, the calibration of the exact twin, and the twin's
+identity. Before anything is decoded, the twin is tried on a fixed input, the canary: a machine that computes other numbers says
+so at once instead of decoding garbage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from math import log2, prod
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.coding import autoregressive, bits_back
+from ancestral.coding.coder import Stack
+from ancestral.coding.container import CODED, STORED, Block, Writer, digest
+from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
+from ancestral.coding.reader import Reader
+from ancestral.core import Autoregressive, check_symbols
+from ancestral.draw import uniforms
+from ancestral.latent.latent import Latent
+from ancestral.spec import DataSpec
+from ancestral.walking import whole
+from ancestral.walking.operations import LoweringError
+from ancestral.walking.twin import Twin, restored, twin
+
+Model = Autoregressive | Latent
+Progress = Callable[[int, int], None]
+BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
+LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
+AUTOREGRESSIVE, BITS_BACK = "autoregressive", "bits-back"
+
+
+def compress(model: Model, x: Tensor, *, engine: str = "auto", threads: int = 1, progress: Progress | None = None) -> bytes:
+    """(n, *shape) symbols as the bytes of an ``.anc`` file, which ``decompress`` turns back into them on any machine.
+
+    Args:
+        model: of discrete symbols.
+        engine, threads: what computes; the bytes do not depend on it.
+        progress: is told (items coded, of how many).
+
+    Raises:
+        DataError: x does not fit the model.
+        CodecError: the model has no exact twin, without which files could not be decoded elsewhere.
+
+    Example:
+        >>> import ancestral
+        >>> model = ancestral.build("gated-pixelcnn", ancestral.DataSpec("image", (1, 4, 4), levels=2), preset="tiny")
+        >>> x = torch.randint(2, (20, 1, 4, 4))
+        >>> torch.equal(decompress(model, compress(model, x)), x)
+        True
+    """
+    file = BytesIO()
+    write(file, model, x, engine=engine, threads=threads, progress=progress)
+    return file.getvalue()
+
+
+def decompress(
+    model: Model,
+    data: bytes | BinaryIO,
+    *,
+    errors: Literal["strict", "skip"] = "strict",
+    engine: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The (n, *shape) symbols of an ``.anc`` file, int64.
+
+    Args:
+        model: the one that the file was made with.
+        data: the bytes, or a file open for reading.
+        errors: ``"strict"`` raises at the first fault; ``"skip"`` leaves out the blocks that are damaged.
+
+    Raises:
+        CodecError: the file is damaged, was made with another model, or this machine cannot reproduce it; see `errors`.
+    """
+    opened = Opened(Reader(data, errors), model, engine, threads)
+    parts = [items for _, items in opened.blocks(progress)]
+    return torch.cat(parts) if parts else torch.zeros(0, *opened.shape, dtype=torch.long)
+
+
+def write(
+    file: BinaryIO,
+    model: Model,
+    x: Tensor,
+    *,
+    header: Mapping[str, Any] | None = None,
+    weights: bytes | None = None,
+    examples: Tensor | None = None,
+    engine: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> None:
+    """Write an ``.anc`` file; as ``compress``, and besides:
+
+    Args:
+        header: more to know about the items, such as their names.
+        weights: the run that the model came from, to be embedded.
+        examples: what calibrates the twin; x itself by default.
+    """
+    check_symbols(x, model.spec)
+    try:
+        some = x if examples is None else examples
+        exact = twin(model, some if len(some) else fixed_items(model.spec), engine, threads)
+    except LoweringError as error:
+        raise CodecError(f"this model has no exact twin, so its files could not be decoded elsewhere: {error}") from error
+    own = {
+        "spec": model.spec.to_dict(),
+        "items": len(x),
+        "scheme": AUTOREGRESSIVE if exact.latents is None else BITS_BACK,
+        "model": exact.identity,
+        "calibration": exact.calibration,
+        "canary": canary(exact),
+    }
+    with Writer(file, {**own, **(header or {})}, weights) as writer:
+        size = block_items(model.spec)
+        for first in range(0, len(x), size):
+            items = x[first : first + size]
+            writer.add(len(items), raw(items, model.spec), encoded(exact, items), CODED)
+            if progress is not None:
+                progress(first + len(items), len(x))
+
+
+@dataclass
+class Opened:
+    """A file with the twin that decodes it.
+
+    Raises:
+        WrongModel: the file was made with another model.
+        NumericsError: this machine does not compute the numbers that it was made with.
+        CorruptHeader: the header does not say what it should.
+    """
+
+    reader: Reader
+    model: Model
+    engine: str = "auto"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        header = self.reader.header
+        missing = [name for name in ("spec", "items", "scheme", "model", "calibration", "canary") if name not in header]
+        if missing:
+            raise CorruptHeader(f"the header does not name {', '.join(missing)}: it was not written by this program")
+        self.spec = DataSpec.from_dict(header["spec"])
+        self.shape = tuple(size or 0 for size in self.spec.shape)
+        if self.spec != self.model.spec:
+            raise WrongModel(f"of {self.spec}", f"of {self.model.spec}")
+        try:
+            whole.self_test()
+        except whole.NumericsError as error:
+            raise NumericsError(f"this machine does not compute whole numbers exactly: {error}") from error
+        try:
+            self.twin = restored(self.model, header["calibration"], self.engine, self.threads)
+        except (LoweringError, KeyError, TypeError) as error:
+            raise WrongModel(header["model"], f"which the calibration of the file does not fit ({error})") from error
+        if self.twin.identity != header["model"]:
+            raise WrongModel(header["model"], self.twin.identity)
+        if canary(self.twin) != header["canary"]:
+            raise NumericsError(
+                "this machine computes other numbers than the one that made the file, so it cannot be decoded here"
+            )
+
+    def blocks(self, progress: Progress | None = None) -> Iterator[tuple[Block, Tensor]]:
+        """Every block with its (items, *shape) symbols."""
+        done, total = 0, int(self.reader.header["items"])
+        for block in self.reader:
+            yield block, self.decoded(block)
+            done += block.items
+            if progress is not None:
+                progress(done, total)
+
+    def decoded(self, block: Block) -> Tensor:
+        """The symbols of one block.
+
+        Raises:
+            DecodeMismatch: they are not what was encoded.
+        """
+        if block.items > MOST_ITEMS or (block.kind == STORED and len(block.payload) != block.items * item_bytes(self.spec)):
+            raise DecodeMismatch(block.index)
+        if block.kind == STORED:
+            items = unraw(block.payload, self.spec)
+        else:
+            try:
+                items = payload_items(self.twin, block.payload, block.items)
+            except CodecError as error:
+                raise DecodeMismatch(block.index) from error
+        block.check(raw(items, self.spec))
+        return items
+
+
+def payload_items(exact: Twin, payload: bytes, n: int) -> Tensor:
+    """The (n, *shape) symbols of a payload, the inverse of ``encoded``.
+
+    Raises:
+        CodecError: the payload holds something else.
+    """
+    if exact.latents is not None:
+        return bits_back.decode(exact, exact.latents, payload, n)
+    stack = Stack.from_bytes(payload)
+    items = autoregressive.pop(stack, exact.likelihood, n)
+    if not stack.empty:
+        raise CodecError("bits are left over: the data are damaged, or they were made with another model")
+    return items
+
+
+def encoded(exact: Twin, x: Tensor) -> bytes:
+    """The payload of a block of (n, *shape) symbols."""
+    if exact.latents is not None:
+        return bits_back.encode(exact, exact.latents, x)
+    stack = Stack()
+    autoregressive.push(stack, exact.likelihood, x)
+    return stack.to_bytes()
+
+
+def fixed_items(spec: DataSpec, items: int = 4) -> Tensor:
+    """(items, *shape) symbols drawn evenly, always the same."""
+    shape, levels = tuple(size or 0 for size in spec.shape), spec.levels or 2
+    return (uniforms(0, range(items), prod(shape)) * levels).long().view(items, *shape)
+
+
+def canary(exact: Twin) -> str:
+    """16 hexadecimal digits of what a twin makes of some fixed items."""
+    return digest(encoded(exact, fixed_items(exact.likelihood.spec))).hex()
+
+
+def block_items(spec: DataSpec) -> int:
+    """How many items of this kind go into a block."""
+    return int(min(MOST_ITEMS, max(LEAST_ITEMS, BLOCK_BITS // (spec.sites * log2(spec.levels or 2)))))
+
+
+def item_bytes(spec: DataSpec) -> int:
+    """The size of an item as ``raw`` writes it."""
+    return spec.sites * np.dtype(_kind(spec)).itemsize
+
+
+def raw(x: Tensor, spec: DataSpec) -> bytes:
+    """(n, *shape) symbols as bytes, one or two little-endian ones a symbol."""
+    return x.numpy().astype(_kind(spec)).tobytes()
+
+
+def unraw(data: bytes, spec: DataSpec) -> Tensor:
+    """The symbols that ``raw`` wrote.
+
+    Raises:
+        CodecError: a symbol is not in the alphabet.
+    """
+    symbols = torch.from_numpy(np.frombuffer(data, _kind(spec)).astype(np.int64)).view(-1, *(size or 0 for size in spec.shape))
+    if symbols.numel() and int(symbols.max()) >= (spec.levels or 2):
+        raise CodecError("a stored block holds symbols that are not in the alphabet: the file is damaged")
+    return symbols
+
+
+def _kind(spec: DataSpec) -> str:
+    return "<u1" if (spec.levels or 2) <= 256 else "<u2"
+
+
+__all__: Sequence[str] = ("Opened", "compress", "decompress", "write")

@@ -1,0 +1,199 @@
+"""What the buffers of an exact Program may hold: what the Program itself decides, and what examples do."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral.causal.arithmetic import Floating
+from ancestral.causal.context import Once
+from ancestral.causal.layer import Clock, Node
+from ancestral.causal.layer import Sum as SumLayer
+from ancestral.causal.network import CausalNetwork
+from ancestral.causal.program import Add, Affine, Point, Program, Put
+from ancestral.causal.stepping import once_values
+from ancestral.core import Context
+from ancestral.families.integer import Integer
+from ancestral.walking.feedforward import IntegerNet, fraction_for
+from ancestral.walking.operations import LoweringError, power
+from ancestral.walking.parallel import computed
+from ancestral.walking.whole import GATE_ARGUMENT, GATE_RESULT, GATED, KEPT, READ
+
+WEIGHT_BITS = 11  # of the largest weight of an output, besides its sign
+FINEST = 15  # fraction bits that a buffer may get
+SPARE = 1  # bits left for values larger than those of the examples; costs less than 0.01 % of the bits of an image
+HEADROOM = 4  # bits by which sums are finer than where they start and end, since weights may have to drop some
+LEVELS = 4096  # more of them 12 bits cannot tell apart
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a buffer may hold. Those that are added to each other are alike, and so are a relu and what it reads.
+
+    Attributes:
+        group: the first of the buffers that are alike.
+        limit: the largest magnitude.
+        fraction: fraction bits; None where examples decide. Columns of the parameters have those of the family, and 0 here.
+    """
+
+    group: int
+    limit: int
+    fraction: int | None = None
+
+
+def formats(program: Program, levels: int) -> list[Format]:
+    """The format of every buffer: what those who write and read it ask for.
+
+    Raises:
+        LoweringError: they ask for different ones.
+    """
+    groups = _groups(program)
+    asked: dict[int, set[tuple[int, int | None]]] = {group: set() for group in groups}
+    for put in program.puts:
+        largest = float(put_values(put, levels, program.shape[0]).abs().max())
+        exponent = math.frexp(largest * (1 + power(-WEIGHT_BITS)))[1]  # 1 and what float32 makes of it are alike
+        asked[groups[put.target]].add((READ, READ.bit_length() - exponent))
+    for op in program.operations:
+        if isinstance(op, Point) and op.function not in ("gate", "relu"):
+            raise LoweringError(f"{op.function} has no exact form; gate and relu have one")
+        if isinstance(op, Point) and op.function == "gate":
+            asked[groups[op.source.buffer]].add((GATED, GATE_ARGUMENT))
+            alone = groups.count(groups[op.target.buffer]) == 1
+            asked[groups[op.target.buffer]].add((READ if alone else KEPT, GATE_RESULT))  # what it is added to may be larger
+    read = {groups[op.source] for op in program.operations if isinstance(op, Affine)}
+    output = groups[program.output]
+    if asked[output] or output in read or groups.count(output) > 1:
+        raise LoweringError("the parameters must come from affine maps and go nowhere else: end the network with such a map")
+    asked[output] = {(KEPT, 0)}
+    if any(len(each) > 1 for each in asked.values()):
+        raise LoweringError("a gate's argument or result is added to what has another scale: put an affine map in between")
+    return [Format(group, *next(iter(asked[group]), (READ if group in read else KEPT, None))) for group in groups]
+
+
+def _groups(program: Program) -> list[int]:
+    """For every buffer the first of those that are alike."""
+    groups = list(range(len(program.buffers)))
+    for op in program.operations:
+        if isinstance(op, Affine) or (isinstance(op, Point) and op.function != "relu"):
+            continue
+        parts = (op.target, op.a, op.b) if isinstance(op, Add) else (op.target, op.source)
+        alike = {groups[part.buffer] for part in parts}
+        groups = [min(alike) if group in alike else group for group in groups]
+    return groups
+
+
+def put_values(put: Put, levels: int, channels: int) -> Tensor:
+    """(C, levels, features) what the symbols become, in float64."""
+    if levels > LEVELS:
+        raise LoweringError(f"symbols have {levels} levels, but 12-bit activations tell only {LEVELS} apart")
+    layer, symbols = copy.deepcopy(put.layer).double().cpu(), torch.arange(levels)
+    return torch.stack([layer.absorb(symbols, channel) for channel in range(channels)])
+
+
+def largest_weights(weight: Tensor) -> Tensor:
+    """(N,) largest magnitude of each output's weights, 0 where it has none."""
+    return torch.cat([weight.new_zeros(1, weight.shape[-1]), weight.flatten(0, 1).abs()]).amax(0)
+
+
+def weight_bits(weight: Tensor) -> Tensor:
+    """(N,) fraction bits that leave the largest weight of every output 11 bits and a sign."""
+    return (
+        WEIGHT_BITS - torch.frexp(largest_weights(weight.double()) * (4096 / 4095)).exponent.long()
+    )  # none is rounded up to 2^11
+
+
+# -- what examples decide ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All that examples decide; with the same weights it gives the same exact Program anywhere.
+
+    Attributes:
+        buffers: fraction bits of every buffer.
+        once: for every node that runs once over the context, the fraction bits of its values by name.
+    """
+
+    buffers: tuple[int, ...]
+    once: tuple[Mapping[str, int], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON has them; the inverse of ``from_dict``."""
+        return {"buffers": list(self.buffers), "once": [dict(fractions) for fractions in self.once]}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
+        """The calibration that ``to_dict`` wrote."""
+        return cls(tuple(fields["buffers"]), tuple(fields["once"]))
+
+
+@torch.no_grad()
+def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Context | None = None) -> Calibration:
+    """Fraction bits that hold the largest magnitudes which examples lead to; values beyond are clamped.
+
+    Args:
+        network: in any type; it is left as it is.
+        family: the integer twin of the family whose parameters the network gives.
+        x: (n, C, H, W) symbols.
+        context: of these examples, with the parts that the exact Program is to have.
+
+    Raises:
+        LoweringError: the network has no exact form, or the examples lead to numbers that are not finite.
+        ValueError: there are no examples.
+    """
+    if not len(x):
+        raise ValueError("calibration needs examples: some of those that the network was trained with")
+    context = None if context is None else context.map(lambda part: part.cpu().double())
+    program = copy.deepcopy(network).cpu().double().lowered(context)
+    once = once_values(program, context)
+    values, shared = computed(program, Floating(), x.cpu(), once), formats(program, family.levels)
+    free: dict[int, int] = {}
+    for buffer, form in enumerate(shared):
+        bits = form.limit.bit_length() - SPARE - _exponent(values[buffer])
+        if form.fraction is None:
+            free[form.group] = min(free.get(form.group, FINEST), bits)
+    _coarsen(program, shared, free)
+    fractions = (free[form.group] if form.fraction is None else form.fraction for form in shared)
+    return Calibration(tuple(fractions), tuple(_once_fractions(node, once) for node in once_nodes(program)))
+
+
+def _exponent(values: Tensor) -> int:
+    """The smallest e for which all magnitudes are below 2^e."""
+    largest = float(values.abs().max())
+    if not math.isfinite(largest):
+        raise LoweringError("the examples lead to numbers that are not finite: was the network trained?")
+    return math.frexp(largest)[1]
+
+
+def _coarsen(program: Program, shared: list[Format], free: dict[int, int]) -> None:
+    """Take fraction bits from buffers that have more of them than the sums which start or end there."""
+    settled = False
+    while not settled:
+        settled = True
+        for op in program.operations:
+            if not isinstance(op, Affine):
+                continue
+            form = shared[op.source]
+            source = free[form.group] if form.fraction is None else form.fraction
+            finest = source + int(weight_bits(op.weight).min()) - HEADROOM
+            for group in (shared[part.buffer].group for part in (op.target, op.init) if part is not None):
+                if free.get(group, finest) > finest:
+                    free[group], settled = finest, False
+
+
+def once_nodes(program: Program) -> list[Node]:
+    """The nodes that run once over the context."""
+    return [node for node in program.graph.nodes if node.output.clock is Clock.ONCE]
+
+
+def _once_fractions(node: Node, once: dict[int, Tensor]) -> dict[str, int]:
+    """The fraction bits of a node's values, by examples of them."""
+    if isinstance(node.layer, Once):
+        return IntegerNet.calibrate(node.layer.module, *(once[signal.index] for signal in node.inputs)).fractions
+    return {"sum": fraction_for(float(once[node.output.index].abs().max()))} if isinstance(node.layer, SumLayer) else {}

@@ -1,0 +1,127 @@
+"""Which engine carries a Program out, and networks that hand their work to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.causal.arithmetic import Arithmetic, Floating
+from ancestral.causal.network import CausalNetwork, Engine, Walked
+from ancestral.causal.program import Program
+from ancestral.causal.stepping import Stepper, once_values
+from ancestral.core import Autoregressive, Context, Family
+from ancestral.draw import Draw
+from ancestral.walking.parallel import computed, parameters
+
+if TYPE_CHECKING:
+    from ancestral.walking.native import Native
+
+ENGINES = ("auto", "native", "eager")
+
+
+class EngineError(ValueError):
+    """The engine that was asked for cannot do this; the message says why and what can."""
+
+
+def refusal(program: Program, like: Tensor) -> str | None:
+    """Why the native engine cannot run a Program on the device of ``like``, or None."""
+    if like.device.type != "cpu":
+        return f"it runs on a CPU, and the model is on {like.device}"
+    try:
+        from ancestral.walking.native import supported  # brings numba, which takes a while
+    except ImportError as error:
+        return f"numba cannot be used here ({error})"
+    return supported(program)
+
+
+class Lowered(Walked):
+    """A causal network whose Program an engine carries out: the same parameters, faster.
+
+    Args:
+        network: whose weights it shares.
+        levels: the alphabet of the symbols.
+        engine: ``"native"`` (compiled, CPU, float32), ``"eager"`` (PyTorch), or ``"auto"``: native where it can.
+        threads: how many threads share a batch, in the native engine.
+
+    Raises:
+        EngineError: the engine is unknown; later, that the native one cannot run this network.
+    """
+
+    arithmetic: Arithmetic = Floating()
+
+    def __init__(self, network: CausalNetwork, levels: int, engine: str = "auto", threads: int = 1) -> None:
+        super().__init__(tuple(network.shape), network.discrete)
+        if engine not in ENGINES:
+            raise EngineError(f"there is no engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        self.source, self.levels, self.chosen, self.threads = network, levels, engine, threads
+        self.order, self.anchor = network.order, nn.Buffer(torch.zeros_like(network.anchor), persistent=False)
+
+    def prepared(self, context: Context | None) -> tuple[Program, dict[int, Tensor]]:
+        """The Program for these parts of a context, and the values of all signals that are computed once a walk."""
+        program = self.source.lowered(context)
+        return program, once_values(program, context)
+
+    def native(self, program: Program, rollback: int = 0) -> Native | None:
+        """The native engine for a Program, or None where eager is wanted or the only one that can.
+
+        Raises:
+            EngineError: it was asked for by name and cannot.
+        """
+        reason = "" if self.chosen == "eager" else refusal(program, self.anchor)
+        if reason is not None:
+            if self.chosen == "native":
+                raise EngineError(f"the native engine cannot run this network: {reason}; engine='eager' can")
+            return None
+        from ancestral.walking.native import Native
+
+        return Native(program, self.levels, rollback, self.threads)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        program, once = self.prepared(context)
+        native = self.native(program)
+        if native is not None:
+            return native.parallel(x, once)
+        return parameters(program, computed(program, self.arithmetic, x, once))
+
+    def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
+        program, once = self.prepared(context)
+        return self.native(program, rollback) or Stepper(program, self.arithmetic, rollback), once
+
+    @torch.no_grad()
+    def run(
+        self,
+        n: int,
+        context: Context | None,
+        family: Family,
+        draw: Draw,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor | None:
+        """(n, *shape) symbols of whole walks with the chooser inside the engine, or None where no engine takes it in.
+
+        Args:
+            progress: is told how many symbols every example has by now.
+        """
+        program, once = self.prepared(context)
+        native = self.native(program)
+        if native is None or not native.draws(family):
+            return None
+        u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
+        return native.run(n, once, self.anchor, family, u, draw, progress)
+
+
+def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Lowered | None:
+    """The network of a likelihood, lowered for an engine that settles whole walks of n rows; None where eager steps do it.
+
+    Raises:
+        EngineError: the engine is unknown, or it was asked for by name and cannot.
+    """
+    network, levels = likelihood.network, likelihood.family.levels
+    if not isinstance(network, CausalNetwork) or levels is None:
+        if engine == "native":
+            raise EngineError(f"the native engine runs causal networks of discrete symbols, not {type(network).__name__}")
+        return None
+    return None if engine == "eager" else Lowered(network, levels, engine, torch.get_num_threads())

@@ -1,0 +1,46 @@
+"""Whole numbers in float64: the gate's tables, and the test of the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ancestral.causal.arithmetic import Ready
+from ancestral.causal.program import Affine
+from ancestral.walking import whole
+from ancestral.walking.whole import GATE_SIGMOID, GATE_TANH, NumericsError, Whole, self_test
+
+
+def test_gate_tables_are_pinned() -> None:
+    for table, function, pinned in (
+        (GATE_TANH, math.tanh, "d6a72d98d7f3ea9e"),
+        (GATE_SIGMOID, lambda x: 1 / (1 + math.exp(-x)), "d4b705327aa97d31"),
+    ):
+        assert [round(2**14 * function(i / 2**9)) for i in range(-4096, 4096)] == table.tolist()
+        assert hashlib.blake2b(table.astype("<i2").tobytes(), digest_size=8).hexdigest() == pinned
+    products = GATE_TANH.astype(np.int64)[:, None] * GATE_SIGMOID[None, [0, 4096, 8191]]
+    assert ((np.abs(products) + 65536) >> 17).max() == 2047  # so a gate never needs more than 12 bits
+
+
+def test_machines_that_round_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    self_test()
+    monkeypatch.setattr(whole, "_tensor", lambda integers, device: torch.tensor(integers.astype(np.float32)))
+    with pytest.raises(NumericsError, match="product"):
+        self_test()
+
+
+def test_sums_that_are_rounded_otherwise_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = Whole.ready
+
+    def rounding_down(self: Whole, op: Affine) -> Ready:
+        assert op.scaling is not None
+        return ready(self, replace(op, bias=op.bias - 2.0 ** (op.scaling.out - 1)))
+
+    monkeypatch.setattr(Whole, "ready", rounding_down)
+    with pytest.raises(NumericsError, match="rounded sum"):
+        self_test()
