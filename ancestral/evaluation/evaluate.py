@@ -11,6 +11,7 @@ from ancestral.evaluation.bits import Mean
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
+from ancestral.evaluation.numerics import NUMERICS, numerics_cost
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import exact_nats, status_of
@@ -30,6 +31,7 @@ def evaluate(
     limit: int | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    numerics: str = "float",
     progress: Progress | None = None,
 ) -> Evaluation:
     """Judge a model: bits/dim with its status, and of latent-variable models all that says whether z is used.
@@ -44,6 +46,7 @@ def evaluate(
         subset: examples for that bound and for the shuffle cost.
         limit: at most so many examples, a seeded choice.
         batch_size: examples, or samples of them, that are decoded together.
+        numerics: ``"exact"`` also tells what the whole numbers of files cost, on the subset.
         progress: is told (decodings done, of how many).
 
     Raises:
@@ -60,15 +63,21 @@ def evaluate(
     for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1)):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
+    if numerics not in NUMERICS:
+        raise ValueError(f"numerics is {numerics!r}; it must be one of {', '.join(NUMERICS)}")
     chosen, note = chosen_examples(model, data, split, limit, seed)
     m = min(subset, len(chosen))
     work = len(chosen) + (m * importance_samples + m * (m > 1) if isinstance(model, Latent) else 0)
+    work += m * (numerics == "exact")
     tick = counter(progress, work)
     with inference(model):
         if isinstance(model, Latent):
             figures = _latent(model, chosen, importance_samples, m, batch_size, seed, tick)
         else:
             figures = _exact(model, chosen, batch_size, tick)
+        if numerics == "exact":
+            some = chosen.take(permutation(len(chosen), seed, SUBSET).tolist()[:m])
+            figures |= numerics_cost(model, some, seed, batch_size, tick)
     return Evaluation(
         status=status_of(model),
         examples=len(chosen),

@@ -35,6 +35,8 @@ class Evaluation:
         mutual_information: I(x; z), estimated on ``information_examples`` posteriors, never above the log of their number,
             ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples less it: KL(q(z) || p(z)).
         verdict: one sentence on what z carries.
+        exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
+            than in floating point, for the same ``exact_examples`` and the same noise. None where it was not asked for.
     """
 
     status: str
@@ -67,6 +69,10 @@ class Evaluation:
     aggregate_kl: float | None = None
     information_examples: int = 0
     verdict: str | None = None
+    exact_nats: float | None = None
+    exact_cost: float | None = None
+    exact_cost_error: float | None = None
+    exact_examples: int = 0
 
     @property
     def bits_per_dim(self) -> float:
@@ -123,6 +129,11 @@ class Evaluation:
         ]
         if self.rate is not None:
             lines += [*self._terms(), *self._subset_lines(), self.verdict or ""]
+        if self.exact_nats is not None and self.exact_cost is not None:
+            lines.append(
+                f"exact numerics: {bits_per_dim(self.exact_nats, self.sites):.4f} bits/dim,"
+                f" {self.exact_cost / (self.exact_nats - self.exact_cost):+.3%} ({self.exact_examples:,} examples)"
+            )
         return [*lines, f"data: {self.data['note']}" + (f" Units: {self.data['units']}." if "units" in self.data else "")]
 
     def _whose(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, prod
 from typing import Any
@@ -116,12 +116,16 @@ class Twin:
     identity: str
 
     @torch.no_grad()
-    def cost(self, x: Tensor, seed: int = 0, bits: int = 12) -> Tensor:
-        """(n,) nats that coding (n, *shape) symbols takes: exact, or with latents the bound at one z from the posterior."""
+    def cost(self, x: Tensor, seed: int = 0, rows: Sequence[int] | None = None, bits: int = 12) -> Tensor:
+        """(n,) nats that coding (n, *shape) symbols takes: exact, or with latents the bound at one z from the posterior.
+
+        Row i of z has the noise of ``rows[i]``, which is that of `Noise`.
+        """
         if self.latents is None:
             return -self.likelihood.log_prob(x)
         posterior = self.latents.posterior(x, bits)
-        slots = (uniforms(seed, range(len(x)), self.latents.units) * fixed.SLOTS).long()
+        noise = uniforms(seed, range(len(x)) if rows is None else rows, self.latents.units, stream=1)
+        slots = (noise * fixed.SLOTS).long()
         chosen = posterior.bins.symbol(posterior.parameters, slots)
         rate = posterior.bins.log_prob(posterior.parameters, chosen) + bits * log(2)
         return rate.sum(1) - self.likelihood.log_prob(x, self.latents.features(chosen, bits))
