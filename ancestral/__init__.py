@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ancestral import data as data
     from ancestral import testing as testing
+    from ancestral.coding.codec import compress as compress
+    from ancestral.coding.codec import decompress as decompress
+    from ancestral.coding.errors import CodecError as CodecError
     from ancestral.core import Autoregressive as Autoregressive
     from ancestral.core import Conditional as Conditional
     from ancestral.core import Context as Context
@@ -45,6 +48,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ancestral.coding.codec": "compress decompress",
+    "ancestral.coding.errors": "CodecError",
     "ancestral.core": "Autoregressive Conditional Context DataError Family Network State StateError Walk",
     "ancestral.draw": "Draw",
     "ancestral.evaluation": "Evaluation evaluate score surprisal",

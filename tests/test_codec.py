@@ -150,6 +150,17 @@ def test_a_header_that_says_too_little_is_refused(missing: str) -> None:
         decompress(model, file.getvalue(), engine="eager")
 
 
+@pytest.mark.parametrize("spec", [None, [], {"kind": "image"}, {"kind": "smell", "shape": [1], "levels": 2}])
+def test_a_header_with_nonsense_is_refused(spec: object) -> None:
+    model = made("gated-pixelcnn", GREY, {})
+    header = Reader(compress(model, symbols(GREY, 2), engine="eager")).header
+    file = BytesIO()
+    with Writer(file, header | {"spec": spec}):
+        pass
+    with pytest.raises(CorruptHeader, match="what the items are"):
+        decompress(model, file.getvalue(), engine="eager")
+
+
 def test_salvage_gives_the_blocks_that_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "block_items", lambda spec: 4)
     model, x = made("gated-pixelcnn", GREY, {}), symbols(GREY, 12)

@@ -19,6 +19,7 @@ from ancestral.training.config import TrainingConfig
 Switch = FlagCreatePairsOff[bool]
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Pictures = Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
+File = Annotated[Positional[Path], arg(metavar="FILE")]
 Number = Annotated[int, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
@@ -228,6 +229,52 @@ class Compare(Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coding(Computing):
+    """What every command has that codes with a model."""
+
+    engine: Literal["auto", "native", "eager"] = "auto"  # what computes; files do not depend on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compress(Coding):
+    """Write pictures into one file, from which they come back pixel for pixel."""
+
+    run: Run  # folder of the run
+    pictures: Pictures = ()  # image files, folders of them, .npy or .npz; by default the test examples
+    out: Place = None  # the file to write; by default an .anc in the run
+    limit: int | None = None  # at most so many files, or test examples
+    embed_model: Switch = False  # put the model into the file, which then needs nothing else
+    force: Switch = False  # replace the file that is there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decompress(Coding):
+    """Get back what was compressed: pictures as PNG files, arrays as .npy."""
+
+    file: File  # the .anc
+    out: Place = None  # folder for the files; by default that of the .anc, and its name without the ending
+    model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
+    errors: Literal["strict", "skip"] = "strict"  # strict stops at the first fault; skip saves what is intact
+    force: Switch = False  # replace files that are there
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Coding):
+    """Decode a whole file and say whether it is what was compressed."""
+
+    file: File  # the .anc
+    pictures: Pictures = ()  # what was compressed, to compare with, named as it was then
+    model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Command):
+    """Say what a compressed file holds, and whether it is whole; needs no model."""
+
+    file: File  # the .anc
+
+
+@dataclass(frozen=True, kw_only=True)
 class Models(Command):
     """List the models."""
 
@@ -251,6 +298,10 @@ HOMES: dict[type[Command], str] = {
     Inspect: "ancestral.cli.show:inspect",
     Report: "ancestral.cli.show:report",
     Compare: "ancestral.cli.measure:compare",
+    Compress: "ancestral.cli.compression:compress",
+    Decompress: "ancestral.cli.compression:decompress",
+    Verify: "ancestral.cli.compression:verify",
+    Info: "ancestral.cli.compression:info",
     Models: "ancestral.cli.lists:models",
     Data: "ancestral.cli.lists:data",
 }

@@ -147,7 +147,10 @@ class Opened:
         missing = [name for name in ("spec", "items", "scheme", "model", "calibration", "canary") if name not in header]
         if missing:
             raise CorruptHeader(f"the header does not name {', '.join(missing)}: it was not written by this program")
-        self.spec = DataSpec.from_dict(header["spec"])
+        try:
+            self.spec = DataSpec.from_dict(header["spec"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CorruptHeader(f"the header does not say what the items are ({error!r}): another program wrote it") from error
         self.shape = tuple(size or 0 for size in self.spec.shape)
         if self.spec != self.model.spec:
             raise WrongModel(f"of {self.spec}", f"of {self.model.spec}")

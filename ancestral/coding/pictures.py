@@ -1,269 +1,288 @@
 """Pictures and arrays as the items of a compressed file, and back: nothing is rounded, cropped, converted or resized on the way.
 
 Pictures of another size than the model's are cut into tiles of that size, row by row; the last tiles of a row and of a column
-are filled up by repeating the edge. What the items were is written down in a manifest, which a file carries in its header.
+are filled up by repeating the edge.
 """
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import re
-import unicodedata
+import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from math import ceil, prod
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ancestral.coding.container import LONGEST_HEADER
-from ancestral.coding.errors import CodecError, CorruptHeader
+from ancestral.coding.errors import CodecError
+from ancestral.coding.manifest import CHANNELS, Item, Manifest
 from ancestral.core import DataError
-from ancestral.data.files import read_arrays
 from ancestral.data.images import SUFFIXES
 from ancestral.data.source import Array
 from ancestral.spec import DataSpec
 
-KEY = "files"  # of the header
-CHANNELS = {"1": 1, "L": 1, "RGB": 3}  # Pillow's modes that are kept
-ROOM = LONGEST_HEADER * 3 // 4  # characters for a manifest, so that the header has room for the rest
-LONGEST = 64 << 20  # bytes of a manifest's JSON
-ORIENTATION = 0x0112  # the tag by which a camera says how the picture is to be turned
-_DTYPE = re.compile(r"[<>|][bui][1248]")
-_DEEP = re.compile(r";16[BLN]")  # Pillow's name for 16 bits that it brings down to 8
-
-
-@dataclass(frozen=True)
-class Item:
-    """What was compressed under one name.
-
-    Attributes:
-        name: of the file, with ``/`` between folders.
-        kind: the mode of a picture, ``"1"``, ``"L"`` or ``"RGB"``, or the type of an array as NumPy writes it, such as ``"<i8"``.
-        shape: (height, width) of a picture; (n, ...) of an array.
-    """
-
-    name: str
-    kind: str
-    shape: tuple[int, ...]
-
-    @property
-    def target(self) -> str:
-        """The name under which it is restored: that of a PNG file or of an ``.npy``."""
-        suffix = ".png" if self.kind in CHANNELS else ".npy"
-        return self.name if self.name.lower().endswith(suffix) else self.name + suffix
-
-    def layout(self, spec: DataSpec) -> tuple[tuple[int, ...], int]:
-        """The shape with an axis for examples and one for channels, and which axis the latter is; vectors have the former alone.
-
-        Raises:
-            DataError: a model of this kind does not take that shape.
-        """
-        channels, full = spec.shape[0], self.shape
-        if self.kind in CHANNELS:
-            return (1, *self.shape, CHANNELS[self.kind]), 3
-        if spec.kind == "image" and len(full) == 3 and channels == 1:
-            full = (*full, 1)
-        if 0 not in full[1:]:
-            for axis in (1, 3) if spec.kind == "image" else ():
-                if len(full) == 4 and full[axis] == channels and len(self.shape) >= axis:
-                    return full, axis
-            if spec.kind != "image" and full[1:] == spec.shape:
-                return full, 1
-        raise DataError(f"{self.name} is an array of shape {self.shape}; this model takes {_wanted(spec)}: {ALONE}")
-
-    def batch(self, spec: DataSpec) -> tuple[int, ...]:
-        """(n, C, H, W) of an image model, (n, D) of others."""
-        shape, axis = self.layout(spec)
-        return (shape[0], shape[axis], *(size for i, size in enumerate(shape) if i not in (0, axis)))
-
-    def tiles(self, spec: DataSpec) -> int:
-        """How many items of the model each of its examples takes."""
-        return prod(ceil(size / (tile or size)) for size, tile in zip(self.batch(spec)[1:], spec.shape, strict=True))
-
-
-ALONE = "bring it to that shape, or leave it out (labels and the like go into a file of their own)"
-
-
-def _wanted(spec: DataSpec) -> str:
-    if spec.kind != "image":
-        return f"(n, {', '.join(map(str, spec.shape))})"
-    channels = spec.shape[0]
-    return f"{'(n, H, W), ' if channels == 1 else ''}(n, {channels}, H, W) or (n, H, W, {channels})"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What the items of a file are, in their order.
-
-    Raises:
-        CodecError: a name could be written outside a folder, or not on every system; or two are the same.
-        DataError: an array does not fit the model.
-    """
-
-    spec: DataSpec
-    items: tuple[Item, ...]
-
-    def __post_init__(self) -> None:
-        _check_names([item.target for item in self.items])
-        self.ends  # noqa: B018 -- every shape is looked at
-
-    @cached_property
-    def ends(self) -> tuple[int, ...]:
-        """Where the tiles of each item end among those of all."""
-        counts = [item.batch(self.spec)[0] * item.tiles(self.spec) for item in self.items]
-        return tuple(int(end) for end in np.cumsum(np.array(counts, dtype=object)))
-
-    @property
-    def total(self) -> int:
-        """How many items of the model there are."""
-        return self.ends[-1] if self.ends else 0
-
-    @property
-    def examples(self) -> int:
-        """How many pictures there are, each example of an array counted as one."""
-        return sum(item.batch(self.spec)[0] for item in self.items)
-
-    @property
-    def symbols(self) -> int:
-        """How many symbols they have, those that fill up tiles left out."""
-        return sum(prod(item.batch(self.spec)) for item in self.items)
-
-    def text(self) -> str:
-        """The manifest as a header holds it: JSON, deflated, in base 64.
-
-        Raises:
-            CodecError: there are too many names for a header.
-        """
-        listed = json.dumps([[item.name, item.kind, item.shape] for item in self.items], separators=(",", ":"))
-        text = base64.b64encode(zlib.compress(listed.encode(), 9)).decode()
-        if len(text) > ROOM or len(listed) > LONGEST:
-            raise CodecError(
-                f"the names of {len(self.items):,} files are too long for one file: compress fewer at once, or them as one array"
-            )
-        return text
-
-    @classmethod
-    def from_text(cls, text: Any, spec: DataSpec) -> Manifest:
-        """The manifest that ``text`` wrote.
-
-        Raises:
-            CodecError: it is damaged, too large, or its names are not safe to write.
-        """
-        try:
-            inflater = zlib.decompressobj()
-            listed = inflater.decompress(base64.b64decode(text, validate=True), LONGEST)
-            if not inflater.eof:
-                raise ValueError(f"it has more than {LONGEST >> 20} MiB, or is cut short")
-            return cls(spec, tuple(_item(*entry) for entry in json.loads(listed)))
-        except (ValueError, TypeError, RecursionError, zlib.error) as error:  # DataError is a ValueError
-            raise CorruptHeader(f"the list of files is damaged ({error}): copy the file again") from error
-
-
-def _item(name: Any, kind: Any, shape: Any) -> Item:
-    picture = kind in CHANNELS
-    if not isinstance(name, str) or not (picture or _DTYPE.fullmatch(kind)) or not all(type(size) is int for size in shape):
-        raise ValueError(f"{name!r} is neither a picture nor an array")
-    if min(shape, default=0) < picture or (picture and len(shape) != 2):
-        raise ValueError(f"{name!r} has shape {shape}")
-    return Item(name, kind, tuple(shape))
-
-
-def _check_names(names: Sequence[str]) -> None:
-    """Refuse names that leave the folder they are written to, on any system, or that cannot stand beside each other."""
-    seen: dict[str, str] = {}
-    for name in names:
-        strange = [c for c in name if c in "\\:" or unicodedata.category(c) in ("Cc", "Cs")]
-        if strange or not all(part.strip(" .") for part in name.split("/")):  # Windows drops spaces and dots at an end
-            raise CodecError(
-                f"the name {name!r} is absolute, leads out of its folder, or has a character that no name may have on every "
-                "system (backslash, colon, control characters): rename the file before it is compressed"
-            )
-        key = _same(name)
-        if key in seen:
-            raise CodecError(
-                f"two files would be restored as {seen[key]!r} and {name!r}, which not every system tells apart: rename one, or "
-                "compress the folder that holds both"
-            )
-        seen[key] = name
-    for name in names:
-        if above := next((seen[_same(str(each))] for each in PurePosixPath(name).parents if _same(str(each)) in seen), None):
-            raise CodecError(f"{above!r} would be a file and the folder of {name!r}: rename one")
-
-
-def _same(name: str) -> str:
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+ORIENTATION = 0x0112  # the tag by which a camera says how to turn the picture
+_DEEP = re.compile(r";16[BLN]")  # how Pillow calls 16 bits that it brings down to 8
 
 
 # ---- in
 
 
 def collected(paths: Sequence[Path], spec: DataSpec, limit: int | None = None) -> tuple[Tensor, Manifest]:
-    """Picture files, folders of them, and arrays, as (n, \\*shape) int64 symbols of a model's alphabet and what they were.
+    """Picture files, folders of them, and arrays, as (n, \\*shape) int64 symbols of a model's alphabet, and what they were.
 
-    A pixel v of a picture stands for the symbol that is shown as v, one of round(255 k / (levels - 1)); the values of an array
-    are symbols. Of a picture its pixels as stored are kept, not its metadata.
+    A pixel of a picture is a symbol k if it is round(255 k / (levels - 1)); the values of an array are symbols. The pixels of
+    a picture are kept as they are stored; its metadata are not kept.
 
     Args:
-        paths: where to look. Names are relative to a single folder; of several paths, each keeps its last part.
+        paths: where to look. Names are relative to a folder; where several paths are given, they begin with that of the folder.
         spec: of the model.
         limit: at most so many files, the first ones.
 
     Raises:
-        DataError: a file is missing, broken, or cannot be told exactly in the model's alphabet; it is named.
-        CodecError: a file has a name that could not be restored everywhere.
+        DataError: a file is missing or broken, or the model's alphabet cannot tell it exactly; it is named.
+        CodecError: a file has a name that cannot be restored everywhere.
     """
-    files = [found for path in paths for found in _listed(path, path if len(paths) == 1 else path.parent)]
+    files = [found for path in paths for found in _listed(path, len(paths) == 1)]
     return assembled((each for file, name in files[:limit] for each in _read(file, name, spec)), spec)
 
 
 def assembled(sources: Iterable[tuple[Item, Array]], spec: DataSpec) -> tuple[Tensor, Manifest]:
-    """Items with their symbols, in the shape of the item, as ``collected`` gives them.
-
-    Raises:
-        DataError, CodecError: as ``collected``.
-    """
+    """Items and their symbols, as many as their shape says, in the form that ``collected`` gives them; errors as there."""
     found = list(sources)
     manifest = Manifest(spec, tuple(item for item, _ in found))
-    tiles = [_cut(symbols.reshape(item.layout(spec)[0]), item, spec) for item, symbols in found]
-    shape = tuple(size or 0 for size in spec.shape)
-    return torch.from_numpy(np.concatenate([np.zeros((0, *shape), np.int64), *tiles])), manifest
+    tiles = [_cut(symbols, item, spec) for item, symbols in found]
+    empty = np.zeros((0, *(size or 0 for size in spec.shape)), np.int64)
+    return torch.from_numpy(np.concatenate([empty, *tiles])), manifest
 
 
-def array(name: str, values: Array, spec: DataSpec) -> tuple[Item, Array]:
-    """An array of symbols as an item.
+def array_item(name: str, values: Array, spec: DataSpec) -> tuple[Item, Array]:
+    """An array of symbols as a source of ``assembled``.
 
     Raises:
-        DataError: its values are no symbols of the alphabet.
+        DataError: its values are not symbols of the alphabet.
     """
+    if spec.levels is None:
+        raise DataError("the model is of real values, which files cannot hold: take one of whole levels")
     if values.dtype.kind not in "bui":
-        raise DataError(f"{name} holds {values.dtype}, and only whole numbers are kept exactly: save symbols 0, 1, ... as integers")
+        raise DataError(f"{name} holds {values.dtype}, and only whole numbers can be kept: save symbols 0, 1, ... as integers")
     low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
-    levels = spec.levels or 0
-    if low < 0 or high >= levels:
+    if low < 0 or high >= spec.levels:
         raise DataError(
-            f"{name} has values from {low} to {high}, and the model knows 0 .. {levels - 1}: compress it with a model of its levels"
+            f"{name} has values {low} .. {high}, and the model knows 0 .. {spec.levels - 1}: take a model of such data, or bring"
+            " them to its levels beforehand"
         )
     return Item(name, values.dtype.str, values.shape), values
 
 
-def _listed(path: Path, base: Path) -> list[tuple[Path, str]]:
-    """Files with their names."""
-    if path.is_file():
-        return [(path, path.name)]
+def _listed(path: Path, alone: bool) -> list[tuple[Path, str]]:
+    """The files of a path with their names."""
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
-    inside = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
-    names = {file.relative_to(base if base != path.parent else base).as_posix(): file for file in inside}
-    seen = sorted(name for name, file in names.items() if not any(p.startswith(".") for p in file.relative_to(path).parts))
+    if not path.is_dir():
+        return [(path, path.name)]
+    inside = [(file, file.relative_to(path)) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()]
+    seen = [(name.as_posix(), file) for file, name in inside if not any(part.startswith(".") for part in name.parts)]
     if not seen:
         raise DataError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    return [(names[name], name) for name in seen]
+    above = "" if alone else f"{path.resolve().name}/"
+    return [(file, above + name) for name, file in sorted(seen)]
+
+
+def _read(path: Path, name: str, spec: DataSpec) -> Iterator[tuple[Item, Array]]:
+    if path.suffix.lower() not in (".npy", ".npz"):
+        yield _picture(path, name, spec)
+        return
+    try:
+        with path.open("rb") as file:  # numpy.load would leave a broken archive open
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {name: loaded} if isinstance(loaded, np.ndarray) else {f"{name[:-4]}/{key}": loaded[key] for key in loaded}
+    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}): write it with numpy.save or numpy.savez, of plain numbers") from error
+    for key, values in arrays.items():
+        yield array_item(key, values, spec)
+
+
+def _picture(path: Path, name: str, spec: DataSpec) -> tuple[Item, Array]:
+    """One picture, its symbols in the order (H, W, C).
+
+    Raises:
+        DataError: it cannot be read, or the model cannot tell it exactly.
+    """
+    try:
+        with Image.open(path) as image:
+            fault = _unfit(image, spec)  # before the pixels are read: some of what it asks for is gone then
+            kind, pixels = image.mode, np.asarray(image)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path} cannot be read as an image ({error}): repair or remove it") from error
+    if fault is not None:
+        raise DataError(f"{path} {fault}")
+    pixels = pixels * np.uint8(255) if kind == "1" else pixels
+    levels, symbols = spec.levels or 0, np.full(256, -1)
+    symbols[shown(levels)] = np.arange(levels)
+    found = symbols[pixels]
+    if (found < 0).any():
+        row, column = np.argwhere(found < 0)[0][:2]
+        raise DataError(
+            f"{path} has {pixels[row, column]} in row {row}, column {column}, and the {levels} levels of the model are shown as"
+            f" {', '.join(map(str, shown(levels)[:3]))} ...: only such pixels are kept exactly, so bring it to them beforehand"
+        )
+    return Item(name, kind, found.shape[:2]), found
+
+
+def _unfit(image: Image.Image, spec: DataSpec) -> str | None:
+    """Why a picture is not one that a model of this kind can tell exactly, or None."""
+    fitting = [mode for mode, channels in CHANNELS.items() if spec.kind == "image" and channels == spec.shape[0]]
+    if not fitting or (spec.levels or 257) > 256:
+        return "is a picture, and the model takes none: hand over an array of symbols (.npy)"
+    if getattr(image, "n_frames", 1) > 1:
+        return "has several frames: save each as a picture of its own"
+    deep = _sixteen_bits(image)
+    if image.mode not in fitting or image.has_transparency_data or deep:
+        extra = " with transparency" if image.has_transparency_data else " with 16 bits" if deep else ""
+        return (
+            f"has mode {image.mode}{extra}, and the model takes {' and '.join(fitting)}, of 8 bits at most, without palette or"
+            " transparency: convert it beforehand, if what that loses may be lost"
+        )
+    if image.getexif().get(ORIENTATION, 1) != 1:
+        return "is to be turned, by its metadata, which are not kept: turn its pixels beforehand"
+    return None
+
+
+def _sixteen_bits(image: Image.Image) -> bool:
+    """Whether Pillow, which has no mode for 16 bits in each of several channels, is about to bring them down to 8."""
+    arguments = [tile[3] for tile in getattr(image, "tile", ())]
+    largest = [each[1] for each in arguments if image.format == "PPM" and isinstance(each, tuple)]
+    return any(_DEEP.search(str(each)) for each in arguments) or any(value > 255 for value in largest)
+
+
+def shown(levels: int) -> Array:
+    """(levels,) the byte by which each symbol is shown in a picture."""
+    return np.round(np.arange(levels) * (255 / (levels - 1))).astype(np.uint8)
+
+
+def _cut(symbols: Array, item: Item, spec: DataSpec) -> Array:
+    """Symbols as (m, \\*shape) tiles."""
+    shape, axis = item.layout(spec)
+    x = np.moveaxis(symbols.reshape(shape), axis, 1).astype(np.int64)
+    if spec.kind != "image":
+        return x
+    channels, height, width = (size or 1 for size in spec.shape)
+    x = np.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % height), (0, -x.shape[3] % width)), mode="edge")
+    grid = x.reshape(len(x), channels, x.shape[2] // height, height, x.shape[3] // width, width)
+    return grid.transpose(0, 2, 4, 1, 3, 5).reshape(-1, channels, height, width)
+
+
+# ---- out
+
+
+def restored_files(x: Tensor, manifest: Manifest, rows: Array | None = None) -> Iterator[tuple[str, bytes]]:
+    """The name and content of every file: PNG for a picture, ``.npy`` for an array.
+
+    Args:
+        x: (n, \\*shape) symbols.
+        manifest: what they are.
+        rows: (n,) which of the items x has, ascending, where some are lost; a picture that misses a tile is left out, and an
+            array then has fewer examples.
+    """
+    for item, found, whole in _found(manifest, np.arange(len(x)) if rows is None else rows):
+        if len(whole) or not item.batch(manifest.spec)[0]:
+            examples = _joined(x.numpy()[found], item, manifest.spec)
+            if item.kind in CHANNELS:
+                yield item.target, png(shown(manifest.spec.levels or 0)[examples][0], item.kind)
+            else:
+                yield item.target, _npy(examples.reshape(len(examples), *item.shape[1:]).astype(item.kind))
+
+
+def lost_files(manifest: Manifest, rows: Array) -> list[str]:
+    """What cannot be restored from these rows: pictures by name, of arrays how many examples."""
+    counts = [(item, len(whole), item.batch(manifest.spec)[0]) for item, _, whole in _found(manifest, rows)]
+    return [
+        item.name if item.kind in CHANNELS else f"{item.name}: {n - have} of {n} examples" for item, have, n in counts if have < n
+    ]
+
+
+def _found(manifest: Manifest, rows: Array) -> Iterator[tuple[Item, Array, Array]]:
+    """Every item, where the tiles of its complete examples are among the rows, and which examples those are."""
+    for item, place in zip(manifest.items, manifest.places, strict=True):
+        first, end = np.searchsorted(rows, (place.start, place.stop))
+        tiles = item.tiles(manifest.spec)
+        examples = (rows[first:end] - place.start) // tiles
+        numbers, counts = np.unique(examples, return_counts=True)
+        whole = numbers[counts == tiles]
+        yield item, first + np.flatnonzero(np.isin(examples, whole)), whole
+
+
+def _joined(tiles: Array, item: Item, spec: DataSpec) -> Array:
+    """The examples that (m, \\*shape) tiles make, in the layout of the item."""
+    _, axis = item.layout(spec)
+    if spec.kind == "image":
+        _, channels, height, width = item.batch(spec)
+        _, h, w = (size or 1 for size in spec.shape)
+        down, across = -(-height // h), -(-width // w)
+        grid = tiles.reshape(-1, down, across, channels, h, w).transpose(0, 3, 1, 4, 2, 5)
+        tiles = grid.reshape(-1, channels, down * h, across * w)[:, :, :height, :width]
+    return np.moveaxis(tiles, 1, axis)
+
+
+def png(pixels: Array, kind: str) -> bytes:
+    """(H, W, C) bytes as the content of a PNG file of mode "1", "L" or "RGB"."""
+    image, memory = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), io.BytesIO()
+    image.convert(kind, dither=Image.Dither.NONE).save(memory, format="png", optimize=True)
+    return memory.getvalue()
+
+
+def _npy(values: Array) -> bytes:
+    memory = io.BytesIO()
+    np.save(memory, values, allow_pickle=False)
+    return memory.getvalue()
+
+
+def png_size(x: Tensor, manifest: Manifest) -> int | None:
+    """Bytes that the same pictures take as PNG files; None where they are no pictures."""
+    spec = manifest.spec
+    kind = {1: "1" if spec.levels == 2 else "L", 3: "RGB"}.get(spec.shape[0] or 0)
+    if spec.kind != "image" or kind is None or (spec.levels or 257) > 256:
+        return None
+    size = 0
+    for item, place in zip(manifest.items, manifest.places, strict=True):
+        _, axis = item.layout(spec)
+        examples = np.moveaxis(_joined(x.numpy()[place.start : place.stop], item, spec), axis, 3)
+        mode = item.kind if item.kind in CHANNELS else kind
+        size += sum(len(png(shown(spec.levels or 0)[example], mode)) for example in examples)
+    return size
+
+
+def check_folder(manifest: Manifest, folder: Path, overwrite: bool) -> None:
+    """Say beforehand whether the files can be restored into a folder.
+
+    Raises:
+        CodecError: a link in the folder would lead out of it, or a file exists that is not to be overwritten.
+    """
+    home = folder.resolve()
+    for item in manifest.items:
+        path = folder / item.target
+        if not path.parent.resolve().is_relative_to(home):
+            raise CodecError(f"{path.parent} is a link that leads out of {folder}: name another folder (--out)")
+        if path.exists() and not overwrite:
+            raise CodecError(f"{path} exists: name another folder (--out), or replace what is there (--force)")
+
+
+def check_same(x: Tensor, manifest: Manifest, given: Tensor, given_manifest: Manifest) -> None:
+    """Compare pictures with those of a file.
+
+    Raises:
+        CodecError: the file has none of that name, or another one.
+    """
+    own = {item.target: (item, place) for item, place in zip(manifest.items, manifest.places, strict=True)}
+    for item, place in zip(given_manifest.items, given_manifest.places, strict=True):
+        if item.target not in own:
+            raise CodecError(f"the file holds no {item.target!r}: name the pictures as when they were compressed")
+        other, there = own[item.target]
+        alike = (item.kind, item.shape) == (other.kind, other.shape)
+        if not alike or not torch.equal(given[place.start : place.stop], x[there.start : there.stop]):
+            raise CodecError(f"{item.name!r} is not the picture that the file holds under that name: one of them was changed")
