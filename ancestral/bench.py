@@ -119,3 +119,16 @@ def _cpu(work: Callable[[], object]) -> float:
     since = time.process_time()
     work()
     return time.process_time() - since
+
+
+def multiply_rate(side: int = 512, repeats: int = 8) -> float:
+    """Float32 multiply-adds a second of one thread here, by the best of some products of matrices."""
+    threads, a = torch.get_num_threads(), torch.rand(side, side, dtype=torch.float32)
+    torch.set_num_threads(1)
+    times = []
+    for _ in range(repeats):
+        since = time.process_time()
+        torch.mm(a, a)
+        times.append(time.process_time() - since)
+    torch.set_num_threads(threads)
+    return side**3 / min(times)

@@ -24,6 +24,7 @@ Number = Annotated[int, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
+Engine = Literal["auto", "native", "eager"]
 Config = TypeVar("Config")
 
 
@@ -125,6 +126,7 @@ class Evaluate(Computing):
     limit: int | None = None  # at most so many examples, a seeded choice
     batch_size: int = 64  # examples, or samples of them, that are decoded together
     seed: int = 0  # of noise and choices
+    numerics: Literal["float", "exact"] = "float"  # exact also says what the whole numbers of files cost, on the subset
     reading: OmitArgPrefixes[Reading] = Reading()
 
 
@@ -152,6 +154,7 @@ class Sample(Drawing):
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     columns: int = 8  # images in a row
     batch_size: int = 64  # rows that walk together
+    engine: Engine = "auto"  # what carries cached walks out: native is compiled (CPU, float32), eager is PyTorch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,7 @@ class Complete(Drawing):
     number: Number = 4  # completions of each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
     particles: int = 64  # z's to choose from, for a latent-variable model
+    engine: Engine = "auto"  # what carries the walk out: native is compiled (CPU, float32), eager is PyTorch
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side
@@ -208,6 +212,7 @@ class Inspect(Command):
     """Say what a run holds: model, size, receptive field, data, settings, figures."""
 
     run: Run  # folder of the run
+    program: Switch = False  # list what a walk does at every step, with what it multiplies, reads and remembers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +237,7 @@ class Compare(Computing):
 class Coding(Computing):
     """What every command has that codes with a model."""
 
-    engine: Literal["auto", "native", "eager"] = "auto"  # what computes; files do not depend on it
+    engine: Engine = "auto"  # what computes; files do not depend on it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,6 +280,20 @@ class Info(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench(Computing):
+    """Time a model on this machine: forward pass, every way of sampling, coding."""
+
+    run: Run  # folder of the run
+    batch_sizes: tuple[int, ...] = (1, 16)  # how many examples at once
+    repeats: int = 3  # the median of so many counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warmup(Command):
+    """Compile the native engine now instead of at its first use; later processes find it compiled."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Models(Command):
     """List the models."""
 
@@ -302,6 +321,8 @@ HOMES: dict[type[Command], str] = {
     Decompress: "ancestral.cli.compression:decompress",
     Verify: "ancestral.cli.compression:verify",
     Info: "ancestral.cli.compression:info",
+    Bench: "ancestral.cli.speed:bench",
+    Warmup: "ancestral.cli.speed:warmup",
     Models: "ancestral.cli.lists:models",
     Data: "ancestral.cli.lists:data",
 }

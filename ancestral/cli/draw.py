@@ -49,6 +49,7 @@ def sample(command: Sample) -> Answer:
             labels=labels,
             z_temperature=command.z_temperature,
             batch_size=command.batch_size,
+            engine=command.engine,
             progress=tick,
         )
     columns = min(command.columns, n)
@@ -89,6 +90,7 @@ def complete(command: Complete) -> Answer:
             known,
             seed=command.seed,
             particles=command.particles,
+            engine=command.engine,
             labels=None if items.labels is None else items.labels.repeat_interleave(n),
             temperature=command.temperature,
             top_k=command.top_k,

@@ -40,6 +40,7 @@ def measured(command: Evaluate) -> Evaluation:
             limit=command.limit,
             batch_size=command.batch_size,
             seed=command.seed,
+            numerics=command.numerics,
             progress=tick,
         )
     content = {"weights": _weights(command.run), **found.to_dict()}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 
 from ancestral import report as reports
+from ancestral.bench import multiply_rate
+from ancestral.causal import CausalNetwork
 from ancestral.cli.commands import Answer, Inspect, Report
 from ancestral.cli.measure import figures_of, kept_figures
 from ancestral.cli.runs import data_of, said, threads_of
-from ancestral.hub import describe, load
+from ancestral.hub import Model, describe, load
+from ancestral.sampling.strategies import Rows, likelihood_of
 
 
 def inspect(command: Inspect) -> Answer:
@@ -21,7 +24,31 @@ def inspect(command: Inspect) -> Answer:
     if figures is not None:
         values["evaluation"] = figures.to_dict()
         lines = [*lines, *(f"{'' if i else 'figures':<17}{line}" for i, line in enumerate(figures.lines()[:-1]))]
+    if command.program:
+        values["program"] = listed = program_of(load(command.run))
+        lines = [*lines, *listed]
     return Answer(values, lines)
+
+
+def program_of(model: Model) -> list[str]:
+    """The lines of the Program that a model's likelihood walks by, and the least that this machine needs for it.
+
+    Raises:
+        ValueError: it is not made of causal layers, so it has none.
+    """
+    likelihood = likelihood_of(model)
+    if not isinstance(likelihood.network, CausalNetwork):
+        raise ValueError(f"{type(likelihood.network).__name__} is not made of causal layers, so it has no Program to list")
+    with torch.no_grad():
+        [(_, seen)] = Rows(model, 1).batches(1)
+        program = likelihood.network.lowered(seen)
+    pixels, rate = likelihood.spec.sites // likelihood.spec.shape[0], multiply_rate()  # type: ignore[operator]
+    least = pixels * program.multiply_adds / rate
+    return [
+        *str(program).splitlines(),
+        f"a step reads {program.weights * 4:,} bytes of float32 weights, and an example remembers {program.state * 4:,} bytes",
+        f"floor on one thread here: {1e3 * least:.2f} ms an example, at {rate / 1e9:.0f} billion float32 multiply-adds a second",
+    ]
 
 
 def report(command: Report) -> Answer:
