@@ -1,0 +1,296 @@
+"""Where everything of a Program lies for the native engine: one row of memory an example, flat weights, a table of operations.
+
+The memory of one example holds all buffers of a walk, one after the other::
+
+    | zeros | scale1: rows x columns x features | a1: ... | ... | slack |
+
+Rows of a buffer are a ring: row r lies in slot r mod rows. An operation is one record, valid for a single site of many examples
+and for all sites of a row of one example, because an operand says how far apart rows and columns lie. The record's operands are
+checked here, once, for compiled code does not look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ancestral.causal.layer import Clock
+from ancestral.causal.program import Add, Affine, Operation, Part, Point, Program, Put
+from ancestral.causal.stepping import Place
+
+Array = npt.NDArray[Any]
+
+AFFINE, GATE, RELU, ADD = range(4)
+POINTS = {"gate": GATE, "relu": RELU}
+
+OPERANDS = ("target", "source", "other")  # where one starts in row 0 at column 0, and how far slots and columns lie apart
+OPERATION = np.dtype(
+    [(name, np.int64) for name in ("code", "count", "low", "high", "windows", "above", "length", "weights", "biases")]
+    + [(name + part, np.int64) for name in OPERANDS for part in ("", "_slots", "_slot", "_column")]
+)
+NO_BOUND = -1  # as the lower bound of floats, of which only 0 is another
+MOST_SHIFT = 31  # of a sum of 32 bits
+LINE = 64  # bytes that a processor fetches together
+KINDS: dict[bool, tuple[type, type]] = {False: (np.float32, np.float32), True: (np.int16, np.int32)}  # values, biases
+
+
+class LayoutError(ValueError):
+    """A Program that the native engine cannot carry out, or that reads what does not exist."""
+
+
+def supported(program: Program) -> str | None:
+    """Why the native engine cannot run a Program; None where it can."""
+    if find_spec("numba") is None:
+        return "numba is not installed: pip install numba"
+    functions = {op.function for op in program.operations if isinstance(op, Point)} - POINTS.keys()
+    if functions:
+        return f"it has no {', '.join(sorted(functions))}"
+    maps = [op for op in program.operations if isinstance(op, Affine)]
+    if any(op.weight.device.type != "cpu" for op in maps):
+        return "the weights are not on a CPU"
+    if not program.exact and any(op.weight.dtype != torch.float32 for op in maps):
+        return f"the weights are {next(op.weight.dtype for op in maps)}; it computes in float32"
+    return None
+
+
+# -- weights -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The width of vectors, and how many of them a panel of weights has: columns that are computed together."""
+
+    lanes: int
+    vectors: int
+
+    def padded(self, columns: int) -> int:
+        """Columns of full vectors."""
+        return -(-columns // self.lanes) * self.lanes
+
+
+class Weights:
+    """The weights of a Program, flat, in the order in which tiles read them.
+
+    Args:
+        program: what they are taken from.
+        levels: the alphabet of the symbols.
+        tiling: the shape of panels.
+
+    Attributes:
+        values, biases: all of them.
+        places: where those of every operation start, by its position; (0, 0) for operations without weights.
+        symbols: by put and colour channel, where the table of the symbols' features starts, and their number.
+
+    Raises:
+        LayoutError: whole numbers that are not, or do not fit into 16 bits (biases 32).
+    """
+
+    def __init__(self, program: Program, levels: int, tiling: Tiling) -> None:
+        self.exact, self.levels, self.tiling = program.exact, levels, tiling
+        self._values: list[Array] = [np.zeros(0)]
+        self._biases: list[Array] = [np.zeros(0)]
+        self._sizes = [0, 0]
+        self.places = [self._affine(op) if isinstance(op, Affine) else (0, 0) for op in program.operations]
+        self.symbols = [[self._table(put, c) for c in range(program.shape[0])] for put in program.puts]
+        values, biases = KINDS[self.exact]
+        self.values = whole(np.concatenate(self._values), values)
+        self.biases = whole(np.concatenate(self._biases), biases)
+
+    def _affine(self, op: Affine) -> tuple[int, int]:
+        if self.exact and op.scaling is None:
+            raise LayoutError("an affine operation of an exact Program has no scaling")
+        weight, pair = array(op.weight), 1 + self.exact
+        _, length, columns = weight.shape
+        padding = (0, self.tiling.padded(columns) - columns)
+        padded = np.pad(weight, ((0, 0), (0, -length % pair), padding))
+        steps = padded.reshape(-1, pair, padded.shape[2]).swapaxes(1, 2)  # (steps, columns, pair)
+        width = self.tiling.lanes * self.tiling.vectors
+        panels = [steps[:, first : first + width].ravel() for first in range(0, steps.shape[1], width)]
+        shifts = [] if op.scaling is None else [op.scaling.init, op.scaling.out]
+        if any(((shift < 0) | (shift > MOST_SHIFT)).any() for shift in shifts):
+            raise LayoutError(f"shifts of an exact Program must be 0 .. {MOST_SHIFT}")
+        vectors = np.stack([np.pad(array(bias), padding).reshape(-1, self.tiling.lanes) for bias in (op.bias, *shifts)], 1)
+        return self._append(0, self._values, np.concatenate(panels)), self._append(1, self._biases, vectors.ravel())
+
+    def _table(self, put: Put, channel: int) -> tuple[int, int]:
+        rows = put.layer.absorb(torch.arange(self.levels), channel) if put.table is None else put.table[channel]
+        return self._append(0, self._values, array(rows).ravel()), rows.shape[1]
+
+    def _append(self, which: int, parts: list[Array], more: Array) -> int:
+        start = self._sizes[which]
+        parts.append(np.pad(more, (0, -len(more) % LINE)))  # weights start where a line of memory does
+        self._sizes[which] += len(parts[-1])
+        return start
+
+
+def array(values: Tensor) -> Array:
+    """The numbers of a tensor."""
+    numbers: Array = values.detach().cpu().numpy()
+    return numbers
+
+
+def whole(values: Array, kind: type) -> Array:
+    """The values in another type; raises ``LayoutError`` where whole numbers change by that."""
+    with np.errstate(invalid="ignore"):
+        cast: Array = values.astype(kind)
+    if np.issubdtype(kind, np.integer) and not np.array_equal(cast, values):
+        raise LayoutError(f"the weights of an exact Program must be whole numbers that fit into {np.dtype(kind).name}")
+    return cast
+
+
+# -- memory and operations ---------------------------------------------------------------------------------------------------
+
+
+class Layout:
+    """The memory of one example, and a Program's operations as tables.
+
+    Args:
+        program: what is laid out.
+        weights: its weights.
+        context: (rows, columns) of every buffer that the context fills: (1, 1) or (H, W).
+        rollback: how many symbols a walk may have to go back.
+        parallel: all columns of every buffer are kept, so that a row can be computed at once.
+
+    Attributes:
+        size: values of one example.
+        rows, sites, every: records of the operations of a row, of a site (by colour channel), and of all.
+        starts: (C + 1,) where the operations of each colour channel begin in ``sites``.
+        puts: (C, puts) records of what a symbol writes.
+        output: (1,) record, the target of which is the buffer of the parameters.
+
+    Raises:
+        LayoutError: an operand reads outside its buffer or what it writes itself.
+    """
+
+    def __init__(
+        self, program: Program, weights: Weights, context: dict[int, tuple[int, int]], rollback: int = 0, parallel: bool = False
+    ) -> None:
+        self.program, self.weights = program, weights
+        self.places = self._places(context, rollback, parallel)
+        item = np.dtype(KINDS[program.exact][0]).itemsize
+        zeros = max((weights.tiling.padded(op.target.count) for op in program.operations), default=0)
+        self._offsets = [zeros]
+        for place in self.places:
+            self._offsets.append(self._offsets[-1] + -(-place.size * item // LINE) * LINE // item)
+        lines = (self._offsets[-1] + weights.tiling.lanes) * item // LINE + 1
+        self.size = (lines | 1) * LINE // item  # an odd number of lines, so that examples do not share the same sets of a cache
+        records = [self._record(op, *place) for op, place in zip(program.operations, weights.places, strict=True)]
+        by = list(zip(program.operations, records, strict=True))
+        self.every = stack(records)
+        self.rows = stack([record for op, record in by if op.clock is Clock.ROW])
+        sites = [[record for op, record in by if op.clock is Clock.SITE and op.channel == c] for c in range(program.shape[0])]
+        self.sites = stack([record for records in sites for record in records])
+        self.starts = np.cumsum([0, *map(len, sites)])
+        self.puts = np.stack(
+            [stack([self._put(put, i, c) for i, put in enumerate(program.puts)]) for c in range(program.shape[0])]
+        )
+        self.output = stack([self._writes(Part(program.output, 0, program.buffers[program.output].features))])
+
+    def at(self, buffer: int, row: int = 0, column: int = 0, first: int = 0) -> int:
+        """Where a feature of a site lies in the memory of an example."""
+        return self._offsets[buffer] + self.places[buffer].offset(row, column, first)
+
+    def _places(self, context: dict[int, tuple[int, int]], rollback: int, parallel: bool) -> list[Place]:
+        channels, height, width = self.program.shape
+        extra = -(-rollback // (channels * width))
+        places = []
+        for index, buffer in enumerate(self.program.buffers):
+            if buffer.clock is Clock.ONCE:
+                if context.get(index) not in ((1, 1), (height, width)):
+                    raise LayoutError(f"{buffer.name} is filled with {context.get(index)} sites, not 1 x 1 or {height} x {width}")
+                rows, columns = context[index]
+                places.append(Place(buffer.name, rows, columns, buffer.features, 0, columns > 1))
+            else:
+                wide = buffer.wide or parallel or (buffer.carried and rollback > 0)
+                columns = buffer.left + width + buffer.right if wide else 1
+                places.append(Place(buffer.name, buffer.rows + extra, columns, buffer.features, buffer.left, wide))
+        return places
+
+    # -- records -------------------------------------------------------------------------------------------------------------
+
+    def _record(self, op: Operation, weights: int, biases: int) -> Array:
+        if isinstance(op, Affine):
+            return self._affine(op, weights, biases)
+        record = self._writes(op.target)
+        if isinstance(op, Add):
+            record["code"], record["low"] = ADD, 0 if op.relu else NO_BOUND
+            self._reads(record, op, "source", op.a)
+            self._reads(record, op, "other", op.b)
+            return record
+        if op.function not in POINTS or op.source.count != op.target.count * (1 + (op.function == "gate")):
+            raise LayoutError(f"the native engine has no {op.function} from {op.source.count} to {op.target.count} features")
+        record["code"] = POINTS[op.function]
+        self._reads(record, op, "source", op.source)
+        return record
+
+    def _affine(self, op: Affine, weights: int, biases: int) -> Array:
+        windows, length, columns = op.weight.shape
+        if columns != op.target.count or (op.init is not None and op.init.count != columns):
+            raise LayoutError(f"an affine operation of {columns} columns writes {op.target.count}")
+        record = self._writes(op.target)
+        self._reads(record, op, "source", self._window(op))
+        record["source"] -= op.reach.left * self.places[op.source].features
+        if op.init is not None:
+            self._reads(record, op, "other", op.init)
+        record["code"], record["weights"], record["biases"] = AFFINE, weights, biases
+        record["windows"], record["above"], record["length"] = windows, op.reach.above, -(-length // (1 + self.weights.exact))
+        record["low"] = 0 if op.relu else NO_BOUND
+        if op.scaling is not None:
+            record["low"], record["high"] = max(op.scaling.low, 0) if op.relu else op.scaling.low, op.scaling.high
+        return record
+
+    def _window(self, op: Affine) -> Part:
+        """All features of a buffer, after a check that windows over it stay inside."""
+        buffer, place, reach = self.program.buffers[op.source], self.places[op.source], op.reach
+        rows, length, _ = op.weight.shape
+        fits = (
+            rows == reach.above + reach.own_row
+            and reach.above < place.rows
+            and length <= (reach.left + 1 + reach.right) * place.features
+            and (place.wide or not (reach.left or reach.right))
+            and reach.left <= buffer.left
+            and reach.right <= buffer.right
+        )
+        if not fits:
+            raise LayoutError(f"a window of {rows} x {length} values, {reach}, reaches outside of {place}")
+        return Part(op.source, 0, place.features)
+
+    def _put(self, put: Put, index: int, channel: int) -> Array:
+        group = self.program.buffers[put.target].group(channel)
+        record = self._writes(Part(put.target, group.start, group.stop - group.start))
+        record["weights"], features = self.weights.symbols[index][channel]
+        if features != record["count"]:
+            raise LayoutError(f"a symbol has {features} features, and {self.places[put.target].name} {int(record['count'])}")
+        return record
+
+    def _writes(self, target: Part) -> Array:
+        """A record that writes to a part; whatever else it reads is the zeros at the start."""
+        record = np.zeros((), OPERATION)
+        record["count"], record["source_slots"], record["other_slots"] = target.count, 1, 1
+        self._operand(record, "target", target)
+        return record
+
+    def _reads(self, record: Array, op: Operation, name: str, part: Part) -> None:
+        if part.buffer == op.target.buffer:
+            raise LayoutError(f"an operation reads {self.places[part.buffer].name}, which it writes itself")
+        self._operand(record, name, part)
+
+    def _operand(self, record: Array, name: str, part: Part) -> None:
+        place = self.places[part.buffer]
+        if not 0 <= part.first <= part.first + part.count <= place.features:
+            raise LayoutError(f"{part} lies outside of {place}")
+        record[name] = self.at(part.buffer, first=part.first)
+        record[name + "_slots"], record[name + "_slot"] = place.rows, place.columns * place.features
+        record[name + "_column"] = place.features if place.wide else 0
+
+
+def stack(records: Sequence[Array]) -> Array:
+    """A table of records."""
+    return np.array(records, OPERATION).reshape(len(records))

@@ -1,0 +1,263 @@
+"""The native engine: a Program carried out on a CPU by one compiled interpreter, for every model and batch size.
+
+It has the interface of ``causal.stepping.Stepper``, and besides computes all sites at once (``parallel``) and whole walks
+(``run``). Examples are taken in groups, each small enough for a cache; groups are shared among threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.causal.program import Program
+from ancestral.causal.stepping import Buffers, filled
+from ancestral.core import Family
+from ancestral.draw import Draw
+from ancestral.walking.choosing import FLOATS, INTEGERS, chooser, without_family
+from ancestral.walking.interpreter import Plan, Span, settle, walk
+from ancestral.walking.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, supported
+from ancestral.walking.slots import GIVEN, NOBODY, Chooser
+from ancestral.walking.tiles import LANES, VECTORS
+from ancestral.walking.whole import GATE_SIGMOID, GATE_TANH
+
+__all__ = ["LayoutError", "Native", "supported", "warmup"]
+
+GROUP = 16  # examples that are taken together: their memory and the weights fit into the second cache
+MOST_VALUES = 1 << 24  # that ``parallel`` keeps at one time, besides its result
+GATES: Array = np.stack([GATE_TANH, GATE_SIGMOID])
+CALLER, DATA = without_family(NOBODY), without_family(GIVEN)  # who settles symbols, besides families
+NO_UNIFORMS, NO_KNOWN, NO_SYMBOLS = (np.zeros((0, 0), kind) for kind in (np.float64, np.bool_, np.int64))
+
+
+class Work(NamedTuple):
+    """The arguments of compiled code, span apart."""
+
+    plan: Plan
+    state: Array
+    who: Chooser
+    u: Array = NO_UNIFORMS
+    known: Array = NO_KNOWN
+    symbols: Array = NO_SYMBOLS
+    result: Array = NO_SYMBOLS
+
+    def do(self, span: Span) -> None:
+        """Call it."""
+        walk(self.plan, self.state, span, self.who, self.u, self.known, self.symbols, self.result)
+
+
+class Native:
+    """A Program made ready to be carried out by compiled code.
+
+    A state is one tensor (n, size), called ``state``: all that an example remembers lies in its row. Numbers are float32, those
+    of an exact Program int16.
+
+    Args:
+        program: what the network was lowered to.
+        levels: the alphabet of the symbols.
+        rollback: how many symbols a state may have to go back.
+        threads: how many threads share the examples.
+
+    Raises:
+        LayoutError: the engine cannot run the Program; ``supported`` tells beforehand.
+    """
+
+    def __init__(self, program: Program, levels: int, rollback: int = 0, threads: int = 1) -> None:
+        reason = supported(program)
+        if reason is not None:
+            raise LayoutError(f"the native engine cannot run this Program: {reason}")
+        self.program, self.levels, self.rollback, self.threads = program, levels, rollback, threads
+        self.channels, self.height, self.width = program.shape
+        self.size = program.buffers[program.output].group(0).stop
+        self.kind = torch.int16 if program.exact else torch.float32
+        self._weights = Weights(program, levels, Tiling(LANES, VECTORS))
+        self._nowhere: Array = torch.zeros(0, 0, 0, dtype=self.kind).numpy()
+
+    # -- step by step ----------------------------------------------------------------------------------------------------------
+
+    def start(self, n: int, once: dict[int, Tensor], like: Tensor) -> tuple[Tensor, Buffers]:
+        """Parameters (n, k) of the first site, and the buffers of n rows that have seen nothing.
+
+        ``once`` holds the tensors of the context's signals; ``like`` tells the device, which must be a CPU.
+
+        Raises:
+            LayoutError: it is not, or a part of the context is neither for one site nor for all.
+        """
+        kept = {"state": self._begin(n, once, like)}
+        return self.advance(kept, 0), kept
+
+    def absorb(self, kept: Buffers, position: int, symbol: Tensor) -> None:
+        """Write (n,) symbols of the site at ``position`` where operations will look for them.
+
+        Raises:
+            ValueError: a symbol is outside the alphabet, or there is not one for each row.
+        """
+        symbols, values = self._checked(symbol), self._memory(kept)
+        if len(symbols) != len(kept["state"]):
+            raise ValueError(f"there are {len(symbols)} symbols for a state of {len(kept['state'])} rows")
+        (r, w), c = divmod(position // self.channels, self.width), position % self.channels
+        settle(self._plan, values, r, w, c, symbols)
+
+    def advance(self, kept: Buffers, position: int) -> Tensor:
+        """Compute whatever the site at ``position`` is the first to need; its parameters (n, k)."""
+        state = kept["state"]
+        r, place = divmod(position, self.width * self.channels)
+        work = Work(self._plan, self._memory(kept), CALLER, result=self._nowhere)
+        self._share(work, state.shape[0], range(r, r + 1), range(place, place + 1))
+        first = self._layout.at(self.program.output, r, place // self.channels, place % self.channels * self.size)
+        return state[:, first : first + self.size].clone()
+
+    # -- everything at once ----------------------------------------------------------------------------------------------------
+
+    def parallel(self, x: Tensor, once: dict[int, Tensor]) -> Tensor:
+        """(n, C, H, W) symbols to (n, C, H, W, k) parameters of all sites.
+
+        Raises:
+            LayoutError: as for ``start``.
+            ValueError: a symbol is outside the alphabet, or x has another shape.
+        """
+        symbols = in_order(self._checked(x, self.program.shape))
+        result = torch.empty(len(x), self.height, self.width * self.channels * self.size, dtype=self.kind)
+        layout = Layout(self.program, self._weights, sizes(self.program, once), parallel=True)
+        plan, chunk = self._plan_of(layout, layout.every), max(self.threads, MOST_VALUES // layout.size)
+        for begin in range(0, len(x), chunk):
+            part = slice(begin, begin + chunk)
+            state = self._filled(layout, len(symbols[part]), {key: value[part] for key, value in once.items()})
+            work = Work(plan, memory(state), DATA, symbols=symbols[part], result=result[part].numpy())
+            self._share(work, len(state), range(self.height), range(0), group=1)
+        return result.view(len(x), self.height, self.width, self.channels, self.size).permute(0, 3, 1, 2, 4)
+
+    def run(
+        self,
+        n: int,
+        once: dict[int, Tensor],
+        like: Tensor,
+        family: Family,
+        u: Tensor,
+        draw: Draw,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Whole walks of n examples: the symbols (n, C, H, W) that `Draw` chooses, int64.
+
+        Args:
+            n, once, like: as for ``start``.
+            family: what the parameters stand for.
+            u: (n, D) uniforms in the order of the walk: row, column, channel.
+            draw: options and known symbols; its seed plays no part, since u is given.
+            progress: called after every row of the image with the number of symbols that each example has by then.
+
+        Raises:
+            LayoutError: as for ``start``, or the engine cannot draw from the family.
+            ValueError: a known symbol is outside the alphabet, or u or the known ones have another shape.
+        """
+        known, symbols = np.zeros((n, u.shape[1]), np.bool_), np.zeros((n, u.shape[1]), np.int64)
+        if u.shape != (n, self.height * self.width * self.channels):
+            raise ValueError(f"u has the shape {tuple(u.shape)}; {n} examples of {self.program.shape} take one for each symbol")
+        if draw.known is not None:
+            known[:] = in_order(draw.known[1].numpy())
+            symbols[:] = in_order(self._checked(draw.known[0].where(draw.known[1], 0), self.program.shape))
+        who = chooser(family, self.program.exact, draw.temperature, draw.top_k, draw.top_p)
+        values, uniforms = memory(self._begin(n, once, like)), np.ascontiguousarray(u.numpy(), np.float64)
+        work = Work(self._plan, values, who, uniforms, known, symbols, self._nowhere)
+        places = self.width * self.channels
+        for r in range(self.height):
+            self._share(work, n, range(r, r + 1), range(places))
+            if progress is not None:
+                progress((r + 1) * places)
+        walked = torch.from_numpy(symbols).view(n, self.height, self.width, self.channels)
+        return walked.permute(0, 3, 1, 2).contiguous()
+
+    def draws(self, family: Family) -> bool:
+        """Whether ``run`` can draw from a family."""
+        return type(family) in (INTEGERS if self.program.exact else FLOATS)
+
+    # -- memory ----------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, n: int, once: dict[int, Tensor], like: Tensor) -> Tensor:
+        """The memory (n, size) of a walk that has seen nothing."""
+        if like.device.type != "cpu":
+            raise LayoutError(f"the native engine runs on a CPU, not on {like.device}: move the model there")
+        layout = Layout(self.program, self._weights, sizes(self.program, once), self.rollback)
+        self._layout, self._plan = layout, self._plan_of(layout, layout.rows)
+        return self._filled(layout, n, once)
+
+    def _plan_of(self, layout: Layout, rows: Array) -> Plan:
+        tables = rows, layout.sites, layout.starts, layout.puts, layout.output
+        return Plan(*tables, self._weights.values, self._weights.biases, GATES, layout.size, self.width, self.channels)
+
+    def _filled(self, layout: Layout, n: int, once: dict[int, Tensor]) -> Tensor:
+        state = torch.zeros(n, layout.size, dtype=self.kind)
+        for fill in self.program.fills:
+            value = filled(fill, once).detach().permute(0, 2, 3, 1).flatten(1)
+            first = layout.at(fill.target)
+            state[:, first : first + value.shape[1]] = value
+        return state
+
+    def _memory(self, kept: Buffers) -> Array:
+        """The values of a state that compiled code may touch."""
+        if kept["state"].shape[1] != self._plan.size:
+            raise ValueError("this state is of a walk with another context; the engine was started anew since")
+        return memory(kept["state"])
+
+    def _checked(self, symbols: Tensor, shape: tuple[int, ...] = ()) -> Array:
+        """Symbols (n, *shape) as compiled code takes them, which does not look whether they are in the alphabet."""
+        checked: Array = np.ascontiguousarray(symbols.numpy(), np.int64)
+        if checked.shape[1:] != shape:
+            raise ValueError(f"symbols have the shape {checked.shape}; this model takes (n, {', '.join(map(str, shape))})")
+        if (checked.view(np.uint64) >= self.levels).any():  # what is below 0 is very large without a sign
+            raise ValueError(f"symbols range over {checked.min()} .. {checked.max()}; this model takes 0 .. {self.levels - 1}")
+        return checked
+
+    def _share(self, work: Work, n: int, rows: range, places: range, group: int = GROUP) -> None:
+        """Do some work for all of n examples, in groups."""
+        size = min(group, -(-n // self.threads)) or 1
+        spans = [
+            Span(first, min(size, n - first), rows.start, rows.stop, places.start, places.stop) for first in range(0, n, size)
+        ]
+        if self.threads == 1 or len(spans) == 1:
+            for span in spans:
+                work.do(span)
+        else:
+            list(pool(self.threads).map(work.do, spans))
+
+
+def sizes(program: Program, once: dict[int, Tensor]) -> dict[int, tuple[int, int]]:
+    """(rows, columns) of every buffer that the context fills."""
+    shapes = {fill.target: filled(fill, once).shape for fill in program.fills}
+    return {target: (shape[2], shape[3]) for target, shape in shapes.items()}
+
+
+def memory(state: Tensor) -> Array:
+    """The values of a state, flat: a view."""
+    values: Array = state.numpy().reshape(-1)
+    return values
+
+
+def in_order(x: Array) -> Array:
+    """(n, C, H, W) to (n, D): row, column, channel."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(len(x), prod(x.shape[1:]))
+
+
+@cache
+def pool(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay for later walks."""
+    return ThreadPoolExecutor(threads, "native")
+
+
+def warmup() -> None:
+    """Compile everything that the engine needs, for both kinds of numbers, unless it is on disk already.
+
+    That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
+    """
+    for values, biases in KINDS.values():
+        table: Array = np.zeros(1, OPERATION)
+        state: Array = np.zeros(0, values)
+        plan = Plan(table, table, np.zeros(1, np.int64), table[None], table, state, np.zeros(0, biases), GATES, 0, 0, 1)
+        Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
+        settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))

@@ -1,0 +1,147 @@
+"""Integer tables in compiled code: the rules of ``families.integer``, to the bit.
+
+Where parameters are whole numbers, a symbol owns some of 2^24 slots, and its distribution is a table of the first slots.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ancestral.families import fixed
+from ancestral.families.fixed import ARGUMENT, EDGE, GRID, INVERSE, LOG_SCALE, LOGIT, MEAN, PRECISION, SLOTS
+from ancestral.families.integer import RATE
+from ancestral.walking.layout import Array
+from ancestral.walking.tiles import compiled, int64
+
+NOBODY, GIVEN, BERNOULLI, CATEGORICAL, BINS = range(5)
+
+
+class Chooser(NamedTuple):
+    """Who settles symbols, as compiled code reads it; ``NOBODY`` leaves them to the caller.
+
+    ``top_k`` and ``top_p`` are those of ``Draw``, or as large as can be. The tables are those of integer families.
+    """
+
+    kind: int
+    levels: int
+    components: int
+    temperature: float
+    top_k: int
+    top_p: float
+    exponential: Array
+    curve: Array
+    inverse_scale: Array
+    edges: Array
+
+
+@compiled
+def weight(who: Chooser, below_largest: int) -> int:
+    """exp(-below_largest 2^-10) 2^24."""
+    return int64(who.exponential[min(below_largest, len(who.exponential) - 1)])
+
+
+@compiled
+def curve(who: Chooser, argument: int) -> int:
+    """The tabulated distribution function; see ``fixed.interpolate``."""
+    bits = ARGUMENT - GRID
+    limit = (len(who.curve) // 2) << bits
+    place = min(max(argument, -limit), limit - 1) + limit
+    cell, rest = place >> bits, place & ((1 << bits) - 1)
+    left = int64(who.curve[cell])
+    return left + (((int64(who.curve[cell + 1]) - left) * rest) >> bits)
+
+
+@compiled
+def largest_of(values: Array) -> int:
+    """The largest of some whole numbers."""
+    largest = int64(-32768)
+    for i in range(len(values)):
+        largest = max(largest, int64(values[i]))
+    return largest
+
+
+@compiled
+def total_of(values: Array) -> int:
+    """The sum of whole numbers."""
+    total = int64(0)
+    for i in range(len(values)):
+        total += values[i]
+    return total
+
+
+@compiled
+def whole_components(parameters: Array, who: Chooser) -> Array:
+    """(3, K) weights, means of the edges' fraction and inverse scales of a mixture."""
+    count = who.components
+    first = len(parameters) - 2 * count
+    low, high = fixed.LOG_SCALES[0] << LOG_SCALE, fixed.LOG_SCALES[1] << LOG_SCALE
+    largest = largest_of(parameters[:first])
+    parts = np.empty((3, count), np.int64)
+    for k in range(count):
+        parts[0, k] = weight(who, largest - parameters[k]) if first else SLOTS
+        parts[1, k] = int64(parameters[first + k]) << (EDGE - MEAN)
+        parts[2, k] = who.inverse_scale[min(max(int64(parameters[first + count + k]), low), high) - low]
+    return parts
+
+
+@compiled
+def below_edge(parts: Array, who: Chooser, edge: int) -> int:
+    """The weight below an edge 1 .. levels - 1."""
+    total = 0
+    for k in range(parts.shape[1]):
+        argument = ((who.edges[edge - 1] - parts[1, k]) * parts[2, k]) >> (EDGE + INVERSE - ARGUMENT)
+        total += parts[0, k] * curve(who, argument)
+    return total >> PRECISION
+
+
+@compiled
+def entry_at(place: int, below: int, total: int, levels: int) -> int:
+    """Entry 1 .. levels - 1 of the table, from the weight below it and that of all."""
+    rate = (int64(SLOTS - 2 - levels) << RATE) // total
+    return 1 + place + ((below * rate) >> RATE)
+
+
+@compiled
+def entries(parameters: Array, who: Chooser) -> Array:
+    """(levels + 1,) the table."""
+    levels = who.levels
+    table = np.empty(levels + 1, np.int64)
+    table[0], table[levels] = 1, SLOTS - 1
+    if who.kind == BERNOULLI:
+        table[1] = entry_at(1, curve(who, -int64(parameters[0]) << (ARGUMENT - LOGIT)), SLOTS, levels)
+    elif who.kind == CATEGORICAL:
+        largest, below = largest_of(parameters), int64(0)
+        for v in range(levels):
+            table[v] = below
+            below += weight(who, largest - parameters[v])
+        rate = (int64(SLOTS - 2 - levels) << RATE) // below
+        for v in range(levels):
+            table[v] = 1 + v + ((table[v] * rate) >> RATE)
+    else:
+        parts = whole_components(parameters, who)
+        total = total_of(parts[0])
+        for v in range(1, levels):
+            table[v] = entry_at(v, below_edge(parts, who, v), total, levels)
+    return table
+
+
+@compiled
+def owner(parameters: Array, who: Chooser, slot: int) -> int:
+    """The symbol that owns a slot."""
+    if who.kind == BERNOULLI or who.kind == CATEGORICAL:
+        table, v = entries(parameters, who), 0
+        while v < who.levels - 1 and table[v + 1] <= slot:
+            v += 1
+        return v
+    parts = whole_components(parameters, who)
+    total = total_of(parts[0])
+    low, high = 0, who.levels - 1
+    while low < high:
+        edge = (low + high) // 2 + 1
+        if entry_at(edge, below_edge(parts, who, edge), total, who.levels) <= slot:
+            low = edge
+        else:
+            high = edge - 1
+    return low
