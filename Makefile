@@ -1,5 +1,5 @@
 # make setup   .venv with the pinned versions of constraints.txt; extra options for pip go into PIP_ARGS
-# make demo    train, measure and report a model of handwritten digits, in at most three minutes
+# make demo    train, measure and report a model of handwritten digits and compress some with it, in at most three minutes
 # make test    every test that is not slow
 # make check   lint, format and types
 
@@ -20,6 +20,9 @@ demo: setup
 	.venv/bin/ancestral train agave --data digits --out runs/demo --force --minutes 1.2
 	.venv/bin/ancestral evaluate runs/demo
 	.venv/bin/ancestral sample runs/demo -n 32 --with-image
+	.venv/bin/ancestral compress runs/demo --force
+	.venv/bin/ancestral decompress runs/demo/test.anc --out runs/demo/decompressed --force
+	.venv/bin/ancestral verify runs/demo/test.anc
 	.venv/bin/ancestral report runs/demo
 
 test: setup

@@ -62,13 +62,13 @@ def compared(model: Autoregressive, plain: nn.Module | None, batch: int, repeats
     network, family, levels = model.network, model.family, model.spec.levels or 2
     x, draw = torch.randint(levels, (batch, *network.shape)), Draw(0)
     scaled = x.float() * (2 / (levels - 1)) - 1
-    fast, exact = Lowered(network, levels, "native"), twin(model, x, "native").likelihood.network
+    fast, exact = Lowered(network, levels, "native"), twin(model, x, "native").likelihood
     works: dict[str, Work] = {
         "forward": lambda: network(x),
         "native": lambda: fast.run(batch, None, family, draw),
         "native parallel": lambda: fast(x),
-        "exact": lambda: exact.run(batch, None, family, draw),
-        "exact parallel": lambda: exact(x),
+        "exact": lambda: exact.network.run(batch, None, exact.family, draw),
+        "exact parallel": lambda: exact.network(x),
         "eager": lambda: model.walk(batch).run(draw),
     }
     if plain is not None:
@@ -84,9 +84,9 @@ def threaded(model: Autoregressive, batch: int, repeats: int) -> dict[str, float
     works: dict[str, Work] = {}
     for threads in (1, 2):
         fast = Lowered(model.network, levels, "native", threads)
-        exact = twin(model, x, "native", threads).likelihood.network
+        exact = twin(model, x, "native", threads).likelihood
         works[f"native {threads}"] = lambda fast=fast: fast.run(batch, None, model.family, Draw(0))
-        works[f"exact {threads}"] = lambda exact=exact: exact.run(batch, None, model.family, Draw(0))
+        works[f"exact {threads}"] = lambda exact=exact: exact.network.run(batch, None, exact.family, Draw(0))
     for work in works.values():
         work()
     times = {name: median(seconds(work, time.perf_counter) for _ in range(repeats)) for name, work in works.items()}

@@ -222,7 +222,8 @@ def test_the_wheel_works_away_from_the_source_tree(tmp_path: Path) -> None:
     run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)])
     [wheel] = (tmp_path / "dist").glob("*.whl")
     shipped = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert shipped == {str(path.relative_to(ROOT)) for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    files = [path.relative_to(ROOT) for path in PACKAGE.rglob("*") if path.is_file()]
+    assert shipped == {str(path) for path in files if "__pycache__" not in path.parts}
 
     site = tmp_path / "site"
     run([sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--target", str(site), str(wheel)])

@@ -9,6 +9,7 @@ from ancestral.coding.coder import Stack
 from ancestral.coding.errors import CodecError
 from ancestral.core import Autoregressive, Context
 from ancestral.families import Integer
+from ancestral.walking.engines import Lowered
 
 LANES = 16  # rows whose tables are held in memory at once
 
@@ -34,6 +35,12 @@ def pop(stack: Stack, likelihood: Autoregressive, n: int, context: Context | Non
         CodecError: the stack holds something else.
     """
     network, family = likelihood.network, whole(likelihood)
+    if isinstance(network, Lowered):
+        words = stack.words()
+        popped = network.pop(n, context, family, words)
+        if popped is not None:
+            stack.become(words)
+            return popped
     x = torch.zeros(n, *network.shape, dtype=torch.long)
     parameters, state = network.start(n, context)
     for i, site in enumerate(network.order.sites):

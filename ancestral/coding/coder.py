@@ -145,6 +145,27 @@ class Stack:
         self._check_bottom()
         return values
 
+    def words(self) -> NDArray[np.uint64]:
+        """x, how many words there are, and the words, the last one on top: what compiled code pops from.
+
+        The array is what is left of it afterwards; ``become`` takes it back.
+        """
+        words = [int(word) for word in self._coder.get_compressed()[-2:]]  # fewer than 32 bits are one word or none
+        below = self._coder.get_compressed()[:-2].astype(np.uint64)
+        top = sum(word << 32 * place for place, word in enumerate(words))
+        return np.concatenate([np.array([top, len(below)], np.uint64), below])
+
+    def become(self, words: NDArray[np.uint64]) -> None:
+        """Be what ``words`` gave and compiled code left.
+
+        Raises:
+            CodecError: more was popped than there was.
+        """
+        top, count = int(words[0]), int(words[1])
+        ends = [word for word in (top & 0xFFFFFFFF, top >> 32) if word or top >> 32]
+        self._coder = _coder(np.array([*words[2 : 2 + count], *ends], np.uint32))
+        self._check_bottom()
+
     def _check_bottom(self) -> None:
         if self.bits < 0:
             raise CodecError("popped more than is on the stack: the data were cut short, or other symbols were pushed")

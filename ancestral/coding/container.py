@@ -2,7 +2,7 @@
 
 Every number is little-endian; ``crc`` is CRC-32, ``digest`` BLAKE2b of 8 bytes::
 
-    file      magic 89 'A' 'N' 'C' 0D 0A 1A 0A | u8 major | u8 minor | u16 flags | u32 n | n bytes of canonical JSON | u32 crc
+    file      magic 89 'A' 'N' 'C' 0D 0A 1A 0A | u8 major | u8 minor | u16 flags | u32 n | n bytes of canonical JSON, deflated | u32 crc
     weights   'MO' | u64 n | u32 crc of the weights | u32 crc' | n bytes                         present where flag 1 says so
     block     'BK' | u16 kind | u32 index | u32 items | u32 n | u32 crc of the payload | digest of the data | u32 crc' | n bytes
     trailer   'EN' | u32 blocks | u64 items | digest of the digests of all blocks | u32 crc'
@@ -97,6 +97,7 @@ class Writer:
         text = canonical(json.loads(canonical(dict(header))))  # twice, since only then are all keys strings and sorted as such
         if len(text) > LONGEST_HEADER:
             raise ValueError(f"the header takes {len(text)} bytes of JSON; the format has room for {LONGEST_HEADER}")
+        text = zlib.compress(text, 9)
         start = FILE.pack(MAGIC, MAJOR, MINOR, 0 if weights is None else HAS_WEIGHTS, len(text)) + text
         self._file, self._seed = file, zlib.crc32(start)
         self._digests: list[bytes] = []

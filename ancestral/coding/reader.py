@@ -279,11 +279,13 @@ def _check_magic(start: bytes) -> None:
     raise NotAnAncFile(f"the data begin with {start!r} and an .anc file with {MAGIC!r}: this is another kind of file")
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(deflated: bytes) -> dict[str, Any]:
+    inflater = zlib.decompressobj()
     try:
+        text = inflater.decompress(deflated, LONGEST_HEADER + 1)
         header = json.loads(text)
-        if isinstance(header, dict) and canonical(header) == text:
+        if len(text) <= LONGEST_HEADER and inflater.eof and isinstance(header, dict) and canonical(header) == text:
             return header
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, zlib.error):
         pass
-    raise CorruptHeader("the header has its checksum but is not canonical JSON: no version of ancestral wrote it")
+    raise CorruptHeader("the header has its checksum but is not canonical JSON, deflated: no version of ancestral wrote it")

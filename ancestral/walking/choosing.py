@@ -13,7 +13,7 @@ from ancestral.families.fixed import SLOTS
 from ancestral.families.integer import Integer, IntegerBernoulli, IntegerBins, IntegerCategorical
 from ancestral.families.logistic import LOG_SCALES, Logistic, LogisticMixture
 from ancestral.walking.layout import Array, LayoutError
-from ancestral.walking.slots import BERNOULLI, BINS, CATEGORICAL, Chooser, entries, owner
+from ancestral.walking.slots import BERNOULLI, BINS, CATEGORICAL, Chooser, entries, owner, pop
 from ancestral.walking.tiles import by_kind, compiled, exponential
 
 FLOATS: dict[type, int] = {Bernoulli: BERNOULLI, Categorical: CATEGORICAL, Logistic: BINS, LogisticMixture: BINS}
@@ -69,6 +69,11 @@ def choose(parameters: Array, who: Chooser, u: float) -> int:
 
 def quantile(parameters: Array, who: Chooser, u: float) -> int:
     """The symbol whose slot holds u."""
+    raise NotImplementedError("for compiled code")
+
+
+def popped(parameters: Array, who: Chooser, stack: Array) -> int:
+    """The symbol on top of a stack; only whole numbers have it."""
     raise NotImplementedError("for compiled code")
 
 
@@ -278,5 +283,16 @@ def whole_log_weights(parameters: Array, who: Chooser) -> Array:
     return weights
 
 
+def float_popped(parameters: Array, who: Chooser, stack: Array) -> int:
+    """Floats have no slots."""
+    return 0
+
+
+def whole_popped(parameters: Array, who: Chooser, stack: Array) -> int:
+    """See ``slots.pop``."""
+    return pop(parameters, who, stack)
+
+
 by_kind(quantile, float_quantile, whole_quantile)
+by_kind(popped, float_popped, whole_popped)
 by_kind(log_weights, float_log_weights, whole_log_weights)

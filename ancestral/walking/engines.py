@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +21,21 @@ from ancestral.walking.parallel import computed, parameters
 if TYPE_CHECKING:
     from ancestral.walking.native import Native
 
+Words = npt.NDArray[np.uint64]
+COMPILING = 15.0  # seconds that the native engine may take to be compiled
+CALL, MULTIPLY_ADDS = 8e-6, 2e10  # what an eager operation takes, and how much it does in a second
 ENGINES = ("auto", "native", "eager")
 
 
 class EngineError(ValueError):
     """The engine that was asked for cannot do this; the message says why and what can."""
+
+
+def eager_seconds(program: Program, n: int) -> float:
+    """Roughly what walks of n examples take in PyTorch."""
+    _, height, width = program.shape
+    calls = height * width * len(program.operations) * CALL
+    return calls + height * width * n * program.multiply_adds / MULTIPLY_ADDS
 
 
 def refusal(program: Program, like: Tensor) -> str | None:
@@ -32,7 +44,7 @@ def refusal(program: Program, like: Tensor) -> str | None:
         return f"it runs on a CPU, and the model is on {like.device}"
     try:
         from ancestral.walking.native import supported  # brings numba, which takes a while
-    except ImportError as error:
+    except (ImportError, RuntimeError) as error:  # the latter where it finds no folder to keep compiled code in
         return f"numba cannot be used here ({error})"
     return supported(program)
 
@@ -64,8 +76,13 @@ class Lowered(Walked):
         program = self.source.lowered(context)
         return program, once_values(program, context)
 
-    def native(self, program: Program, rollback: int = 0) -> Native | None:
-        """The native engine for a Program, or None where eager is wanted or the only one that can.
+    def native(self, program: Program, rollback: int = 0, n: int = 1) -> Native | None:
+        """The native engine for a Program, or None where eager is wanted, or the only one that can, or done sooner.
+
+        Until the engine is compiled, which takes some seconds once a machine, small work is left to eager meanwhile.
+
+        Args:
+            n: how many examples there will be.
 
         Raises:
             EngineError: it was asked for by name and cannot.
@@ -75,14 +92,16 @@ class Lowered(Walked):
             if self.chosen == "native":
                 raise EngineError(f"the native engine cannot run this network: {reason}; engine='eager' can")
             return None
-        from ancestral.walking.native import Native
+        from ancestral.walking.native import Native, ready
 
+        if self.chosen == "auto" and not ready(program.exact, wait=eager_seconds(program, n) > COMPILING):
+            return None
         return Native(program, self.levels, rollback, self.threads)
 
     @torch.no_grad()
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         program, once = self.prepared(context)
-        native = self.native(program)
+        native = self.native(program, n=len(x))
         if native is not None:
             return native.parallel(x, once)
         return parameters(program, computed(program, self.arithmetic, x, once))
@@ -106,11 +125,24 @@ class Lowered(Walked):
             progress: is told how many symbols every example has by now.
         """
         program, once = self.prepared(context)
-        native = self.native(program)
+        native = self.native(program, n=n)
         if native is None or not native.draws(family):
             return None
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
         return native.run(n, once, self.anchor, family, u, draw, progress)
+
+    @torch.no_grad()
+    def pop(self, n: int, context: Context | None, family: Family, stack: Words) -> Tensor | None:
+        """(n, *shape) symbols popped from an entropy coder's stack inside the engine, or None where no engine can.
+
+        Args:
+            stack: its words; see ``coding.coder.Stack.words``. What is left of it is in it afterwards.
+        """
+        program, once = self.prepared(context)
+        native = self.native(program, n=n)
+        if native is None or not program.exact or not native.draws(family):
+            return None
+        return native.pop(n, once, self.anchor, family, stack)
 
 
 def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Lowered | None:

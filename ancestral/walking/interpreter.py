@@ -14,7 +14,7 @@ import numpy as np
 
 from ancestral.families import fixed, integer, logistic
 from ancestral.walking import choosing, layout, slots, tiles
-from ancestral.walking.choosing import choose
+from ancestral.walking.choosing import choose, popped
 from ancestral.walking.layout import ADD, AFFINE, GATE, Array
 from ancestral.walking.slots import GIVEN, NOBODY, Chooser
 from ancestral.walking.tiles import LANES, ROWS, VECTORS, by_kind, compiled, entry, exponential, float32, inlined, multiply
@@ -238,12 +238,14 @@ def walk(
     known: Array,
     symbols: Array,
     result: Array,
+    stack: Array,
     stamp: int = STAMP,
 ) -> None:
     """Compute the parameters of some places and settle their symbols, where somebody chooses them.
 
     Where ``who`` is ``GIVEN``, a row's symbols are put first, and the parameters of its sites go to ``result``, (n, H, W C k).
-    u, known and symbols are (n, D), sites in the order of the walk.
+    u, known and symbols are (n, D), sites in the order of the walk. Where there is a ``stack``, symbols are popped from it
+    instead of drawn; all examples must then be in one span.
     """
     channels, output = plan.channels, plan.output[0]
     count, places = output.count // channels, plan.width * channels
@@ -260,8 +262,10 @@ def walk(
                 continue
             site = r * places + place
             for example in range(span.first, span.first + span.examples):
-                if not known[example, site]:
-                    start = example * plan.size + written(output, r, w) + c * count
+                start = example * plan.size + written(output, r, w) + c * count
+                if len(stack):
+                    symbols[example, site] = popped(state[start : start + count], who, stack)
+                elif not known[example, site]:
                     symbols[example, site] = choose(state[start : start + count], who, u[example, site])
                 put(plan, state, example, r, w, c, symbols[example, site])
         if who.kind == GIVEN:

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
+from threading import Thread
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ MOST_VALUES = 1 << 24  # that ``parallel`` keeps at one time, besides its result
 GATES: Array = np.stack([GATE_TANH, GATE_SIGMOID])
 CALLER, DATA = without_family(NOBODY), without_family(GIVEN)  # who settles symbols, besides families
 NO_UNIFORMS, NO_KNOWN, NO_SYMBOLS = (np.zeros((0, 0), kind) for kind in (np.float64, np.bool_, np.int64))
+NO_STACK: Array = np.zeros(0, np.uint64)
 
 
 class Work(NamedTuple):
@@ -46,10 +49,11 @@ class Work(NamedTuple):
     known: Array = NO_KNOWN
     symbols: Array = NO_SYMBOLS
     result: Array = NO_SYMBOLS
+    stack: Array = NO_STACK
 
     def do(self, span: Span) -> None:
         """Call it."""
-        walk(self.plan, self.state, span, self.who, self.u, self.known, self.symbols, self.result)
+        walk(self.plan, self.state, span, self.who, self.u, self.known, self.symbols, self.result, self.stack)
 
 
 class Native:
@@ -76,7 +80,7 @@ class Native:
         self.channels, self.height, self.width = program.shape
         self.size = program.buffers[program.output].group(0).stop
         self.kind = torch.int16 if program.exact else torch.float32
-        self._weights = Weights(program, levels, Tiling(LANES, VECTORS))
+        self._weights = _weights(program, levels)
         self._nowhere: Array = torch.zeros(0, 0, 0, dtype=self.kind).numpy()
 
     # -- step by step ----------------------------------------------------------------------------------------------------------
@@ -165,13 +169,34 @@ class Native:
         who = chooser(family, self.program.exact, draw.temperature, draw.top_k, draw.top_p)
         values, uniforms = memory(self._begin(n, once, like)), np.ascontiguousarray(u.numpy(), np.float64)
         work = Work(self._plan, values, who, uniforms, known, symbols, self._nowhere)
-        places = self.width * self.channels
-        for r in range(self.height):
-            self._share(work, n, range(r, r + 1), range(places))
-            if progress is not None:
-                progress((r + 1) * places)
-        walked = torch.from_numpy(symbols).view(n, self.height, self.width, self.channels)
-        return walked.permute(0, 3, 1, 2).contiguous()
+        return self._walked(work, n, GROUP, progress)
+
+    def pop(
+        self,
+        n: int,
+        once: dict[int, Tensor],
+        like: Tensor,
+        family: Family,
+        stack: Array,
+        progress: Callable[[int], None] | None = None,
+    ) -> Tensor:
+        """Whole walks of n examples whose symbols (n, C, H, W) are popped from an entropy coder's stack, row by row at a site.
+
+        Args:
+            n, once, like: as for ``start``.
+            family: the integer family of an exact Program.
+            stack: as ``coding.coder.Stack.words`` gives it; what is left of it is in it afterwards.
+            progress: as for ``run``.
+
+        Raises:
+            LayoutError: as for ``start``, or the Program is not exact, or its family not known here.
+        """
+        if not self.program.exact:
+            raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
+        symbols, who = np.zeros((n, self.height * self.width * self.channels), np.int64), chooser(family, True, 1.0, None, None)
+        values = memory(self._begin(n, once, like))
+        work = Work(self._plan, values, who, symbols=symbols, result=self._nowhere, stack=stack)
+        return self._walked(work, n, max(1, n), progress)
 
     def draws(self, family: Family) -> bool:
         """Whether ``run`` can draw from a family."""
@@ -214,9 +239,19 @@ class Native:
             raise ValueError(f"symbols range over {checked.min()} .. {checked.max()}; this model takes 0 .. {self.levels - 1}")
         return checked
 
+    def _walked(self, work: Work, n: int, group: int, progress: Callable[[int], None] | None) -> Tensor:
+        """The symbols (n, C, H, W) after walks, in groups of so many examples; back in Python after every row of the image."""
+        places = self.width * self.channels
+        for r in range(self.height):
+            self._share(work, n, range(r, r + 1), range(places), group)
+            if progress is not None:
+                progress((r + 1) * places)
+        walked = torch.from_numpy(work.symbols).view(n, self.height, self.width, self.channels)
+        return walked.permute(0, 3, 1, 2).contiguous()
+
     def _share(self, work: Work, n: int, rows: range, places: range, group: int = GROUP) -> None:
         """Do some work for all of n examples, in groups."""
-        size = min(group, -(-n // self.threads)) or 1
+        size = (group if len(work.stack) else min(group, -(-n // self.threads))) or 1
         spans = [
             Span(first, min(size, n - first), rows.start, rows.stop, places.start, places.stop) for first in range(0, n, size)
         ]
@@ -244,20 +279,55 @@ def in_order(x: Array) -> Array:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(len(x), prod(x.shape[1:]))
 
 
+_PACKED: WeakKeyDictionary[Program, dict[int, Weights]] = WeakKeyDictionary()
+
+
+def _weights(program: Program, levels: int) -> Weights:
+    """The weights of a Program as tiles read them, kept as long as the Program is."""
+    packed = _PACKED.setdefault(program, {})
+    if levels not in packed:
+        packed[levels] = Weights(program, levels, Tiling(LANES, VECTORS))
+    return packed[levels]
+
+
 @cache
 def pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay for later walks."""
     return ThreadPoolExecutor(threads, "native")
 
 
-def warmup() -> None:
-    """Compile everything that the engine needs, for both kinds of numbers, unless it is on disk already.
+# -- compilation ---------------------------------------------------------------------------------------------------------------
+
+LOADING = 2.0  # seconds, several times what is usual
+_STARTED: dict[bool, Thread] = {}  # by whether the numbers are whole
+
+
+def warmup(exact: bool | None = None) -> None:
+    """Compile everything that the engine needs, for one kind of numbers or both, unless it is on disk already.
 
     That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
     """
-    for values, biases in KINDS.values():
+    for kind in (False, True) if exact is None else (exact,):
+        values, biases = KINDS[kind]
         table: Array = np.zeros(1, OPERATION)
         state: Array = np.zeros(0, values)
         plan = Plan(table, table, np.zeros(1, np.int64), table[None], table, state, np.zeros(0, biases), GATES, 0, 0, 1)
         Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
         settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
+
+
+def ready(exact: bool, wait: bool) -> bool:
+    """Whether the engine is compiled for a kind of numbers; if not, that begins now, beside whatever else is done.
+
+    A program that ends earlier waits for it, so that the next one finds it done.
+
+    Args:
+        wait: until it is. Otherwise the first call waits as long as code on disk takes to load, and later ones not at all.
+    """
+    patience = None if wait else 0.0
+    if exact not in _STARTED:
+        _STARTED[exact] = Thread(target=warmup, args=(exact,), name="native compiler")
+        _STARTED[exact].start()
+        patience = None if wait else LOADING
+    _STARTED[exact].join(patience)
+    return not _STARTED[exact].is_alive()

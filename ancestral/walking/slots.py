@@ -15,6 +15,7 @@ from ancestral.families.integer import RATE
 from ancestral.walking.layout import Array
 from ancestral.walking.tiles import compiled, int64
 
+WORD = 32  # bits of the words that a stack is kept in
 NOBODY, GIVEN, BERNOULLI, CATEGORICAL, BINS = range(5)
 
 
@@ -128,20 +129,45 @@ def entries(parameters: Array, who: Chooser) -> Array:
 
 
 @compiled
-def owner(parameters: Array, who: Chooser, slot: int) -> int:
-    """The symbol that owns a slot."""
+def found(parameters: Array, who: Chooser, slot: int) -> tuple[int, int, int]:
+    """The symbol that owns a slot, its first slot, and that of the next symbol."""
     if who.kind == BERNOULLI or who.kind == CATEGORICAL:
         table, v = entries(parameters, who), 0
         while v < who.levels - 1 and table[v + 1] <= slot:
             v += 1
-        return v
+        return v, table[v], table[v + 1]
     parts = whole_components(parameters, who)
     total = total_of(parts[0])
     low, high = 0, who.levels - 1
+    start, end = 1, SLOTS - 1
     while low < high:
         edge = (low + high) // 2 + 1
-        if entry_at(edge, below_edge(parts, who, edge), total, who.levels) <= slot:
-            low = edge
+        entry = entry_at(edge, below_edge(parts, who, edge), total, who.levels)
+        if entry <= slot:
+            low, start = edge, entry
         else:
-            high = edge - 1
-    return low
+            high, end = edge - 1, entry
+    return low, start, end
+
+
+@compiled
+def owner(parameters: Array, who: Chooser, slot: int) -> int:
+    """The symbol that owns a slot."""
+    return found(parameters, who, slot)[0]
+
+
+@compiled
+def pop(parameters: Array, who: Chooser, stack: Array) -> int:
+    """The symbol on top of an entropy coder's stack, which it leaves; see ``coding.coder``.
+
+    ``stack`` holds x, how many words there are, and the words. Nothing is checked: whoever decodes looks at what is left.
+    """
+    top = stack[0]
+    slot = int(top & np.uint64(SLOTS - 1))
+    symbol, start, end = found(parameters, who, slot)
+    top = np.uint64(end - start) * (top >> np.uint64(PRECISION)) + np.uint64(slot - start)
+    if top < np.uint64(1 << WORD) and stack[1] > 0:
+        stack[1] -= np.uint64(1)
+        top = (top << np.uint64(WORD)) | stack[np.int64(stack[1]) + 2]
+    stack[0] = top
+    return symbol
