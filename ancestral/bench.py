@@ -21,7 +21,7 @@ from ancestral.walking.operations import LoweringError
 from ancestral.walking.twin import twin
 
 Model = Autoregressive | Latent
-FORWARD = "forward, all sites at once"
+FLOOR, FORWARD = "floor: the multiply-adds of a walk", "forward, all sites at once"
 RECOMPUTED_STEPS = 8  # a walk by recomputation is timed over so many symbols, and reckoned up
 
 
@@ -64,6 +64,7 @@ def bench(
                     progress(f"{what}, {batch} at once")
                 work()  # what is done only once is not counted
                 seconds[what] = scale * median(_cpu(work) for _ in range(min(times, repeats)))
+            seconds = {FLOOR: _floor(model, batch)} | seconds
             found += [Timing(what, batch, each, each / seconds[FORWARD]) for what, each in seconds.items()]
     return found
 
@@ -86,6 +87,16 @@ def _tasks(model: Model, batch: int) -> Iterator[Task]:
     slow = Autoregressive(Recomputed(network), likelihood.family, likelihood.spec)
     yield "sampling by recomputation", 1, lambda: _some_steps(slow, batch, seen), sites / RECOMPUTED_STEPS
     yield from _coding(model, x)
+
+
+def _floor(model: Model, batch: int) -> float:
+    """Seconds that one thread needs at least for the products of a walk, at the rate of a large product of matrices."""
+    network = likelihood_of(model).network
+    [(_, seen)] = Rows(model, batch).batches(batch)
+    assert isinstance(network, CausalNetwork)
+    program = network.lowered(seen)
+    _, height, width = program.shape
+    return batch * height * width * program.multiply_adds / multiply_rate()
 
 
 def _sampling(likelihood: Autoregressive, engine: str, batch: int, seen: Context | None) -> Callable[[], object] | None:

@@ -3,9 +3,11 @@
 Gated PixelCNNs of 7 layers with random weights: 64 and 128 channels; 28x28 grey with a softmax over 256 levels, and 32x32 colour
 with a mixture of 5 logistics. Whole images are sampled, drawing included, in float32 and in exact numerics; "parallel" computes
 the parameters of all sites at once. One thread, CPU time. Every repetition times the forward pass anew, just before, and a ratio
-is the median of the repetitions'. Recomputation is one forward pass a symbol. The last rows compare two threads with one, by
-wall time. A plain forward pass of the same architecture can be timed beside ours: --plain names a file whose ``build(colours,
-channels)`` makes the plain network of (n, C, H, W) floats.
+is the median of the repetitions'. Recomputation is one forward pass a symbol. A plain forward pass of the same architecture can
+be timed beside ours: --plain names a file whose ``build(colours, channels)`` makes the plain network of (n, C, H, W) floats.
+
+With --coding, encoding and decoding are timed over sampling with the same engine and numerics; with --threads, two threads are
+compared with one, by wall time.
 
     python benchmarks/engines.py
     python benchmarks/engines.py --only 64 --batches 1 16
@@ -25,6 +27,7 @@ import torch
 from record import Record
 from torch import nn
 
+from ancestral.coding import codec
 from ancestral.core import Autoregressive
 from ancestral.draw import Draw
 from ancestral.models import build
@@ -78,6 +81,21 @@ def compared(model: Autoregressive, plain: nn.Module | None, batch: int, repeats
     return ratios(works, repeats)
 
 
+@torch.inference_mode()
+def coding(model: Autoregressive, batch: int, repeats: int) -> dict[str, float]:
+    """Encoding and decoding, over sampling, all in exact numerics by the native engine."""
+    x, draw = torch.randint(model.spec.levels or 2, (batch, *model.network.shape)), Draw(0)
+    exact = twin(model, x, "native")
+    drawn = exact.likelihood.network.run(batch, None, exact.likelihood.family, draw)
+    payload = codec.encoded(exact, drawn)
+    works: dict[str, Work] = {
+        "sampling": lambda: exact.likelihood.network.run(batch, None, exact.likelihood.family, draw),
+        "encoding": lambda: codec.encoded(exact, drawn),
+        "decoding": lambda: codec.payload_items(exact, payload, batch),
+    }
+    return ratios(works, repeats)
+
+
 def threaded(model: Autoregressive, batch: int, repeats: int) -> dict[str, float]:
     """Wall time with two threads over that with one."""
     levels, x = model.spec.levels or 2, torch.randint(model.spec.levels or 2, (batch, *model.network.shape))
@@ -111,6 +129,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16, 64])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--plain")
+    parser.add_argument("--coding", action="store_true", help="time encoding and decoding instead")
     parser.add_argument("--threads", action="store_true", help="compare two threads with one instead")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -125,6 +144,9 @@ def main() -> None:
                 key = f"{image}, {channels} channels, batch {batch}"
                 if options.threads:
                     RECORD.add(f"{key}, threads", threaded(model, batch, options.repeats))
+                    continue
+                if options.coding:
+                    RECORD.add(f"{key}, coding", coding(model, batch, options.repeats))
                     continue
                 plain = plain_network(options.plain, shape[0], channels)
                 row = compared(model, plain, batch, options.repeats)

@@ -55,7 +55,11 @@ class Floating(Arithmetic):
         return affine
 
     def point(self, op: Point, source: Tensor, target: Tensor) -> None:
-        target.copy_(FUNCTIONS[op.function](source, -1))
+        if op.function == "gate":  # the one that takes its time, without a copy
+            a, b = source.chunk(2, -1)
+            torch.mul(torch.tanh(a), torch.sigmoid(b), out=target)
+        else:
+            target.copy_(FUNCTIONS[op.function](source, -1))
 
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
         torch.add(a, b, out=target)
