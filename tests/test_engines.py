@@ -7,6 +7,7 @@ import torch
 
 import ancestral
 from ancestral.bench import FORWARD, bench, multiply_rate
+from ancestral.sampling import Interrupted
 from ancestral.walking.engines import EngineError, Lowered, lowered
 
 GREY = ancestral.DataSpec("image", (1, 6, 5), levels=17)
@@ -87,9 +88,22 @@ def test_lowered_is_none_where_eager_steps_do_it() -> None:
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "agave"])
 def test_bench_times_every_way(name: str) -> None:
     found = bench(made(name, GREY), batch_sizes=(1, 3), repeats=1)
-    assert [each.batch for each in found] == [1] * 6 + [3] * 6
+    assert [each.batch for each in found] == [1] * 7 + [3] * 7
     assert {each.ratio for each in found if each.what == FORWARD} == {1.0}
     assert all(each.seconds > 0 for each in found)
     with pytest.raises(ancestral.DataError, match="no walk to time"):
         bench(made("vae", GREY))
     assert multiply_rate(side=32, repeats=2) > 0
+
+
+@pytest.mark.parametrize("engine", ["native", "eager"])
+def test_an_interruption_keeps_what_is_complete(engine: str) -> None:
+    model = made("gated-pixelcnn", GREY)
+
+    def stop(done: int, total: int) -> None:
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="8 of 16") as caught:
+        ancestral.sample(model, 16, batch_size=4, engine=engine, progress=stop)
+    assert torch.equal(caught.value.complete, ancestral.sample(model, 8, engine=engine))

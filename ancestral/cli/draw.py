@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
-from ancestral.cli.runs import items_of, opened, progress
+from ancestral.cli.runs import items_of, opened, progress, said
 from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
@@ -37,21 +37,8 @@ def sample(command: Sample) -> Answer:
     above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
-    with progress("drawing") as tick:
-        x = sampling.sample(
-            model,
-            n,
-            temperature=command.temperature,
-            top_k=command.top_k,
-            top_p=command.top_p,
-            seed=command.seed,
-            method=command.method,
-            labels=labels,
-            z_temperature=command.z_temperature,
-            batch_size=command.batch_size,
-            engine=command.engine,
-            progress=tick,
-        )
+    x, stopped = _drawn(command, model, labels)
+    above = None if above is None else above[: len(x)]
     columns = min(command.columns, n)
 
     def sheet() -> Pixels:
@@ -59,7 +46,35 @@ def sample(command: Sample) -> Answer:
         return _stacked([drawn] if above is None else [_enlarged(above, drawn.shape[1]), drawn], columns)
 
     path = _write(command, "sample", model.spec, x, sheet, columns)
+    if stopped is not None:
+        said(f"{path}: those that were done")
+        raise stopped
     return Answer({"out": path, "number": n, "seed": command.seed, "labels": labels}, [f"{path}: {n:,} samples"])
+
+
+def _drawn(command: Sample, model: Model, labels: list[int] | None) -> tuple[Tensor, sampling.Interrupted | None]:
+    """The samples; after Ctrl-C those that were done, with the interruption."""
+    with progress("drawing") as tick:
+        try:
+            drawn = sampling.sample(
+                model,
+                command.number,
+                temperature=command.temperature,
+                top_k=command.top_k,
+                top_p=command.top_p,
+                seed=command.seed,
+                method=command.method,
+                labels=labels,
+                z_temperature=command.z_temperature,
+                batch_size=command.batch_size,
+                engine=command.engine,
+                progress=tick,
+            )
+        except sampling.Interrupted as stop:
+            if not len(stop.complete):
+                raise
+            return stop.complete, stop
+    return drawn, None
 
 
 def reconstruct(command: Reconstruct) -> Answer:

@@ -1,8 +1,8 @@
 """The ``.anc`` file: a header that says how the data were made, and blocks of data that check themselves.
 
-Every number is little-endian; ``crc`` is CRC-32, ``digest`` BLAKE2b of 8 bytes::
+The JSON is canonical (sorted keys, no spaces). Every number is little-endian; ``crc`` is CRC-32, ``digest`` BLAKE2b of 8 bytes::
 
-    file      magic 89 'A' 'N' 'C' 0D 0A 1A 0A | u8 major | u8 minor | u16 flags | u32 n | n bytes of canonical JSON, deflated | u32 crc
+    file      magic 89 'A' 'N' 'C' 0D 0A 1A 0A | u8 major | u8 minor | u16 flags | u32 n | n bytes: JSON, deflated | u32 crc
     weights   'MO' | u64 n | u32 crc of the weights | u32 crc' | n bytes                         present where flag 1 says so
     block     'BK' | u16 kind | u32 index | u32 items | u32 n | u32 crc of the payload | digest of the data | u32 crc' | n bytes
     trailer   'EN' | u32 blocks | u64 items | digest of the digests of all blocks | u32 crc'

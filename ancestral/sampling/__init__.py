@@ -6,10 +6,12 @@ from ancestral.sampling.complete import Completion, complete
 from ancestral.sampling.interpolate import interpolate, traverse
 from ancestral.sampling.parallel import Sampled, parallel_sample
 from ancestral.sampling.sample import METHODS, decoded_means, sample
+from ancestral.sampling.strategies import Interrupted
 
 __all__ = [
     "METHODS",
     "Completion",
+    "Interrupted",
     "Sampled",
     "complete",
     "decoded_means",

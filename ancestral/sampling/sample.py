@@ -14,6 +14,7 @@ from ancestral.latent.latent import Latent
 from ancestral.networks.factorised import Factorised
 from ancestral.sampling.parallel import iterated
 from ancestral.sampling.strategies import (
+    Interrupted,
     Model,
     Progress,
     Recomputed,
@@ -63,6 +64,7 @@ def sample(
 
     Raises:
         ValueError: an argument is outside its range or does not fit the model.
+        Interrupted: Ctrl-C; its ``complete`` holds the batches that were done.
 
     Example:
         >>> import ancestral
@@ -92,16 +94,24 @@ def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, engine: str, p
 
 
 def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
-    """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all."""
-    parts, total = [], rows.n * likelihood.spec.sites
-    fast = lowered(likelihood, engine, rows.n)
-    for some, seen in rows.batches(batch_size):
-        own, before = part_of(draw, some), some.start * likelihood.spec.sites
-        tell = None if progress is None else partial(_told, progress, before, len(some), total)
-        x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell)
-        if x is None:
-            x = likelihood.walk(len(some), seen).run(counted(own, progress, before, total))
-        parts.append(x)
+    """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all.
+
+    Raises:
+        Interrupted: Ctrl-C; it holds the batches that were done.
+    """
+    parts: list[Tensor] = []
+    total, fast = rows.n * likelihood.spec.sites, lowered(likelihood, engine, rows.n)
+    try:
+        for some, seen in rows.batches(batch_size):
+            own, before = part_of(draw, some), some.start * likelihood.spec.sites
+            tell = None if progress is None else partial(_told, progress, before, len(some), total)
+            x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell)
+            if x is None:
+                x = likelihood.walk(len(some), seen).run(counted(own, progress, before, total))
+            parts.append(x)
+    except KeyboardInterrupt as stop:
+        done = torch.cat(parts) if parts else torch.zeros(0, *likelihood.network.shape, dtype=torch.long)
+        raise Interrupted(done, rows.n) from stop
     return torch.cat(parts)
 
 

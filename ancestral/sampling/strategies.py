@@ -20,6 +20,19 @@ Progress = Callable[[int, int], None]
 Choose = Callable[[int, Conditional], Tensor]
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while samples were drawn.
+
+    Attributes:
+        complete: (m, *shape) the first rows, which were done by then.
+        n: how many had been asked for.
+    """
+
+    def __init__(self, complete: Tensor, n: int) -> None:
+        super().__init__(f"interrupted after {len(complete):,} of {n:,} samples")
+        self.complete, self.n = complete, n
+
+
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; afterwards every submodule is back in the mode that it was in."""
