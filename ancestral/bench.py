@@ -74,9 +74,7 @@ Task = tuple[str, int, Callable[[], object], float]  # what, repetitions, work, 
 
 def _tasks(model: Model, batch: int) -> Iterator[Task]:
     likelihood, many = likelihood_of(model), 1 << 10
-    network, sites = likelihood.network, likelihood.spec.sites
-    if not isinstance(network, CausalNetwork) or likelihood.family.levels is None:
-        raise DataError(f"{type(network).__name__} settles all symbols at once, or real values: there is no walk to time")
+    network, sites = causal(likelihood), likelihood.spec.sites
     [(_, seen)] = Rows(model, batch).batches(batch)
     x = codec.fixed_items(model.spec, batch)
     yield FORWARD, many, lambda: network(x, seen), 1.0
@@ -89,12 +87,22 @@ def _tasks(model: Model, batch: int) -> Iterator[Task]:
     yield from _coding(model, x)
 
 
+def causal(likelihood: Autoregressive) -> CausalNetwork:
+    """The network of a likelihood that settles symbols one after the other.
+
+    Raises:
+        DataError: it does not.
+    """
+    network = likelihood.network
+    if not isinstance(network, CausalNetwork) or likelihood.family.levels is None:
+        raise DataError(f"{type(network).__name__} settles all symbols at once, or real values: there is no walk to time")
+    return network
+
+
 def _floor(model: Model, batch: int) -> float:
     """Seconds that one thread needs at least for the products of a walk, at the rate of a large product of matrices."""
-    network = likelihood_of(model).network
     [(_, seen)] = Rows(model, batch).batches(batch)
-    assert isinstance(network, CausalNetwork)
-    program = network.lowered(seen)
+    program = causal(likelihood_of(model)).lowered(seen)
     _, height, width = program.shape
     return batch * height * width * program.multiply_adds / multiply_rate()
 
