@@ -86,7 +86,7 @@ def build(
     *,
     preset: str = "small",
     network: Network | None = None,
-    family: Family | None = None,
+    family: Family | str | None = None,
     **overrides: Any,
 ) -> Autoregressive | Latent:
     """A model with fresh weights, by name, by configuration, or of your own network and family.
@@ -96,7 +96,7 @@ def build(
         spec: what the data are.
         preset: ``tiny`` is small enough to enumerate, ``small`` trains on a CPU in minutes, ``paper`` is the published size.
         network, family: your own; then no name is given.
-        overrides: single values of the configuration.
+        overrides: single values of the configuration; with a name, ``family`` is one of them and a string.
 
     Raises:
         ValueError: unknown names or keys, or a model that does not fit the spec.
@@ -107,12 +107,16 @@ def build(
     """
     if spec is None:
         raise ValueError("build needs a DataSpec: what one example is; ancestral.data(...).spec has that of a data set")
-    if network is not None and family is not None and model is None:
+    if model is None:
+        if network is None or family is None or isinstance(family, str):
+            raise ValueError("build needs a model's name, its configuration, or both network= and family=, which is a Family")
         from ancestral.core import Autoregressive
 
         return Autoregressive(network, family, spec)
-    if model is None:
-        raise ValueError("build needs a model's name, its configuration, or both network= and family=")
+    if network is not None or not (family is None or isinstance(family, str)):
+        raise ValueError("network= and family= of your own make a model by themselves: leave the model's name out")
+    if family is not None:
+        overrides["family"] = family
     config = configure(model, preset, **overrides) if isinstance(model, str) else replace(model, **overrides)
     module, function = entry(config.name).constructor.split(":")
     made: Autoregressive | Latent = getattr(import_module(module), function)(config, spec)

@@ -171,3 +171,18 @@ def test_salvage_gives_the_blocks_that_are_whole(monkeypatch: pytest.MonkeyPatch
         decompress(model, bytes(data), engine="eager")
     saved = decompress(model, bytes(data), errors="skip", engine="eager")
     assert torch.equal(saved, torch.cat([x[:4], x[8:]]))
+
+
+def test_a_slot_that_no_bin_owns_is_gone_around() -> None:
+    """Posteriors far from the prior pop the free slots at the ends now and then: fewer items are tried, then none."""
+    spec = ancestral.DataSpec("image", (1, 16, 16), levels=2)
+    model = made("vae", spec, {"latent": 32, "spatial": True}, scale=1.0)
+    x = symbols(spec, 60)
+    assert torch.equal(decompress(model, compress(model, x, engine="eager"), engine="eager"), x)
+
+
+def test_no_items_cost_nothing() -> None:
+    for name in ("gated-pixelcnn", "agave"):
+        model = made(name, GREY, {})
+        exact = twin(model, symbols(GREY, 4), engine="eager")
+        assert exact.cost(symbols(GREY, 0)).shape == (0,)

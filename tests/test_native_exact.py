@@ -30,7 +30,7 @@ def integer_program(program: Program, levels: int) -> Program:
         if isinstance(op, Affine):
             columns = op.weight.shape[-1]
             shifts = torch.randint(4, (columns,)), torch.randint(4, 10, (columns,)) * (torch.rand(columns) > 0.1)
-            most = 2047 if torch.rand(()) > 0.2 else 32767
+            most = 4095 if torch.rand(()) > 0.2 else 32767
             op = replace(
                 op,
                 weight=torch.randint(-90, 91, op.weight.shape).double(),
@@ -64,7 +64,7 @@ def carried_out(program: Program, x: Tensor, once: dict[int, Tensor]) -> Tensor:
         elif op.function == "relu":
             target[:] = np.maximum(read[0], 0)
         else:
-            a, b = (half.clip(-4096, 4095) / 512 for half in np.split(read[0], 2, -1))
+            a, b = (half.clip(-8192, 8191) / 1024 for half in np.split(read[0], 2, -1))
             tanh, sigmoid = np.rint(2**14 * np.tanh(a)).astype(int), np.rint(2**14 / (1 + np.exp(-b))).astype(int)
             target[:] = np.minimum((tanh * sigmoid + 65536) >> 17, 2047)
     flat = torch.from_numpy(values[program.output])

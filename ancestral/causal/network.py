@@ -69,8 +69,8 @@ class CausalNetwork(Walked):
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         context = context or Context()
         y = self.body(x, context.vector, context.grid)
-        n, _, height, width = y.shape
-        return y.reshape(n, self.shape[0], -1, height, width).movedim(2, -1)
+        n, features, height, width = y.shape
+        return y.reshape(n, self.shape[0], features // self.shape[0], height, width).movedim(2, -1)
 
     def lowered(self, context: Context | None = None) -> Program:
         """What this network does at every step when these parts of a context are given; kept until a weight changes."""

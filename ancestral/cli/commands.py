@@ -24,7 +24,7 @@ Number = Annotated[int, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
-Engine = Literal["auto", "native", "eager"]
+Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
 
 
@@ -154,7 +154,7 @@ class Sample(Drawing):
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     columns: int = 8  # images in a row
     batch_size: int = 64  # rows that walk together
-    engine: Engine = "auto"  # what carries cached walks out: native is compiled (CPU, float32), eager is PyTorch
+    engine: Engine = "auto"  # what carries cached walks out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class Complete(Drawing):
     number: Number = 4  # completions of each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
     particles: int = 64  # z's to choose from, for a latent-variable model
-    engine: Engine = "auto"  # what carries the walk out: native is compiled (CPU, float32), eager is PyTorch
+    engine: Engine = "auto"  # what carries the walk out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side

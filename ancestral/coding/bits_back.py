@@ -76,16 +76,19 @@ def _opened(payload: bytes, n: int) -> tuple[int, bytes, Stack]:
 
 
 def _freely(stack: Stack, latents: ExactLatents, left: Tensor) -> tuple[Stack, Tensor] | None:
-    """The stack and the bins after as many items as can have chosen them with bits from it; None where not even one can."""
+    """The stack and the bins after as many items as can have chosen them with bits from it; None where not even one can.
+
+    A choice fails where the bits run out, or where they happen to say a slot that no bin owns: then fewer items are tried.
+    """
     sure = max(0, stack.bits) // (PRECISION * latents.units)
-    if sure:
-        lanes = min(MOST_LANES, 1 << (sure.bit_length() - 1))
-        return stack, _popped(stack, latents.posterior(left[:lanes], BITS))
-    copy = Stack.from_bytes(stack.to_bytes())
-    try:
-        return copy, _popped(copy, latents.posterior(left[:1], BITS))
-    except CodecError:
-        return None
+    lanes = min(MOST_LANES, len(left), 1 << max(0, sure.bit_length() - 1))
+    while lanes:
+        copy = Stack.from_bytes(stack.to_bytes())
+        try:
+            return copy, _popped(copy, latents.posterior(left[:lanes], BITS))
+        except CodecError:
+            lanes //= 2
+    return None
 
 
 def _popped(stack: Stack, posterior: Posterior) -> Tensor:

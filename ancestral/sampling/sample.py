@@ -59,7 +59,8 @@ def sample(
         z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
         first_row: number of the first row, to go on with an earlier run.
         batch_size: rows that walk together.
-        engine: what carries cached walks out: ``"native"`` (compiled, CPU, float32), ``"eager"`` (PyTorch), ``"auto"``.
+        engine: what carries cached walks out: ``"native"`` (CPU, float32), ``"compiled"`` (by torch.compile), ``"eager"``
+            (PyTorch) or ``"auto"``: the fastest that can.
         progress: is told (symbols settled, of how many).
 
     Raises:

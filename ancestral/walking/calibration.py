@@ -29,7 +29,7 @@ WEIGHT_BITS = 11  # of the largest weight of an output, besides its sign
 FINEST = 15  # fraction bits that a buffer may get
 SPARE = 1  # bits left for values larger than those of the examples; costs less than 0.01 % of the bits of an image
 HEADROOM = 4  # bits by which sums are finer than where they start and end, since weights may have to drop some
-LEVELS = 4096  # more of them 12 bits cannot tell apart
+LEVELS = 4096  # more of them activations cannot tell apart
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _groups(program: Program) -> list[int]:
 def put_values(put: Put, levels: int, channels: int) -> Tensor:
     """(C, levels, features) what the symbols become, in float64."""
     if levels > LEVELS:
-        raise LoweringError(f"symbols have {levels} levels, but 12-bit activations tell only {LEVELS} apart")
+        raise LoweringError(f"symbols have {levels} levels, but activations tell only {LEVELS} apart")
     layer, symbols = copy.deepcopy(put.layer).double().cpu(), torch.arange(levels)
     return torch.stack([layer.absorb(symbols, channel) for channel in range(channels)])
 

@@ -14,17 +14,19 @@ from ancestral.causal.arithmetic import Arithmetic, Floating
 from ancestral.causal.network import CausalNetwork, Engine, Walked
 from ancestral.causal.program import Program
 from ancestral.causal.stepping import Stepper, once_values
-from ancestral.core import Autoregressive, Context, Family
+from ancestral.core import Autoregressive, Conditional, Context, Family
 from ancestral.draw import Draw
+from ancestral.spec import DataSpec
 from ancestral.walking.parallel import computed, parameters
 
 if TYPE_CHECKING:
+    from ancestral.walking.compiled import Compiled
     from ancestral.walking.native import Native
 
 Words = npt.NDArray[np.uint64]
-COMPILING = 15.0  # seconds that the native engine may take to be compiled
+COMPILING = 15.0  # seconds that an engine may take to be compiled
 CALL, MULTIPLY_ADDS = 8e-6, 2e10  # what an eager operation takes, and how much it does in a second
-ENGINES = ("auto", "native", "eager")
+ENGINES = ("auto", "native", "compiled", "eager")
 
 
 class EngineError(ValueError):
@@ -55,11 +57,12 @@ class Lowered(Walked):
     Args:
         network: whose weights it shares.
         levels: the alphabet of the symbols.
-        engine: ``"native"`` (compiled, CPU, float32), ``"eager"`` (PyTorch), or ``"auto"``: native where it can.
+        engine: ``"native"`` (CPU, float32), ``"compiled"`` (torch.compile; any device that it knows), ``"eager"`` (PyTorch), or
+            ``"auto"``: native where it can, compiled on CUDA where that is worth the wait, eager otherwise.
         threads: how many threads share a batch, in the native engine.
 
     Raises:
-        EngineError: the engine is unknown; later, that the native one cannot run this network.
+        EngineError: the engine is unknown; later, that the one asked for cannot run this network.
     """
 
     arithmetic: Arithmetic = Floating()
@@ -87,7 +90,7 @@ class Lowered(Walked):
         Raises:
             EngineError: it was asked for by name and cannot.
         """
-        reason = "" if self.chosen == "eager" else refusal(program, self.anchor)
+        reason = "" if self.chosen in ("eager", "compiled") else refusal(program, self.anchor)
         if reason is not None:
             if self.chosen == "native":
                 raise EngineError(f"the native engine cannot run this network: {reason}; engine='eager' can")
@@ -98,17 +101,41 @@ class Lowered(Walked):
             return None
         return Native(program, self.levels, rollback, self.threads)
 
+    def compiled(self, program: Program, rollback: int = 0, n: int = 1) -> Compiled | None:
+        """The compiled engine for a Program, or None where another is wanted, or the only one that can, or done sooner.
+
+        Args:
+            n: how many examples there will be.
+
+        Raises:
+            EngineError: it was asked for by name and cannot.
+        """
+        auto = self.chosen == "auto" and self.anchor.is_cuda and eager_seconds(program, n) > COMPILING
+        if self.chosen != "compiled" and not auto:
+            return None
+        from ancestral.walking.compiled import Compiled, refusal
+
+        reason = refusal(program, self.anchor)
+        if reason is None:
+            return Compiled(program, rollback)
+        if self.chosen == "compiled":
+            raise EngineError(f"the compiled engine cannot run this network: {reason}; engine='eager' can")
+        return None
+
     @torch.no_grad()
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         program, once = self.prepared(context)
         native = self.native(program, n=len(x))
         if native is not None:
             return native.parallel(x, once)
+        if self.chosen == "compiled":
+            self.compiled(program)  # all sites at once are eager's work; what it refuses, it refuses here too
         return parameters(program, computed(program, self.arithmetic, x, once))
 
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program, once = self.prepared(context)
-        return self.native(program, rollback) or Stepper(program, self.arithmetic, rollback), once
+        engine = self.native(program, rollback) or self.compiled(program, rollback)
+        return engine or Stepper(program, self.arithmetic, rollback), once
 
     @torch.no_grad()
     def run(
@@ -119,17 +146,33 @@ class Lowered(Walked):
         draw: Draw,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor | None:
-        """(n, *shape) symbols of whole walks with the chooser inside the engine, or None where no engine takes it in.
+        """(n, *shape) symbols of whole walks, with the chooser inside the engine where it can; None where eager steps do it.
 
         Args:
             progress: is told how many symbols every example has by now.
         """
         program, once = self.prepared(context)
+        if self.compiled(program, n=n) is not None:
+            return self._walked(n, context, family, draw, progress)
         native = self.native(program, n=n)
         if native is None or not native.draws(family):
             return None
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
         return native.run(n, once, self.anchor, family, u, draw, progress)
+
+    def _walked(
+        self, n: int, context: Context | None, family: Family, draw: Draw, progress: Callable[[int], None] | None
+    ) -> Tensor:
+        """(n, *shape) symbols that compiled steps and a draw settle in turn."""
+        network = Lowered(self.source, self.levels, "compiled")
+        walk = Autoregressive(network, family, DataSpec("image", tuple(self.shape), self.levels)).walk(n, context)
+
+        def choose(site: int, conditional: Conditional) -> Tensor:
+            if progress is not None:
+                progress(walk.site + 1)
+            return draw(site, conditional)
+
+        return walk.run(choose)
 
     @torch.no_grad()
     def pop(self, n: int, context: Context | None, family: Family, stack: Words) -> Tensor | None:
@@ -153,7 +196,7 @@ def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Low
     """
     network, levels = likelihood.network, likelihood.family.levels
     if not isinstance(network, CausalNetwork) or levels is None:
-        if engine == "native":
-            raise EngineError(f"the native engine runs causal networks of discrete symbols, not {type(network).__name__}")
+        if engine in ("native", "compiled"):
+            raise EngineError(f"the {engine} engine runs causal networks of discrete symbols, not {type(network).__name__}")
         return None
     return None if engine == "eager" else Lowered(network, levels, engine, torch.get_num_threads())

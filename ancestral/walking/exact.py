@@ -1,6 +1,6 @@
 """Exact numerics: a Program with whole numbers, which every machine, batch size and engine carries out to the same bits.
 
-A value is an integer times 2^-fraction. Matrices have 12-bit weights and read 12-bit activations; sums have 32 bits, and that
+A value is an integer times 2^-fraction. Matrices have 12-bit weights and read 13-bit activations; sums have 32 bits, and that
 none can leave them, whatever the symbols, is proven for every output when a Program is made exact::
 
     float      y = relu(init + b + W x)
@@ -28,9 +28,9 @@ from ancestral.causal.program import Add, Affine, Fill, Operation, Part, Program
 from ancestral.families.integer import Integer
 from ancestral.walking.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
 from ancestral.walking.operations import LoweringError, power
+from ancestral.walking.whole import GATE, KEPT, READ, powers
 from ancestral.walking.whole import GATE_SIGMOID as GATE_SIGMOID
 from ancestral.walking.whole import GATE_TANH as GATE_TANH
-from ancestral.walking.whole import KEPT, READ, powers
 
 FINEST_SUM = 31  # fraction bits that a sum may get
 OVERFLOW = 2.0**31
@@ -89,7 +89,7 @@ class Exactly:
         if isinstance(op, Add):
             self.largest[op.target.buffer] = min(KEPT + 1, self.largest[op.a.buffer] + self.largest[op.b.buffer])
         else:
-            self.largest[op.target.buffer] = READ if op.function == "gate" else self.largest[op.source.buffer]
+            self.largest[op.target.buffer] = GATE if op.function == "gate" else self.largest[op.source.buffer]
         return op
 
     def affine(self, op: Affine) -> Affine:

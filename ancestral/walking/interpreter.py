@@ -75,7 +75,7 @@ def float_gate(state: Array, gates: Array, source: int, target: int, count: int)
 
 
 def whole_gate(state: Array, gates: Array, source: int, target: int, count: int) -> None:
-    """By tables: arguments of fraction 9, values of fraction 14, products of fraction 11."""
+    """By tables: arguments of fraction 10, values of fraction 14, products of fraction 11."""
     a, b = state[source : source + count], state[source + count : source + 2 * count]
     y, tanh, sigmoid, reach = state[target : target + count], gates[0], gates[1], np.int32(gates.shape[1] // 2)
     for i in range(count):  # numbers without a sign, so that nobody asks whether an index counts from the end

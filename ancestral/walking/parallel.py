@@ -30,7 +30,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
     values = {fill.target: filled(fill, once).permute(0, 2, 3, 1).expand(n, height, width, -1) for fill in program.fills}
     for put in program.puts:
         features = [arithmetic.put(put, x[:, c].flatten(), c) for c in range(channels)]
-        values[put.target] = torch.cat(features, -1).view(n, height, width, -1)
+        values[put.target] = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
     like = values[program.puts[0].target]
     for op in program.operations:
         target = op.target.buffer
@@ -43,7 +43,8 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
 def parameters(program: Program, values: Values) -> Tensor:
     """(n, C, H, W, k): the parameters among the buffers that ``computed`` gave."""
     output = values[program.output]
-    return output.view(*output.shape[:3], program.shape[0], -1).movedim(3, 1)
+    channels = program.shape[0]
+    return output.view(*output.shape[:3], channels, output.shape[3] // channels).movedim(3, 1)
 
 
 def _carry_out(op: Operation, arithmetic: Arithmetic, values: Values) -> None:

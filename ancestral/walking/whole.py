@@ -17,8 +17,9 @@ from ancestral.causal.program import Add, Affine, Part, Point, Put, Scaling
 from ancestral.families import fixed
 from ancestral.walking.operations import Window, power
 
-READ, GATED, KEPT = 2**11 - 1, 2**12 - 1, 2**15 - 1  # largest activations: that matrices read, that gates read, others
-GATE_ARGUMENT, GATE_RESULT = 9, 11  # fraction bits
+READ, GATED, KEPT = 2**12 - 1, 2**13 - 1, 2**15 - 1  # largest activations: that matrices read, that gates read, others
+GATE_ARGUMENT, GATE_RESULT = 10, 11  # fraction bits
+GATE = 2**GATE_RESULT - 1  # the largest result of a gate
 CURVE = 14  # fraction bits of tanh and sigmoid
 PADDED = Window((1, 1), (1, 1), (1, 1))
 
@@ -34,7 +35,7 @@ def _curve(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
 
 
 _ARGUMENTS = np.arange(-GATED - 1, GATED + 1) / 2**GATE_ARGUMENT
-GATE_TANH = _curve(np.tanh(_ARGUMENTS))  # (8192,) entries, the first one at -8
+GATE_TANH = _curve(np.tanh(_ARGUMENTS))  # (16384,) entries, the first one at -8
 GATE_SIGMOID = _curve(1 / (1 + np.exp(-_ARGUMENTS)))
 
 
@@ -74,7 +75,7 @@ class Whole(Arithmetic):
         else:  # the gate: the only other function with a format
             a, b = (source.long().clamp(-GATED - 1, GATED) + GATED + 1).chunk(2, -1)
             product = self.tanh[a] * self.sigmoid[b] * power(GATE_RESULT - 2 * CURVE)
-            target.copy_(product.add_(0.5).floor_().clamp_max_(READ))
+            target.copy_(product.add_(0.5).floor_().clamp_max_(GATE))
 
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
         target.copy_((a + b).clamp_(0 if op.relu else -KEPT - 1, KEPT))

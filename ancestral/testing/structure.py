@@ -1,0 +1,138 @@
+"""The laws of structure: what a conditional may see, and that every way to compute it gives the same."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ancestral.causal import CausalNetwork
+from ancestral.core import Autoregressive, State, StateError
+from ancestral.testing.subjects import EXACT, LawBroken, NotApplicable, Subject, random_symbols, require
+from ancestral.walking.engines import Lowered, refusal
+
+FLOAT32 = 1e-5  # how far float32 arithmetic may be off, relative to the largest parameter
+
+
+def causal(subject: Subject) -> str:
+    """A conditional ignores its own and every later site; the receptive field is the declared one."""
+    before, sites = subject.forward(subject.x), subject.network.order.sites
+    probes = sorted({len(sites) * i // 24 for i in range(24)})
+    for position in probes:
+        changed = subject.x.clone()
+        other = random_symbols(subject.likelihood, len(changed), subject.generator).flatten(1)
+        later = list(sites[position:])
+        changed.flatten(1)[:, later] = other[:, later]
+        same = torch.equal(subject.forward(changed)[:, : position + 1], before[:, : position + 1])
+        require(same, f"editing the symbols from position {position} on changes a conditional at or before it")
+    if isinstance(subject.network, CausalNetwork):
+        return f"{len(probes)} edits; {_receptive_field(subject, subject.network)} pixels seen, as declared"
+    return f"{len(probes)} edits"
+
+
+def _receptive_field(subject: Subject, network: CausalNetwork) -> int:
+    """Compare the declared receptive field with the support of the Jacobian at one site; how many pixels it has."""
+    _, height, width = network.shape
+    row, column = height - 1, width // 2
+    x = subject.x.double().requires_grad_()
+    last = network(x, subject.context)[:, -1, row, column]  # the last colour channel sees all of its pixel's others
+    (slope,) = torch.autograd.grad(last.pow(2).sum(), x)
+    measured = {(r - row, c - column) for r, c in slope.abs().amax((0, 1)).nonzero().tolist()}
+    inside = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
+    declared = inside if network.shape[0] > 1 else inside - {(0, 0)}
+    require(measured == declared, f"the Jacobian reaches {len(measured)} pixels, the network declares {len(declared)}")
+    return len(measured)
+
+
+def batch(subject: Subject) -> str:
+    """Row b ignores row b'."""
+    changed = random_symbols(subject.likelihood, len(subject.x), subject.generator)
+    changed[0] = subject.x[0]
+    difference = (subject.forward(changed)[0] - subject.forward(subject.x)[0]).abs().max().item()
+    require(difference == 0, f"garbage in the other rows moves a row's parameters by {difference:.1e}")
+    return "garbage in the other rows changes nothing"
+
+
+def context(subject: Subject) -> str:
+    """The output depends on its own row of the context and on no other."""
+    if subject.context is None:
+        raise NotApplicable("the model takes no context")
+    turned = subject.context.select(torch.arange(len(subject.x)).roll(1))
+    mixed = subject.context.map(lambda part: part.clone())
+    for part in (mixed.vector, mixed.grid):
+        if part is not None:
+            part[1:] = part[1:].roll(1, 0)
+    before = subject.forward(subject.x)
+    require(torch.equal(subject.forward(subject.x, mixed)[0], before[0]), "another row's context changes a row")
+    require(not torch.equal(subject.forward(subject.x, turned), before), "the context changes nothing")
+    return "own row only"
+
+
+def stepwise(subject: Subject) -> str:
+    """start, step, step, ... give forward; so do select, rollback and extend; a state keeps its structure."""
+    full, flat = subject.forward(subject.x), subject.flat
+    scale = max(1.0, full.abs().max().item())
+    worst = (steps(subject, flat) - full).abs().max().item() / scale
+    require(worst <= EXACT, f"steps and forward differ by {worst:.1e} of the largest parameter")
+    walk, sites = subject.likelihood.walk(len(flat), subject.context, rollback=3), flat.shape[1]
+    parents = torch.tensor([1, 1, 0, 2])
+    half = max(1, sites // 2)
+    walk.extend(flat[:, :half])
+    walk.select(parents)
+    other = full[parents] if subject.context is None else subject.forward(subject.x[parents], subject.context.select(parents))
+    seen = []
+    while not walk.done:
+        back = min(3, walk.site, sites - walk.site)
+        ahead = flat[parents][:, walk.site : walk.site + back]
+        walk.extend(ahead)
+        walk.rollback(back)
+        seen.append((walk.conditional.parameters - other[:, walk.site]).abs().max().item() / scale)
+        walk.settle(flat[parents][:, walk.site])
+    require(not seen or max(seen) <= EXACT, "select, extend and rollback lead to other parameters")
+    require(torch.equal(walk.symbols.flatten(1), subject.x[parents].flatten(1)), "a walk does not hold the symbols it was given")
+    return f"largest difference {worst:.0e} of the largest parameter"
+
+
+def steps(subject: Subject, flat: Tensor) -> Tensor:
+    """(n, D, k) parameters from start and step, checking the states on the way."""
+    parameters, state = subject.network.start(len(flat), subject.context)
+    found, structure = [parameters], _structure(state)
+    for symbol in flat[:, :-1].unbind(1):
+        spent, (parameters, state) = state, subject.network.step(state, symbol)
+        found.append(parameters)
+        require(_structure(state) == structure, "the structure of the state changes from step to step")
+        try:
+            spent.consume()
+        except StateError:
+            continue
+        raise LawBroken("a state that a step consumed can be used again")
+    return torch.stack(found, 1)
+
+
+def _structure(state: State) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (buffer.shape, buffer.dtype) for name, buffer in state.buffers.items()}
+
+
+def lowered(subject: Subject) -> str:
+    """The Program of a causal network gives forward's parameters in every engine, all sites at once and step by step."""
+    network, levels, given = subject.network, subject.likelihood.family.levels, subject.context
+    if not isinstance(network, CausalNetwork) or levels is None:
+        raise NotApplicable(f"Programs are of causal networks of discrete symbols, and this is a {type(network).__name__}")
+    wanted = subject.forward(subject.x)
+    eager = _deviation(subject, Lowered(network, levels, "eager"), wanted)
+    require(eager <= EXACT, f"eager: the Program and forward differ by {eager:.1e} of the largest parameter")
+    narrow, narrowed = copy.deepcopy(network).float(), None if given is None else given.map(Tensor.float)
+    if reason := refusal(narrow.lowered(narrowed), narrow.anchor):
+        return f"eager within {eager:.0e} of the largest parameter; native cannot: {reason}"
+    native = _deviation(replace(subject, context=narrowed), Lowered(narrow, levels, "native"), wanted)
+    require(native <= FLOAT32, f"native: the Program and forward differ by {native:.1e} of the largest parameter")
+    return f"eager within {eager:.0e}, native within {native:.0e} of the largest parameter"
+
+
+def _deviation(subject: Subject, network: Lowered, wanted: Tensor) -> float:
+    """How far a network, at once and in steps, is from the (n, D, k) wanted, relative to the largest parameter."""
+    under = replace(subject, likelihood=Autoregressive(network, subject.likelihood.family, subject.likelihood.spec))
+    both = torch.stack([under.forward(under.x), steps(under, under.flat)])
+    return (both - wanted).abs().max().item() / max(1.0, wanted.abs().max().item())

@@ -1,0 +1,149 @@
+"""What the laws are tried on: a copy of a model with weights moved a little, random symbols, and a context."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
+from math import log
+
+import torch
+from torch import Tensor
+
+from ancestral.coding.bits_back import BITS
+from ancestral.core import Autoregressive, Context, DataError, Network
+from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import Noise
+from ancestral.objectives import label_context
+from ancestral.sampling.sample import sample
+from ancestral.walking.engines import Lowered, refusal
+from ancestral.walking.operations import LoweringError
+from ancestral.walking.twin import Twin, restored, twin
+
+ENUMERABLE = 2**12  # states that a law will go through one by one
+SYMBOLS = 2**12  # of the samples that are coded: enough for the bytes of a file's own to matter little
+EXACT = 1e-10  # how far float64 arithmetic in another order may be off, relative to the largest parameter
+
+
+class LawBroken(AssertionError):
+    """A model breaks a law; the message says where and by how much."""
+
+
+class NotApplicable(Exception):
+    """A law says nothing of this model; the message says why."""
+
+
+def require(holds: bool, complaint: str) -> None:
+    """Raise ``LawBroken`` unless the condition holds."""
+    if not holds:
+        raise LawBroken(complaint)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The exact twin of a model.
+
+    Attributes:
+        items: (n, *shape) samples, by which it is calibrated.
+        twins: the same twin in every engine that can carry it out, the fastest last.
+        engines: their names, and why another cannot.
+    """
+
+    items: Tensor
+    twins: list[Twin]
+    engines: str
+
+    def context(self, x: Tensor) -> Context | None:
+        """What the likelihood sees when symbols are coded with the latents in the middle of their posterior."""
+        latents = self.twins[0].latents
+        return None if latents is None else latents.features(latents.posterior(x, BITS).centre, BITS)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test: the copy, its likelihood, random symbols (n, *shape) and a context for them."""
+
+    model: Autoregressive | Latent
+    likelihood: Autoregressive
+    x: Tensor
+    context: Context | None
+    generator: torch.Generator
+
+    @property
+    def network(self) -> Network:
+        return self.likelihood.network
+
+    @property
+    def flat(self) -> Tensor:
+        """(n, D) the symbols in the order in which they are settled."""
+        return self.x.flatten(1)[:, list(self.network.order.sites)]
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """(n, D, k) parameters of every site, in order."""
+        parameters: Tensor = self.network(x, context or self.context)
+        return parameters.flatten(1, -2)[:, list(self.network.order.sites)]
+
+    @cached_property
+    def coded(self) -> Coded:
+        """The exact twin of the model; raises ``NotApplicable`` where there is none."""
+        return _coded(self)
+
+    def states(self) -> Tensor | None:
+        """(m, *shape) every possible x, or None where there are too many."""
+        levels, sites = self.likelihood.family.levels, len(self.network.order.sites)
+        if levels is None or sites * log(levels) > log(ENUMERABLE) + 1e-9:
+            return None
+        return torch.tensor(list(product(range(levels), repeat=sites))).view(-1, *self.network.shape)
+
+    def one_context(self, n: int) -> Context | None:
+        """The context of the first row, n times."""
+        return None if self.context is None else self.context.select(torch.zeros(n, dtype=torch.long))
+
+
+def _coded(subject: Subject) -> Coded:
+    """The exact twin of a model in every engine; raises ``NotApplicable`` where there is none."""
+    model, n = subject.model, max(64, SYMBOLS // subject.x[0].numel())
+    if isinstance(model, Autoregressive) and subject.context is not None and not getattr(model.config, "conditional", False):
+        raise NotApplicable("files hold no context, and this model was given one")
+    try:
+        twin(model, subject.x, "eager")  # before samples are drawn, which may take a network without a twin long
+    except (LoweringError, DataError) as reason:
+        raise NotApplicable(str(reason)) from reason
+    items = sample(model, n, seed=1, batch_size=n, engine="eager")
+    eager = twin(model, items, "eager")
+    found = Coded(items, [eager], "eager")
+    network = eager.likelihood.network
+    if not isinstance(network, Lowered):
+        return found
+    cannot = refusal(network.prepared(found.context(items[:1]))[0], network.anchor)
+    if cannot:
+        return replace(found, engines=f"eager; native cannot: {cannot}")
+    native = restored(model, json.loads(json.dumps(eager.calibration)), "native")
+    return Coded(items, [eager, native], "eager = native")
+
+
+def random_symbols(likelihood: Autoregressive, n: int, generator: torch.Generator) -> Tensor:
+    """(n, *shape) symbols drawn evenly, or standard normal values of a continuous family."""
+    shape, levels = (n, *likelihood.network.shape), likelihood.family.levels
+    if levels is None:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randint(levels, shape, generator=generator)
+
+
+def subject(model: Autoregressive | Latent, context: Context | None = None, seed: int = 0, n: int = 4) -> Subject:
+    """A copy of a model, moved a little and in float64, with data to test it on."""
+    generator = torch.Generator().manual_seed(seed)
+    probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    with torch.no_grad():
+        for parameter in probe.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.05)
+    conditional = bool(getattr(model.config, "conditional", False))
+    if context is None and conditional:
+        context = label_context(torch.arange(n) % (model.spec.classes or 1), model.spec, torch.zeros((), dtype=torch.float64))
+    if isinstance(probe, Latent):
+        with torch.no_grad():
+            features = probe.topdown.descend(Noise(seed, range(n)), context=context, n=n).features
+        return Subject(probe, probe.likelihood, random_symbols(probe.likelihood, n, generator), features, generator)
+    return Subject(probe, probe, random_symbols(probe, n, generator), context, generator)
