@@ -17,7 +17,7 @@ from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of
 from ancestral.walking.engines import EngineError, lowered
-from ancestral.walking.operations import LoweringError
+from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import twin
 
 Model = Autoregressive | Latent

@@ -19,7 +19,7 @@ from record import Record
 START = """
 import sys, time, torch
 since = time.perf_counter()
-from ancestral.walking.native import warmup
+from ancestral.walking.native.engine import warmup
 warmup(sys.argv[1] == "exact")
 print(time.perf_counter() - since)
 """

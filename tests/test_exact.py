@@ -21,12 +21,12 @@ from ancestral.causal.stepping import Stepper, once_values
 from ancestral.core import Context
 from ancestral.families.integer import Integer, IntegerBernoulli, IntegerBins, IntegerCategorical
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.walking.calibration import Calibration, calibrate, formats
-from ancestral.walking.exact import checksum, coarse, exact
-from ancestral.walking.exact_context import ExactContext
-from ancestral.walking.operations import Fixed, LoweringError
+from ancestral.walking.exact.calibration import Calibration, calibrate, formats
+from ancestral.walking.exact.context import ExactContext
+from ancestral.walking.exact.operations import Fixed, LoweringError
+from ancestral.walking.exact.program import checksum, coarse, exact
+from ancestral.walking.exact.whole import GATE_SIGMOID, GATE_TANH, Whole
 from ancestral.walking.parallel import computed, parameters
-from ancestral.walking.whole import GATE_SIGMOID, GATE_TANH, Whole
 
 SHAPES = [(1, 5, 4), (3, 4, 3)]
 MIXTURE = IntegerBins("logistic", levels=256, components=2)

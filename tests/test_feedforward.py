@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, Residual, VectorNet, sides
-from ancestral.walking.feedforward import IntegerNet
-from ancestral.walking.operations import Fixed, LoweringError, Window, nearest, table
+from ancestral.walking.exact.feedforward import IntegerNet
+from ancestral.walking.exact.operations import Fixed, LoweringError, Window, nearest, table
 
 LARGEST = 2**15 - 1
 CLOSE = 2e-3  # of the largest output: what a twin may differ from the floats; 7e-4 is the most that was seen
@@ -224,8 +224,8 @@ PROBE = """
 import sys, hashlib, torch
 sys.path.insert(0, "tests")
 from test_feedforward import FRACTION, case
-from ancestral.walking.feedforward import IntegerNet
-from ancestral.walking.operations import Fixed
+from ancestral.walking.exact.feedforward import IntegerNet
+from ancestral.walking.exact.operations import Fixed
 torch.set_default_dtype(torch.float64)
 torch.manual_seed(0)
 module, examples = case("encoder-odd-flat-labelled")

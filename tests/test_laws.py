@@ -24,7 +24,7 @@ from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.spec import DataSpec
 from ancestral.testing import LAWS, LawBroken, NotApplicable, check, exact, files, lossless, lowered, subject, subjects
 from ancestral.walking import engines
-from ancestral.walking.native import Native
+from ancestral.walking.native.engine import Native
 from ancestral.walking.twin import ExactLatents, Twin, restored
 
 TINY = DataSpec("image", (1, 3, 4), levels=2, classes=3)

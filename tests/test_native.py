@@ -30,9 +30,9 @@ from ancestral.core import Conditional, Family
 from ancestral.draw import Draw
 from ancestral.families import Binned, Categorical, Normal
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.walking import interpreter
-from ancestral.walking.layout import Layout, LayoutError, Tiling, Weights, supported
-from ancestral.walking.native import CALLER, GATES, Native, Work, warmup
+from ancestral.walking.native import interpreter
+from ancestral.walking.native.engine import CALLER, GATES, Native, Work, warmup
+from ancestral.walking.native.layout import Layout, LayoutError, Tiling, Weights, supported
 
 
 @pytest.mark.parametrize(("shape", "levels", "sizes", "kind"), CASES)

@@ -19,8 +19,8 @@ from ancestral.causal.program import Add, Affine, Operation, Program, Scaling
 from ancestral.core import Conditional, Family
 from ancestral.draw import Draw
 from ancestral.families import Binned, Normal
-from ancestral.walking.layout import LayoutError
-from ancestral.walking.native import Native
+from ancestral.walking.native.engine import Native
+from ancestral.walking.native.layout import LayoutError
 
 
 def integer_program(program: Program, levels: int) -> Program:
@@ -177,8 +177,8 @@ from test_native_exact import integer_program
 from tiny_natives import CPU, network, symbols, walked, wide_parameters
 from ancestral.draw import Draw
 from ancestral.families import Categorical
-from ancestral.walking import tiles
-from ancestral.walking.native import Native
+from ancestral.walking.native import tiles
+from ancestral.walking.native.engine import Native
 torch.manual_seed(3)
 net = network((3, 5, 6), 6, size=6, channels=23, head=70, kernel=5)
 x, program, family = symbols(net, 6, 9), net.lowered(), Categorical(6)

@@ -12,8 +12,8 @@ import torch
 
 from ancestral.causal.arithmetic import Ready
 from ancestral.causal.program import Affine
-from ancestral.walking import whole
-from ancestral.walking.whole import GATE_SIGMOID, GATE_TANH, NumericsError, Whole, self_test
+from ancestral.walking.exact import whole
+from ancestral.walking.exact.whole import GATE_SIGMOID, GATE_TANH, NumericsError, Whole, self_test
 
 
 def test_gate_tables_are_pinned() -> None:

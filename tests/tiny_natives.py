@@ -12,7 +12,7 @@ from ancestral.causal.stepping import once_values
 from ancestral.core import Context
 from ancestral.families import Bernoulli, Categorical, Logistic, LogisticMixture
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.walking.native import Native
+from ancestral.walking.native.engine import Native
 
 CPU = torch.zeros(())
 SMALL = {"layers": 2, "first_kernel": 5}

@@ -1,4 +1,4 @@
-"""How the operations of a Program are carried out in PyTorch: floating point here, whole numbers in `walking.whole`."""
+"""How the operations of a Program are carried out in PyTorch: floating point here, whole numbers in `walking.exact`."""
 
 from __future__ import annotations
 

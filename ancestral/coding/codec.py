@@ -26,8 +26,8 @@ from ancestral.core import Autoregressive, check_symbols
 from ancestral.draw import uniforms
 from ancestral.latent.latent import Latent
 from ancestral.spec import DataSpec
-from ancestral.walking import whole
-from ancestral.walking.operations import LoweringError
+from ancestral.walking.exact import whole
+from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
 Model = Autoregressive | Latent

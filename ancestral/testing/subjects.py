@@ -19,7 +19,7 @@ from ancestral.latent.topdown import Noise
 from ancestral.objectives import label_context
 from ancestral.sampling.sample import sample
 from ancestral.walking.engines import Lowered, refusal
-from ancestral.walking.operations import LoweringError
+from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
 ENUMERABLE = 2**12  # states that a law will go through one by one

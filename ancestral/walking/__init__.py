@@ -1,1 +1,1 @@
-"""Engines that run what a model is lowered to, with the same results on every machine."""
+"""Engines that carry out what a network was lowered to, in floating point or in whole numbers."""

@@ -21,7 +21,7 @@ from ancestral.walking.parallel import computed, parameters
 
 if TYPE_CHECKING:
     from ancestral.walking.compiled import Compiled
-    from ancestral.walking.native import Native
+    from ancestral.walking.native.engine import Native
 
 Words = npt.NDArray[np.uint64]
 COMPILING = 15.0  # seconds that an engine may take to be compiled
@@ -45,7 +45,7 @@ def refusal(program: Program, like: Tensor) -> str | None:
     if like.device.type != "cpu":
         return f"it runs on a CPU, and the model is on {like.device}"
     try:
-        from ancestral.walking.native import supported  # brings numba, which takes a while
+        from ancestral.walking.native.engine import supported  # brings numba, which takes a while
     except (ImportError, RuntimeError) as error:  # the latter where it finds no folder to keep compiled code in
         return f"numba cannot be used here ({error})"
     return supported(program)
@@ -95,7 +95,7 @@ class Lowered(Walked):
             if self.chosen == "native":
                 raise EngineError(f"the native engine cannot run this network: {reason}; engine='eager' can")
             return None
-        from ancestral.walking.native import Native, ready
+        from ancestral.walking.native.engine import Native, ready
 
         if self.chosen == "auto" and not ready(program.exact, wait=eager_seconds(program, n) > COMPILING):
             return None

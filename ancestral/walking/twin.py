@@ -27,10 +27,10 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.factorised import Factorised
-from ancestral.walking.calibration import Calibration, calibrate
-from ancestral.walking.exact_networks import ExactFactorised, ExactNetwork
-from ancestral.walking.feedforward import IntegerNet
-from ancestral.walking.operations import Fixed, LoweringError
+from ancestral.walking.exact.calibration import Calibration, calibrate
+from ancestral.walking.exact.feedforward import IntegerNet
+from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
+from ancestral.walking.exact.operations import Fixed, LoweringError
 
 EXAMPLES = 64  # how many a calibration looks at
 SCALED = 14  # fraction bits of scaled symbols

@@ -20,10 +20,10 @@ from ancestral.causal.program import Add, Affine, Point, Program, Put
 from ancestral.causal.stepping import once_values
 from ancestral.core import Context
 from ancestral.families.integer import Integer
-from ancestral.walking.feedforward import IntegerNet, fraction_for
-from ancestral.walking.operations import LoweringError, power
+from ancestral.walking.exact.feedforward import IntegerNet, fraction_for
+from ancestral.walking.exact.operations import LoweringError, power
+from ancestral.walking.exact.whole import GATE_ARGUMENT, GATE_RESULT, GATED, KEPT, READ
 from ancestral.walking.parallel import computed
-from ancestral.walking.whole import GATE_ARGUMENT, GATE_RESULT, GATED, KEPT, READ
 
 WEIGHT_BITS = 11  # of the largest weight of an output, besides its sign
 FINEST = 15  # fraction bits that a buffer may get

@@ -22,12 +22,12 @@ from ancestral.causal.program import Program
 from ancestral.causal.stepping import Buffers, filled
 from ancestral.core import Family
 from ancestral.draw import Draw
-from ancestral.walking.choosing import FLOATS, INTEGERS, chooser, without_family
-from ancestral.walking.interpreter import Plan, Span, settle, walk
-from ancestral.walking.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, supported
-from ancestral.walking.slots import GIVEN, NOBODY, Chooser
-from ancestral.walking.tiles import LANES, VECTORS
-from ancestral.walking.whole import GATE_SIGMOID, GATE_TANH
+from ancestral.walking.exact.whole import GATE_SIGMOID, GATE_TANH
+from ancestral.walking.native.choosing import FLOATS, INTEGERS, chooser, without_family
+from ancestral.walking.native.interpreter import Plan, Span, settle, walk
+from ancestral.walking.native.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, supported
+from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
+from ancestral.walking.native.tiles import LANES, VECTORS
 
 __all__ = ["LayoutError", "Native", "supported", "warmup"]
 

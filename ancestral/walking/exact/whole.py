@@ -15,7 +15,7 @@ from ancestral.causal.arithmetic import Arithmetic, Ready
 from ancestral.causal.layer import Clock, Reach
 from ancestral.causal.program import Add, Affine, Part, Point, Put, Scaling
 from ancestral.families import fixed
-from ancestral.walking.operations import Window, power
+from ancestral.walking.exact.operations import Window, power
 
 READ, GATED, KEPT = 2**12 - 1, 2**13 - 1, 2**15 - 1  # largest activations: that matrices read, that gates read, others
 GATE_ARGUMENT, GATE_RESULT = 10, 11  # fraction bits

@@ -26,11 +26,11 @@ from torch import Tensor
 from ancestral.causal.layer import Clock, Signal
 from ancestral.causal.program import Add, Affine, Fill, Operation, Part, Program, Put, Scaling
 from ancestral.families.integer import Integer
-from ancestral.walking.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
-from ancestral.walking.operations import LoweringError, power
-from ancestral.walking.whole import GATE, KEPT, READ, powers
-from ancestral.walking.whole import GATE_SIGMOID as GATE_SIGMOID
-from ancestral.walking.whole import GATE_TANH as GATE_TANH
+from ancestral.walking.exact.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
+from ancestral.walking.exact.operations import LoweringError, power
+from ancestral.walking.exact.whole import GATE, KEPT, READ, powers
+from ancestral.walking.exact.whole import GATE_SIGMOID as GATE_SIGMOID
+from ancestral.walking.exact.whole import GATE_TANH as GATE_TANH
 
 FINEST_SUM = 31  # fraction bits that a sum may get
 OVERFLOW = 2.0**31

@@ -14,12 +14,12 @@ from ancestral.core import Context, State
 from ancestral.families import Integer
 from ancestral.families.base import Discrete
 from ancestral.networks.factorised import Factorised
-from ancestral.walking.calibration import Calibration
 from ancestral.walking.engines import Lowered
-from ancestral.walking.exact import checksum, exact
-from ancestral.walking.exact_context import ExactContext
-from ancestral.walking.operations import Fixed
-from ancestral.walking.whole import Whole
+from ancestral.walking.exact.calibration import Calibration
+from ancestral.walking.exact.context import ExactContext
+from ancestral.walking.exact.operations import Fixed
+from ancestral.walking.exact.program import checksum, exact
+from ancestral.walking.exact.whole import Whole
 
 
 class ExactNetwork(Lowered):

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ancestral.families import fixed, integer, logistic
-from ancestral.walking import choosing, layout, slots, tiles
-from ancestral.walking.choosing import choose, popped
-from ancestral.walking.layout import ADD, AFFINE, GATE, Array
-from ancestral.walking.slots import GIVEN, NOBODY, Chooser
-from ancestral.walking.tiles import LANES, ROWS, VECTORS, by_kind, compiled, entry, exponential, float32, inlined, multiply
+from ancestral.walking.native import choosing, layout, slots, tiles
+from ancestral.walking.native.choosing import choose, popped
+from ancestral.walking.native.layout import ADD, AFFINE, GATE, Array
+from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
+from ancestral.walking.native.tiles import LANES, ROWS, VECTORS, by_kind, compiled, entry, exponential, float32, inlined, multiply
 
 # The cache of compiled code looks at the file of an entry alone. As the default of an argument this number is part of the
 # cache's key, so that a change in any of these files makes it compile anew.

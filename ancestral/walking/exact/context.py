@@ -14,9 +14,9 @@ from ancestral.causal.layer import Node, Pointwise
 from ancestral.causal.layer import Sum as SumLayer
 from ancestral.causal.program import Fill, Program
 from ancestral.families.integer import Integer
-from ancestral.walking.calibration import Calibration, formats, once_nodes
-from ancestral.walking.feedforward import IntegerNet
-from ancestral.walking.operations import Fixed, LoweringError, Sum, power
+from ancestral.walking.exact.calibration import Calibration, formats, once_nodes
+from ancestral.walking.exact.feedforward import IntegerNet
+from ancestral.walking.exact.operations import Fixed, LoweringError, Sum, power
 
 
 class ExactContext:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from ancestral.walking.operations import (
+from ancestral.walking.exact.operations import (
     BITS,
     FINEST,
     Concatenate,
