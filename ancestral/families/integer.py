@@ -192,6 +192,15 @@ class IntegerCategorical(Integer):
         below = F.pad(fixed.weights(self._whole(parameters)).cumsum(-1), (1, 0))
         return self._entries(torch.arange(self.levels + 1, device=below.device), below, below[..., -1:])
 
+    def interval(self, parameters: Tensor, symbols: Tensor) -> tuple[Tensor, Tensor]:
+        """As for every twin, from the sums at two places alone."""
+        summed = fixed.weights(self._whole(parameters)).cumsum(-1)
+        symbols, total = symbols.long(), summed[..., -1]
+        end = summed.gather(-1, symbols.unsqueeze(-1)).squeeze(-1)
+        before = summed.gather(-1, (symbols - 1).clamp_min(0).unsqueeze(-1)).squeeze(-1)
+        start = self._entries(symbols, before.masked_fill(symbols == 0, 0), total)
+        return start, self._entries(symbols + 1, end, total) - start
+
     def tables(self) -> dict[str, Integers]:
         """The exponential."""
         return {"exponential": fixed.exponential()}
