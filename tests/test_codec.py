@@ -173,6 +173,16 @@ def test_salvage_gives_the_blocks_that_are_whole(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(saved, torch.cat([x[:4], x[8:]]))
 
 
+@pytest.mark.parametrize("name", ["gated-pixelcnn", "agave"])
+def test_threads_share_the_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "block_items", lambda spec: 3)
+    model, x, told = made(name, GREY, {}), symbols(GREY, 17), []
+    data = compress(model, x, engine="eager")
+    assert compress(model, x, engine="eager", threads=3, progress=lambda done, total: told.append(done)) == data
+    assert torch.equal(decompress(model, data, engine="native", threads=3), x)
+    assert told == [3, 6, 9, 12, 15, 17]
+
+
 def test_a_slot_that_no_bin_owns_is_gone_around() -> None:
     """Posteriors far from the prior pop the free slots at the ends now and then: fewer items are tried, then none."""
     spec = ancestral.DataSpec("image", (1, 16, 16), levels=2)

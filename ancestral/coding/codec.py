@@ -7,11 +7,13 @@ so at once instead of decoding garbage.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from math import log2, prod
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +32,8 @@ from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
+T = TypeVar("T")
+U = TypeVar("U")
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
@@ -42,7 +46,7 @@ def compress(model: Model, x: Tensor, *, engine: str = "auto", threads: int = 1,
 
     Args:
         model: of discrete symbols.
-        engine, threads: what computes; the bytes do not depend on it.
+        engine, threads: what computes; the bytes do not depend on it. Blocks are shared among threads.
         progress: is told (items coded, of how many).
 
     Raises:
@@ -119,12 +123,12 @@ def write(
         "canary": canary(exact),
     }
     with Writer(file, {**own, **(header or {})}, weights) as writer:
-        size = block_items(model.spec)
-        for first in range(0, len(x), size):
-            items = x[first : first + size]
-            writer.add(len(items), raw(items, model.spec), encoded(exact, items), CODED)
+        done, parts = 0, x.split(block_items(model.spec)) if len(x) else ()
+        for items, payload in shared_out(lambda items: encoded(exact, items), parts, threads):
+            writer.add(len(items), raw(items, model.spec), payload, CODED)
+            done += len(items)
             if progress is not None:
-                progress(first + len(items), len(x))
+                progress(done, len(x))
 
 
 @dataclass
@@ -172,8 +176,8 @@ class Opened:
     def blocks(self, progress: Progress | None = None) -> Iterator[tuple[Block, Tensor]]:
         """Every block with its (items, *shape) symbols."""
         done, total = 0, int(self.reader.header["items"])
-        for block in self.reader:
-            yield block, self.decoded(block)
+        for block, items in shared_out(self.decoded, self.reader, self.threads):
+            yield block, items
             done += block.items
             if progress is not None:
                 progress(done, total)
@@ -195,6 +199,21 @@ class Opened:
                 raise DecodeMismatch(block.index) from error
         block.check(raw(items, self.spec))
         return items
+
+
+def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[tuple[T, U]]:
+    """Every item with what is made of it, in order; threads work ahead by as many items as there are of them."""
+    if threads == 1:
+        yield from ((item, work(item)) for item in items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[tuple[T, Future[U]]] = deque()
+        for item in items:
+            ahead.append((item, pool.submit(work, item)))
+            if len(ahead) > threads:
+                item, made = ahead.popleft()
+                yield item, made.result()
+        yield from ((item, made.result()) for item, made in ahead)
 
 
 def payload_items(exact: Twin, payload: bytes, n: int) -> Tensor:
