@@ -123,7 +123,7 @@ def write(
         "canary": canary(exact),
     }
     with Writer(file, {**own, **(header or {})}, weights) as writer:
-        done, parts = 0, x.split(block_items(model.spec)) if len(x) else ()
+        done, parts = 0, torch.split(x, block_items(model.spec)) if len(x) else ()
         for items, payload in shared_out(lambda items: encoded(exact, items), parts, threads):
             writer.add(len(items), raw(items, model.spec), payload, CODED)
             done += len(items)
