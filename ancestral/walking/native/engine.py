@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from math import prod
-from threading import Thread
+from threading import Event, Thread
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -113,7 +113,8 @@ class Native:
         state = kept["state"]
         r, place = divmod(position, self.width * self.channels)
         work = Work(self._plan, self._memory(kept), CALLER, result=self._nowhere)
-        self._share(work, state.shape[0], range(r, r + 1), range(place, place + 1))
+        n = state.shape[0]
+        self._share(work.do, self._spans(n, range(r, r + 1), range(place, place + 1), min(GROUP, -(-n // self.threads))))
         first = self._layout.at(self.program.output, r, place // self.channels, place % self.channels * self.size)
         return state[:, first : first + self.size].clone()
 
@@ -134,7 +135,7 @@ class Native:
             part = slice(begin, begin + chunk)
             state = self._filled(layout, len(symbols[part]), {key: value[part] for key, value in once.items()})
             work = Work(plan, memory(state), DATA, symbols=symbols[part], result=result[part].numpy())
-            self._share(work, len(state), range(self.height), range(0), group=1)
+            self._share(work.do, self._spans(len(state), range(self.height), range(0), group=1))
         return result.view(len(x), self.height, self.width, self.channels, self.size).permute(0, 3, 1, 2, 4)
 
     def run(
@@ -154,7 +155,7 @@ class Native:
             family: what the parameters stand for.
             u: (n, D) uniforms in the order of the walk: row, column, channel.
             draw: options and known symbols; its seed plays no part, since u is given.
-            progress: called after every row of the image with the number of symbols that each example has by then.
+            progress: called after every row of the image with the number of symbols that each example has by then, on average.
 
         Raises:
             LayoutError: as for ``start``, or the engine cannot draw from the family.
@@ -240,26 +241,43 @@ class Native:
         return checked
 
     def _walked(self, work: Work, n: int, group: int, progress: Callable[[int], None] | None) -> Tensor:
-        """The symbols (n, C, H, W) after walks, in groups of so many examples; back in Python after every row of the image."""
-        places = self.width * self.channels
-        for r in range(self.height):
-            self._share(work, n, range(r, r + 1), range(places), group)
-            if progress is not None:
-                progress((r + 1) * places)
+        """The symbols (n, C, H, W) after walks, in groups of so many examples.
+
+        Every group returns to Python after every row of the image: there an interruption is seen, and progress told.
+        """
+        places, rows_done, stop = self.width * self.channels, [0], Event()
+
+        def whole_walk(span: Span) -> None:
+            for r in range(self.height):
+                if stop.is_set():
+                    return
+                work.do(span._replace(row=r, last_row=r + 1))
+                rows_done[0] += span.examples  # of all examples; a count lost between threads does not matter
+                if progress is not None:
+                    progress(rows_done[0] * places // n)
+
+        spans = self._spans(n, range(0), range(places), group if len(work.stack) else min(group, -(-n // self.threads)))
+        try:
+            self._share(whole_walk, spans)
+        finally:
+            stop.set()
         walked = torch.from_numpy(work.symbols).view(n, self.height, self.width, self.channels)
         return walked.permute(0, 3, 1, 2).contiguous()
 
-    def _share(self, work: Work, n: int, rows: range, places: range, group: int = GROUP) -> None:
-        """Do some work for all of n examples, in groups."""
-        size = (group if len(work.stack) else min(group, -(-n // self.threads))) or 1
-        spans = [
+    def _spans(self, n: int, rows: range, places: range, group: int) -> list[Span]:
+        """All of n examples, in groups."""
+        size = max(1, group)
+        return [
             Span(first, min(size, n - first), rows.start, rows.stop, places.start, places.stop) for first in range(0, n, size)
         ]
+
+    def _share(self, work: Callable[[Span], None], spans: list[Span]) -> None:
+        """Do some work for all spans, in threads where there are several of both."""
         if self.threads == 1 or len(spans) == 1:
             for span in spans:
-                work.do(span)
+                work(span)
         else:
-            list(pool(self.threads).map(work.do, spans))
+            list(pool(self.threads).map(work, spans))
 
 
 def sizes(program: Program, once: dict[int, Tensor]) -> dict[int, tuple[int, int]]:

@@ -17,7 +17,18 @@ from ancestral.walking.native import choosing, layout, slots, tiles
 from ancestral.walking.native.choosing import choose, popped
 from ancestral.walking.native.layout import ADD, AFFINE, GATE, Array
 from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
-from ancestral.walking.native.tiles import LANES, ROWS, VECTORS, by_kind, compiled, entry, exponential, float32, inlined, multiply
+from ancestral.walking.native.tiles import (
+    HEIGHTS,
+    LANES,
+    VECTORS,
+    by_kind,
+    compiled,
+    entry,
+    exponential,
+    float32,
+    inlined,
+    multiply,
+)
 
 # The cache of compiled code looks at the file of an entry alone. As the default of an argument this number is part of the
 # cache's key, so that a change in any of these files makes it compile anew.
@@ -118,6 +129,15 @@ def relu(state: Array, source: int, target: int, count: int) -> None:
 # -- operations ----------------------------------------------------------------------------------------------------------------
 
 
+@compiled
+def height(items: int) -> int:
+    """How many of the sites or examples that are left the next tile takes."""
+    for rows in HEIGHTS:
+        if items >= rows:
+            return rows
+    return 1
+
+
 @inlined
 def affine(state: Array, plan: Plan, op: Any, slot: int, items: int, places: Triple, steps: Triple) -> None:
     """An affine operation for ``items`` sites or examples, tile by tile; places and steps are of target, source and init."""
@@ -131,7 +151,7 @@ def affine(state: Array, plan: Plan, op: Any, slot: int, items: int, places: Tri
         tail = op.count - (vectors - 1) * LANES if v + wide == vectors else LANES
         column, m = v * LANES, 0
         while m < items:
-            rows = min(items - m, ROWS)
+            rows = height(items - m)
             pointers = (
                 places[1] + m * steps[1],
                 op.weights + v * depth,

@@ -81,6 +81,7 @@ def register_file() -> tuple[int, int, int]:
 
 
 LANES, ROWS, VECTORS = register_file()
+HEIGHTS = tuple(sorted({ROWS, 4, 2, 1}, reverse=True))  # rows of tiles: what is left over takes one or two more, not one of each
 
 # -- one tile ----------------------------------------------------------------------------------------------------------------
 
@@ -277,7 +278,7 @@ def multiply_code(
         homes = [(state, unit), (weights, unit), (biases, I32), (state, unit), (state, unit)]
         places = cgutils.unpack_tuple(b, args[5])
         pointers = [b.gep(home, [place], source_etype=kind) for (home, kind), place in zip(homes, places, strict=True)]
-        shapes = [(m, v) for m in range(1, ROWS + 1) for v in range(1, (VECTORS if m > 1 else 2 * VECTORS) + 1)]
+        shapes = [(m, v) for m in HEIGHTS for v in range(1, (VECTORS if m > 1 else 2 * VECTORS) + 1)]
         key = b.add(b.mul(args[3], ir.Constant(I64, 2 * VECTORS + 1)), args[4])
         done = b.append_basic_block()
         switch = b.switch(key, done)
