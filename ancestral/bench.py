@@ -59,11 +59,11 @@ def bench(
     with inference(model):
         for batch in batch_sizes:
             seconds: dict[str, float] = {}
-            for what, times, work, scale in _tasks(model, batch):
+            for what, times, work, scale in _tasks(model, batch, repeats):
                 if progress is not None:
                     progress(f"{what}, {batch} at once")
                 work()  # what is done only once is not counted
-                seconds[what] = scale * median(_cpu(work) for _ in range(min(times, repeats)))
+                seconds[what] = scale * median(_cpu(work) for _ in range(times))
             seconds = {FLOOR: _floor(model, batch)} | seconds
             found += [Timing(what, batch, each, each / seconds[FORWARD]) for what, each in seconds.items()]
     return found
@@ -72,19 +72,19 @@ def bench(
 Task = tuple[str, int, Callable[[], object], float]  # what, repetitions, work, how much of the whole it is
 
 
-def _tasks(model: Model, batch: int) -> Iterator[Task]:
-    likelihood, many = likelihood_of(model), 1 << 10
+def _tasks(model: Model, batch: int, repeats: int) -> Iterator[Task]:
+    likelihood = likelihood_of(model)
     network, sites = causal(likelihood), likelihood.spec.sites
     [(_, seen)] = Rows(model, batch).batches(batch)
     x = codec.fixed_items(model.spec, batch)
-    yield FORWARD, many, lambda: network(x, seen), 1.0
+    yield FORWARD, repeats, lambda: network(x, seen), 1.0
     for engine in ("native", "eager"):
         work = _sampling(likelihood, engine, batch, seen)
         if work is not None:
-            yield f"sampling, {engine} engine", many, work, 1.0
+            yield f"sampling, {engine} engine", repeats, work, 1.0
     slow = Autoregressive(Recomputed(network), likelihood.family, likelihood.spec)
     yield "sampling by recomputation", 1, lambda: _some_steps(slow, batch, seen), sites / RECOMPUTED_STEPS
-    yield from _coding(model, x)
+    yield from _coding(model, x, repeats)
 
 
 def causal(likelihood: Autoregressive) -> CausalNetwork:
@@ -118,14 +118,14 @@ def _sampling(likelihood: Autoregressive, engine: str, batch: int, seen: Context
     return None if fast is None or settled is None else lambda: fast.run(batch, seen, likelihood.family, Draw(0))
 
 
-def _coding(model: Model, x: Tensor) -> Iterator[Task]:
+def _coding(model: Model, x: Tensor, repeats: int) -> Iterator[Task]:
     try:
         exact = twin(model, x)
     except LoweringError:
         return
     payload = codec.encoded(exact, x)
-    yield "encoding, exact numerics", 1 << 10, lambda: codec.encoded(exact, x), 1.0
-    yield "decoding, exact numerics", 1 << 10, lambda: codec.payload_items(exact, payload, len(x)), 1.0
+    yield "encoding, exact numerics", repeats, lambda: codec.encoded(exact, x), 1.0
+    yield "decoding, exact numerics", repeats, lambda: codec.payload_items(exact, payload, len(x)), 1.0
 
 
 def _some_steps(likelihood: Autoregressive, batch: int, seen: Context | None) -> None:

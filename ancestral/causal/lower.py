@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Input, Labels, Node, Pointwise, Reach, Signal, Sum
 from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program, Put
@@ -70,6 +71,10 @@ class Lowering:
     def _mixed(self, labels: Labels | None) -> bool:
         return labels is not None and list(labels) != sorted(labels)
 
+    def _order(self, labels: Labels | None) -> Tensor | None:
+        """Which feature comes where once they are sorted by colour channel; None where they are."""
+        return torch.tensor(labels).argsort(stable=True) if self._mixed(labels) else None
+
     def _emit(self, signal: Signal, labels: Labels | None) -> int:
         node = self.producer.get(signal.index)
         if signal.clock is Clock.ONCE:
@@ -101,8 +106,7 @@ class Lowering:
 
     def _fill(self, signals: tuple[Signal, ...], labels: Labels | None) -> int:
         target = self._new("context", Clock.ONCE, labels)
-        order = torch.tensor(labels).argsort(stable=True) if self._mixed(labels) else None
-        self.fills.append(Fill(signals, target, order))
+        self.fills.append(Fill(signals, target, self._order(labels)))
         return target
 
     def _learn(self, buffer: int | None, features: int) -> None:
@@ -126,9 +130,9 @@ class Lowering:
         return [term for terms in inner for term in terms]
 
     def _sum(self, signal: Signal, clock: Clock, labels: Labels | None, relu: bool) -> int:
-        return self._chain(self._terms(signal), clock, labels, relu, alone=len(self._terms(signal)) == 1)
+        return self._chain(self._terms(signal), clock, labels, relu)
 
-    def _chain(self, terms: Sequence[Signal], clock: Clock, labels: Labels | None, relu: bool, alone: bool = False) -> int:
+    def _chain(self, terms: Sequence[Signal], clock: Clock, labels: Labels | None, relu: bool) -> int:
         """Add terms of a clock and coarser: the coarser ones first, at their own clock, then the affine maps one by one."""
         coarse = [term for term in terms if term.clock < clock]
         total = self._coarse(coarse, labels) if coarse else None
@@ -138,7 +142,7 @@ class Lowering:
             node = self.producer.get(term.index)
             if term.clock is not clock:
                 continue
-            if node is not None and isinstance(node.layer, AffineLayer) and (alone or self.uses[term.index] == 1):
+            if node is not None and isinstance(node.layer, AffineLayer) and (len(terms) == 1 or self.uses[term.index] == 1):
                 maps.append((node.layer, node.inputs[0]))
             else:
                 others.append(self.buffer_of(term, labels))
@@ -166,8 +170,8 @@ class Lowering:
         self._learn(init, layer.features)
         for channel, part in self._parts(target, clock):
             weight, bias = layer.weights(channel if clock is Clock.SITE else None)
-            if clock is Clock.ROW and self._mixed(labels):
-                order = torch.tensor(labels).argsort(stable=True)
+            order = self._order(labels) if clock is Clock.ROW else None
+            if order is not None:
                 weight, bias = weight[..., order], bias[order]
             weight, bias = weight.detach().contiguous(), bias.detach()
             first = None if init is None else Part(init, part.first, part.count)

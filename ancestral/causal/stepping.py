@@ -81,8 +81,8 @@ class Stepper:
             place = self.places[fill.target]
             self.places[fill.target] = Place(place.name, rows, columns, features, 0, columns > 1)
             kept[place.name] = value
-        self.row_work = [self._row(op) for op in self.program.rows]
-        self.site_work = [[self._site(op) for op in ops] for ops in self.program.sites]
+        self.row_work = [self._work(op) for op in self.program.rows]
+        self.site_work = [[self._work(op) for op in ops] for ops in self.program.sites]
         return self.advance(kept, 0), kept
 
     def absorb(self, kept: Buffers, position: int, symbol: Tensor) -> None:
@@ -109,7 +109,7 @@ class Stepper:
         buffer = kept[place.name]
         return buffer.as_strided((buffer.shape[0], part.count), (place.size, 1), place.offset(r, w, part.first))
 
-    def _along(self, kept: Buffers, part: Part, r: int) -> Tensor:
+    def _along(self, kept: Buffers, part: Part, r: int, w: int) -> Tensor:
         """(n, W, features) of a part along a row: a view."""
         place = self.places[part.buffer]
         buffer = kept[place.name]
@@ -118,38 +118,35 @@ class Stepper:
 
     # -- operations made ready -------------------------------------------------------------------------------------------
 
-    def _site(self, op: Operation) -> Work:
-        at, arithmetic = self._at, self.arithmetic
+    def _work(self, op: Operation) -> Work:
+        """An operation at a site, or along a row, as its clock says."""
+        along, arithmetic = op.clock is Clock.ROW, self.arithmetic
+        view = self._along if along else self._at
         if isinstance(op, Point):
-            return lambda kept, r, w: arithmetic.point(op, at(kept, op.source, r, w), at(kept, op.target, r, w))
+            return lambda kept, r, w: arithmetic.point(op, view(kept, op.source, r, w), view(kept, op.target, r, w))
         if isinstance(op, Add):
-            return lambda kept, r, w: arithmetic.add(op, at(kept, op.a, r, w), at(kept, op.b, r, w), at(kept, op.target, r, w))
-        source, length = Part(op.source, 0, op.weight.shape[1]), op.reach.left
-        ready = arithmetic.ready(op)
+            return lambda kept, r, w: arithmetic.add(
+                op, view(kept, op.a, r, w), view(kept, op.b, r, w), view(kept, op.target, r, w)
+            )
+        window, ready = self._windows if along else self._window, arithmetic.ready(op)
 
         def affine(kept: Buffers, r: int, w: int) -> None:
-            init = None if op.init is None else at(kept, op.init, r, w)
-            ready(at(kept, source, r, w - length), init, at(kept, op.target, r, w))
+            init = None if op.init is None else view(kept, op.init, r, w)
+            ready(window(kept, op, r, w), init, view(kept, op.target, r, w))
 
         return affine
 
-    def _row(self, op: Operation) -> Work:
-        along, arithmetic = self._along, self.arithmetic
-        if isinstance(op, Point):
-            return lambda kept, r, w: arithmetic.point(op, along(kept, op.source, r), along(kept, op.target, r))
-        if isinstance(op, Add):
-            return lambda kept, r, w: arithmetic.add(op, along(kept, op.a, r), along(kept, op.b, r), along(kept, op.target, r))
-        ready, above = arithmetic.ready(op), op.reach.above
-        rows = range(-above, 1 if op.reach.own_row else 0)
+    def _window(self, kept: Buffers, op: Affine, r: int, w: int) -> Tensor:
+        """(n, values) of the window of a site: a view."""
+        return self._at(kept, Part(op.source, 0, op.weight.shape[1]), r, w - op.reach.left)
 
-        def affine(kept: Buffers, r: int, w: int) -> None:
-            windows = [self._windows(kept, op, r + row) for row in rows]
-            init = None if op.init is None else along(kept, op.init, r)
-            ready(windows[0] if len(windows) == 1 else torch.cat(windows, -1), init, along(kept, op.target, r))
+    def _windows(self, kept: Buffers, op: Affine, r: int, w: int) -> Tensor:
+        """(n, W, values) of the windows of a row, their rows one after the other."""
+        rows = range(r - op.reach.above, r + op.reach.own_row)
+        windows = [self._starting(kept, op, row) for row in rows]
+        return windows[0] if len(windows) == 1 else torch.cat(windows, -1)
 
-        return affine
-
-    def _windows(self, kept: Buffers, op: Affine, r: int) -> Tensor:
+    def _starting(self, kept: Buffers, op: Affine, r: int) -> Tensor:
         """(n, W, values) of every window that starts in a row: an overlapping view."""
         place = self.places[op.source]
         buffer = kept[place.name]

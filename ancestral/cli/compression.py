@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ancestral.cli.commands import Answer, Coding, Compress, Decompress, Info, Reading, Verify
 from ancestral.cli.runs import data_of, progress, threads_of
-from ancestral.coding.codec import Opened, block_items, write
+from ancestral.coding.codec import Opened, block_items, shared_out, spec_of, write
+from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
 from ancestral.coding.pictures import (
@@ -154,7 +155,7 @@ def info(command: Info) -> Answer:
     """What the header and the blocks of a file say."""
     with command.file.open("rb") as file:
         found = Reader(file, "skip").info()
-    header, spec = found.header, _spec(found.header)
+    header, spec = found.header, spec_of(found.header)
     manifest = _manifest(header, spec, command.file)
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
     values = {
@@ -217,18 +218,9 @@ def _opened(command: Decompress | Verify, path: Path, errors: Any = "strict") ->
     """A file with the model that decodes it."""
     with path.open("rb") as file:
         reader = Reader(file, errors)
-        manifest = _manifest(reader.header, _spec(reader.header), path)
+        manifest = _manifest(reader.header, spec_of(reader.header), path)
         model = _ready(command, _model(command.model, reader, path))
         yield Opened(reader, model, command.engine, threads_of(command, model)), manifest
-
-
-def _spec(header: dict[str, Any]) -> DataSpec:
-    try:
-        return DataSpec.from_dict(header["spec"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptHeader(
-            f"the header does not say what the items are ({error!r}): it was not written by this program"
-        ) from error
 
 
 def _manifest(header: dict[str, Any], spec: DataSpec, path: Path) -> Manifest:
@@ -248,18 +240,24 @@ def _decoded(opened: Opened, manifest: Manifest, salvage: bool) -> tuple[Tensor,
     """The items that can be decoded, and which ones they are."""
     size, total = block_items(opened.spec), manifest.total
     parts, rows = [torch.zeros(0, *opened.shape, dtype=torch.long)], [np.zeros(0, np.int64)]
+
+    def attempt(block: Block) -> Tensor | DecodeMismatch:
+        try:
+            if block.items != min(size, total - block.index * size):
+                raise DecodeMismatch(block.index)
+            return opened.decoded(block)
+        except DecodeMismatch as error:
+            return error
+
     with progress("decompressing") as tick:
-        for block in opened.reader:
+        for block, items in shared_out(attempt, opened.reader, opened.threads):
             first = block.index * size
-            try:
-                if block.items != min(size, total - first):
-                    raise DecodeMismatch(block.index)
-                parts.append(opened.decoded(block))
-            except DecodeMismatch as error:
+            if isinstance(items, DecodeMismatch):
                 if not salvage:
-                    raise
-                opened.reader.damage.append(Damage(range(block.index, block.index + 1), str(error)))
+                    raise items
+                opened.reader.damage.append(Damage(range(block.index, block.index + 1), str(items)))
                 continue
+            parts.append(items)
             rows.append(np.arange(first, first + block.items))
             tick(first + block.items, total)
     x, found = torch.cat(parts), np.concatenate(rows)

@@ -151,10 +151,7 @@ class Opened:
         missing = [name for name in ("spec", "items", "scheme", "model", "calibration", "canary") if name not in header]
         if missing:
             raise CorruptHeader(f"the header does not name {', '.join(missing)}: it was not written by this program")
-        try:
-            self.spec = DataSpec.from_dict(header["spec"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptHeader(f"the header does not say what the items are ({error!r}): another program wrote it") from error
+        self.spec = spec_of(header)
         self.shape = tuple(size or 0 for size in self.spec.shape)
         if self.spec != self.model.spec:
             raise WrongModel(f"of {self.spec}", f"of {self.model.spec}")
@@ -199,6 +196,20 @@ class Opened:
                 raise DecodeMismatch(block.index) from error
         block.check(raw(items, self.spec))
         return items
+
+
+def spec_of(header: Mapping[str, Any]) -> DataSpec:
+    """What the items of a file are.
+
+    Raises:
+        CorruptHeader: its header does not say.
+    """
+    try:
+        return DataSpec.from_dict(header["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CorruptHeader(
+            f"the header does not say what the items are ({error!r}): it was not written by this program"
+        ) from error
 
 
 def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[tuple[T, U]]:

@@ -63,11 +63,13 @@ class FlatTopDown(TopDown):
         features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
         return Descent(features, [Group("z", z, prior, posterior)])
 
+    def scaled(self, x: Tensor) -> Tensor:
+        """What the encoder is given of (n, *shape) symbols: values in [-1, 1], or real values as they are."""
+        x = x.to(self.anchor.dtype)
+        return x if self.levels is None else x * (2 / (self.levels - 1)) - 1
+
     def _posterior(self, x: Tensor, vector: Tensor | None) -> Normal:
-        scaled = x.to(self.anchor.dtype)
-        if self.levels is not None:
-            scaled = scaled * (2 / (self.levels - 1)) - 1
-        location, log_scale = self.encoder(scaled, vector).to(self.anchor.dtype).chunk(2, 1)
+        location, log_scale = self.encoder(self.scaled(x), vector).to(self.anchor.dtype).chunk(2, 1)
         return Normal(location, log_scale.clamp(-8, 8).exp(), validate_args=False)
 
 

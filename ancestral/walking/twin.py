@@ -152,8 +152,7 @@ def calibrated(model: Autoregressive | Latent, x: Tensor) -> dict[str, Any]:
         topdown = flat(model)
         descent = model.descend(x, Noise(0, range(len(x))))
         context = descent.features
-        scaled = 2 * x.double() / ((model.spec.levels or 2) - 1) - 1
-        encoder = IntegerNet.calibrate(topdown.encoder, scaled, None)
+        encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), None)
         decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, None)
         found |= {"encoder": encoder.fractions, "decoder": decoder.fractions}
     network, family = likelihood.network, likelihood.family
