@@ -7,15 +7,14 @@ import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_cli import Ask, Call, asking, calling
 
 import ancestral
 from ancestral import cli
@@ -32,41 +31,19 @@ from ancestral.sampling import complete, interpolate, sample
 from ancestral.sampling.strategies import Rows
 from ancestral.training.config import TrainingConfig
 
-Call = Callable[..., tuple[int, str, str]]
-Ask = Callable[..., Any]
 TINY = ("--data", "digits", "--preset", "tiny", "--limit", "40", "--batch-size", "8", "--no-tensorboard", "--no-progress")
 
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a command in this process: exit code, standard output and standard error."""
-    monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(cli, "keep_memory", lambda: None)  # the other tests' process stays as it is
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ancestral", *map(str, words)])
-        capsys.readouterr()
-        try:
-            code = cli.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return calling(capsys, monkeypatch)
 
 
 @pytest.fixture
 def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json: one object, and nothing beside it."""
-
-    def run(*words: object) -> Any:
-        code, out, err = call(*words, "--json")
-        assert code == 0, err
-        assert out.count("\n") == 1
-        return json.loads(out)
-
-    return run
+    """What a command that must succeed says with --json."""
+    return asking(call)
 
 
 @pytest.fixture(scope="module")

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_cli import Ask, Call, asking, calling
 
 import ancestral
-from ancestral import cli
 from ancestral.coding import codec
 from ancestral.coding.container import Block
 from ancestral.coding.errors import DecodeMismatch
@@ -26,38 +24,24 @@ from ancestral.coding.reader import Reader
 from ancestral.data.source import Array
 from ancestral.hub import load
 
-Call = Callable[..., tuple[int, str, str]]
-Ask = Callable[..., Any]
 GREY, COLOUR = ancestral.DataSpec("image", (1, 6, 6), levels=256), ancestral.DataSpec("image", (3, 4, 4), levels=256)
 
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs a command in this process, with the eager engine: exit code, standard output and standard error."""
-    monkeypatch.setattr(cli, "keep_memory", lambda: None)  # the other tests' process stays as it is
+    run = calling(capsys, monkeypatch)
 
-    def run(*words: object) -> tuple[int, str, str]:
-        engine = [] if "info" in words or "--engine" in words else ["--engine", "eager"]
-        monkeypatch.setattr(sys, "argv", ["ancestral", *map(str, words), *engine])
-        capsys.readouterr()
-        code = cli.main()
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+    def run_eager(*words: object) -> tuple[int, str, str]:
+        return run(*words, *([] if "info" in words or "--engine" in words else ["--engine", "eager"]))
 
-    return run
+    return run_eager
 
 
 @pytest.fixture
 def ask(call: Call) -> Ask:
     """What a command that must succeed says with --json."""
-
-    def run(*words: object) -> Any:
-        code, out, err = call(*words, "--json")
-        assert code == 0, err
-        assert out.count("\n") == 1
-        return json.loads(out)
-
-    return run
+    return asking(call)
 
 
 @pytest.fixture
