@@ -306,7 +306,8 @@ def place_of(data: bytes, index: int) -> int:
     return data.index(list(Reader(BytesIO(data)))[index].payload)
 
 
-def test_what_is_intact_can_be_salvaged(blocks: bytes, ask: Ask, refused: Callable[..., str]) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_intact_can_be_salvaged(blocks: bytes, ask: Ask, refused: Callable[..., str], threads: int) -> None:
     changed = bytearray(blocks)
     changed[place_of(blocks, 1) + 5] ^= 4
     Path("b.anc").write_bytes(changed)
@@ -314,15 +315,16 @@ def test_what_is_intact_can_be_salvaged(blocks: bytes, ask: Ask, refused: Callab
     assert "block 1 is damaged" in refused("decompress", "b.anc", "--out", "back") and not Path("back").exists()
     told = ask("info", "b.anc")
     assert (told["whole"], told["blocks"], told["bits_per_dim"]) == (False, 2, None) and len(told["damage"]) == 1
-    told = ask("decompress", "b.anc", "--out", "back", "--errors", "skip")
+    told = ask("decompress", "b.anc", "--out", "back", "--errors", "skip", "--threads", threads)
     assert (told["files"], told["lost"]) == (2, ["x.npy: 4 of 20 examples", "wide.png"])
     assert "checksum" in told["damage"][0]
     assert np.array_equal(np.load("back/x.npy"), np.load("x.npy")[:16])
     assert not Path("back/wide.png").exists() and Path("back/a.png").exists()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 def test_blocks_that_decode_to_something_else_are_skipped(
-    blocks: bytes, ask: Ask, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    blocks: bytes, ask: Ask, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     decoded = codec.Opened.decoded
 
@@ -333,7 +335,8 @@ def test_blocks_that_decode_to_something_else_are_skipped(
 
     monkeypatch.setattr(codec.Opened, "decoded", wrong)
     assert "block 2 is intact but" in refused("verify", "b.anc")
-    assert ask("decompress", "b.anc", "--out", "back", "--errors", "skip")["lost"] == ["wide.png", "a.png"]
+    skipping = ("--out", "back", "--errors", "skip", "--threads", threads)
+    assert ask("decompress", "b.anc", *skipping)["lost"] == ["wide.png", "a.png"]
 
 
 def test_a_list_of_files_must_fit_its_items(place: Path, refused: Callable[..., str]) -> None:
