@@ -29,6 +29,10 @@ class DataError(ValueError):
     """Data do not fit the model: the message names what is wrong and what would fit."""
 
 
+class OrderError(ValueError):
+    """A network cannot settle symbols in the order that was asked for; the message says which can."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What every conditional may look at besides the symbols before it; a part that is None contributes zero.
@@ -121,7 +125,12 @@ class Network(nn.Module, ABC):
     Args:
         shape: sizes of one example.
         discrete: whether symbols are integers; else they are real values.
+
+    Attributes:
+        any_order: whether ``arrange`` takes every order.
     """
+
+    any_order: bool = False
 
     def __init__(self, shape: tuple[int, ...], discrete: bool = True) -> None:
         super().__init__()
@@ -132,6 +141,15 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """(n, *shape) symbols to (n, *shape, k) parameters, all sites at once."""
+
+    def arrange(self, order: Order | str | None = None, shape: tuple[int, ...] | None = None) -> Network:
+        """A view of this network, its weights shared, that settles sites in another order or takes examples of another shape.
+
+        Raises:
+            OrderError: it cannot; convolutional and recurrent networks of images take their symmetries and other sizes, those
+                with ``any_order`` every order.
+        """
+        raise OrderError(f"{type(self).__name__} was made for one order and one shape; convolutional networks take others")
 
     def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
         """(n, k) parameters of the first site, and a state that has seen nothing.
@@ -177,6 +195,10 @@ class Family(ABC):
     def discrete(self) -> bool:
         """Whether symbols are integers, so that there are probabilities, tables and files."""
         return self.levels is not None
+
+    def at(self, sites: int | tuple[int, ...]) -> Family:
+        """The family of a site, or of several: this one, unless it has one for each (``Columns``)."""
+        return self
 
     @abstractmethod
     def log_prob(self, parameters: Tensor, symbols: Tensor) -> Tensor:
@@ -285,10 +307,19 @@ def check_symbols(x: Tensor, spec: DataSpec) -> None:
     if spec.levels is None:
         if not torch.isfinite(x).all():
             raise DataError("the data hold NaN or infinite values; remove or replace them")
+        _check_columns(x, spec)
     elif x.is_floating_point() or x.dtype == torch.bool:
         raise DataError(f"symbols have type {x.dtype}; this model takes integers 0 .. {spec.levels - 1}: quantise or cast them")
     elif x.numel() and (int(x.min()) < 0 or int(x.max()) >= spec.levels):
         raise DataError(f"symbols range over {int(x.min())} .. {int(x.max())}; this model takes 0 .. {spec.levels - 1}")
+
+
+def _check_columns(x: Tensor, spec: DataSpec) -> None:
+    for i, levels in spec.whole_columns.items():
+        column = x[:, i]
+        wrong = column[(column != column.floor()) | (column < 0) | (column >= levels)]
+        if len(wrong):
+            raise DataError(f"column {i} holds {float(wrong[0]):g}; it takes whole numbers 0 .. {levels - 1}")
 
 
 class Walk:
@@ -318,13 +349,15 @@ class Walk:
         """The distribution of the next symbol of each row."""
         if self.done:
             raise StateError("every site is settled, so there is no next conditional")
-        return Conditional(self._family, self._parameters[-1])
+        family = self._family.at(self.order.sites[self.site])
+        return Conditional(family, self._parameters[-1][..., : family.size])  # of several families the largest reads them all
 
     def settle(self, symbols: Tensor) -> None:
         """Give the next symbol of each row, (n,)."""
         if self.done:
             raise StateError("every site is settled already")
-        self.symbols.flatten(1)[:, self.order.sites[self.site]] = symbols.to(self.symbols.dtype)
+        symbols = symbols.to(self.symbols.dtype)
+        self.symbols.flatten(1)[:, self.order.sites[self.site]] = symbols
         self.site += 1
         if not self.done:
             parameters, self._state = self._network.step(self._state, symbols)
@@ -332,11 +365,11 @@ class Walk:
 
     def extend(self, symbols: Tensor) -> Conditional:
         """Settle k symbols of each row at once, (n, k); the conditionals that they were settled under, (n, k, ...)."""
-        seen = []
+        seen, first = [], self.site
         for symbol in symbols.unbind(1):
-            seen.append(self.conditional.parameters)
+            seen.append(self._parameters[-1])
             self.settle(symbol)
-        return Conditional(self._family, torch.stack(seen, 1))
+        return Conditional(self._family.at(self.order.sites[first : self.site]), torch.stack(seen, 1))
 
     def select(self, parents: Tensor) -> None:
         """Replace row i by a copy of row ``parents[i]``, (m,) indices."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from random import Random
 from typing import Any
 
 KINDS = ("image", "audio", "text", "vector")
@@ -22,6 +23,8 @@ class DataSpec:
         shape: sizes of one example; ``None`` stands for a length that varies.
         levels: number of values of a symbol, which are 0 .. levels - 1; ``None`` for real values.
         classes: number of labels where the data have them, else ``None``.
+        columns: levels of each column of a vector, ``None`` where it is real, if not all columns are; symbols are real numbers
+            then, also the whole ones, and ``levels`` is ``None``.
 
     Raises:
         ValueError: a field is outside what is listed above.
@@ -29,15 +32,19 @@ class DataSpec:
     Example:
         >>> DataSpec("image", (1, 28, 28), levels=256).sites
         784
+        >>> DataSpec("vector", (3,), columns=(2, 5, None)).whole_columns  # a bit, one of five, a real value
+        {0: 2, 1: 5}
     """
 
     kind: str
     shape: tuple[int | None, ...]
     levels: int | None = None
     classes: int | None = None
+    columns: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "columns", tuple(self.columns))
         if self.kind not in KINDS:
             raise ValueError(f"kind is {self.kind!r}; it must be one of {', '.join(KINDS)}")
         dimensions = 3 if self.kind == "image" else 1
@@ -49,6 +56,23 @@ class DataSpec:
             raise ValueError(f"levels is {self.levels}; a symbol needs at least 2 values (None for real values)")
         if self.classes is not None and self.classes < 2:
             raise ValueError(f"classes is {self.classes}; labels need at least 2 (None for no labels)")
+        if self.columns and (self.kind != "vector" or self.levels is not None or self.shape != (len(self.columns),)):
+            raise ValueError(
+                f"columns={self.columns} are of a vector of {len(self.columns)} values with levels=None, not of kind"
+                f" {self.kind!r}, shape {self.shape} and levels={self.levels}"
+            )
+        if any(levels < 2 for levels in self.whole_columns.values()):
+            raise ValueError(f"columns={self.columns} has a column of fewer than 2 levels (None for real values)")
+
+    @property
+    def whole_columns(self) -> dict[int, int]:
+        """The levels of those columns that hold whole numbers, where ``columns`` tells them apart."""
+        return {i: levels for i, levels in enumerate(self.columns) if levels is not None}
+
+    @property
+    def density(self) -> bool:
+        """Whether a site is real-valued, so that likelihoods are densities and depend on its unit."""
+        return self.levels is None and (not self.columns or None in self.columns)
 
     @property
     def sites(self) -> int:
@@ -64,12 +88,40 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; the inverse of ``from_dict``."""
-        return {"kind": self.kind, "shape": list(self.shape), "levels": self.levels, "classes": self.classes}
+        fields = {"kind": self.kind, "shape": list(self.shape), "levels": self.levels, "classes": self.classes}
+        return {**fields, "columns": list(self.columns)} if self.columns else fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DataSpec:
         """The spec that ``to_dict`` wrote."""
-        return cls(fields["kind"], tuple(fields["shape"]), fields["levels"], fields.get("classes"))
+        return cls(
+            fields["kind"], tuple(fields["shape"]), fields["levels"], fields.get("classes"), tuple(fields.get("columns", ()))
+        )
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """How an image is turned before it is read row by row: one of the eight symmetries of a grid.
+
+    Attributes:
+        upward: the last row becomes the first.
+        leftward: the last column becomes the first.
+        transposed: after that, columns become rows.
+    """
+
+    upward: bool = False
+    leftward: bool = False
+    transposed: bool = False
+
+    @property
+    def name(self) -> str:
+        """What orders are called, such as ``"columns-upward"``; ``"raster"`` for rows from the top left."""
+        words = ["columns" if self.transposed else "rows"]
+        words += [word for word, wanted in (("upward", self.upward), ("leftward", self.leftward)) if wanted]
+        return "raster" if words == ["rows"] else "-".join(words)
+
+
+SYMMETRIES = {s.name: s for s in (Symmetry(bool(i & 1), bool(i & 2), bool(i & 4)) for i in range(8))}
 
 
 @dataclass(frozen=True)
@@ -82,6 +134,8 @@ class Order:
     Example:
         >>> Order.raster((2, 1, 2)).sites  # two colours, one row, two columns: colours of a pixel come together
         (0, 2, 1, 3)
+        >>> Order.turned((1, 2, 3), Symmetry(leftward=True)).sites
+        (2, 1, 0, 5, 4, 3)
     """
 
     sites: tuple[int, ...]
@@ -89,11 +143,23 @@ class Order:
     @classmethod
     def raster(cls, shape: tuple[int, ...]) -> Order:
         """Row, then column, then channel for (C, H, W); left to right for (T,) and (D,)."""
-        if len(shape) == 1:
-            return cls(tuple(range(shape[0])))
+        return cls(tuple(range(shape[0]))) if len(shape) == 1 else cls.turned(shape, Symmetry())
+
+    @classmethod
+    def turned(cls, shape: tuple[int, ...], symmetry: Symmetry) -> Order:
+        """The raster order of a (C, H, W) image that was turned."""
         channels, height, width = shape
-        area = height * width
-        return cls(tuple(c * area + pixel for pixel in range(area) for c in range(channels)))
+        rows = range(height)[:: -1 if symmetry.upward else 1]
+        columns = range(width)[:: -1 if symmetry.leftward else 1]
+        pixels = ((r, w) for w in columns for r in rows) if symmetry.transposed else ((r, w) for r in rows for w in columns)
+        return cls(tuple((c * height + r) * width + w for r, w in pixels for c in range(channels)))
+
+    @classmethod
+    def shuffled(cls, shape: tuple[int, ...], seed: int) -> Order:
+        """A random permutation, a pure function of the seed."""
+        sites = list(range(prod(shape)))
+        Random(seed).shuffle(sites)
+        return cls(tuple(sites))
 
 
 @dataclass(frozen=True)

@@ -165,17 +165,17 @@ def int32_emulated(program: Program, x: Tensor, once: dict[int, Tensor]) -> np.n
         elif op.function == "relu":
             of(op.target)[:] = np.maximum(of(op.source), 0)
         else:
-            a, b = np.split(np.clip(of(op.source), -8192, 8191) + 8192, 2, -1)
+            a, b = (np.clip(of(part), -8192, 8191) + 8192 for part in (op.source, op.other))
             of(op.target)[:] = np.minimum((GATE_TANH[a].astype(np.int32) * GATE_SIGMOID[b] + 65536) >> 17, 2047)
     return values[program.output].reshape(n, height, width, channels, -1).transpose(0, 3, 1, 2, 4)
 
 
 def affine_int32(op: Affine, source: np.ndarray, init: np.ndarray | None) -> np.ndarray:
     n, height, width, _ = source.shape
-    rows, length, columns = op.weight.shape
+    _, rows, length, columns = op.weight.shape
     assert op.scaling is not None
-    weight, bias = op.weight.numpy(), op.bias.numpy()
-    left, right = op.scaling.init.numpy().astype(np.int32), op.scaling.out.numpy().astype(np.int32)
+    weight, bias = op.weight[0].numpy(), op.bias[0].numpy()
+    left, right = op.scaling.init[0].numpy().astype(np.int32), op.scaling.out[0].numpy().astype(np.int32)
     assert (weight.dtype, bias.dtype) == (np.int16, np.int32)
     total = np.zeros((n, height, width, columns), np.int32) + bias
     if init is not None:
@@ -229,7 +229,7 @@ def test_checksums_tell_programs_apart() -> None:
     free = [form.group for form in formats(program, MIXTURE.levels) if form.fraction is None]
     coarser = tuple(bits - (i == free[0]) for i, bits in enumerate(calibration.buffers))
     bias = first.bias.clone()
-    bias[3] += 1
+    bias[0, 3] += 1
     others = [
         replace(made, operations=(replace(first, bias=bias), *made.operations[1:])),
         replace(made, operations=(replace(first, relu=True), *made.operations[1:])),
@@ -251,11 +251,11 @@ def test_weights_are_12_bits_and_no_sum_can_leave_32(shape: tuple[int, int, int]
         if isinstance(op, Affine):
             assert isinstance(before, Affine)
             assert op.scaling is not None
-            largest = op.weight.flatten(0, 1).abs().amax(0)
+            largest = op.weight[0].flatten(0, 1).abs().amax(0)
             assert ((largest >= 2**10) & (largest < 2**11)).all()
             fractions = torch.tensor(MIXTURE.fractions).repeat(shape[0])[op.target.first :][: op.target.count]
             end = fractions if op.target.buffer == made.output else made.buffers[op.target.buffer].fraction
-            bits = op.scaling.out + end - made.buffers[op.source].fraction
+            bits = op.scaling.out[0] + end - made.buffers[op.source].fraction
             assert ((op.weight * 2.0**-bits - before.weight).abs() <= 0.5 * 2.0**-bits).all()
             assert worst(op, 8191, 2**15 - 1) < 2**31
 
@@ -263,10 +263,10 @@ def test_weights_are_12_bits_and_no_sum_can_leave_32(shape: tuple[int, int, int]
 def worst(op: Affine, activation: int, init: int) -> int:
     """The largest magnitude of a sum, rounding included, in Python's integers."""
     assert op.scaling is not None
-    shifts = zip(op.scaling.init.tolist(), op.scaling.out.tolist(), strict=True)
+    shifts = zip(op.scaling.init[0].tolist(), op.scaling.out[0].tolist(), strict=True)
     totals = [
         sum(abs(w) for w in weights) * activation + abs(bias) + (init << left if op.init else 0) + (1 << out >> 1)
-        for weights, bias, (left, out) in zip(op.weight.flatten(0, 1).T.tolist(), op.bias.tolist(), shifts, strict=True)
+        for weights, bias, (left, out) in zip(op.weight[0].flatten(0, 1).T.tolist(), op.bias[0].tolist(), shifts, strict=True)
     ]
     return max(totals)
 
@@ -291,7 +291,7 @@ def test_weights_drop_bits_until_no_sum_can_overflow() -> None:
     op = made.operations[-1]
     assert isinstance(op, Affine)
     assert coarse(replace(made, operations=(op,))) == 1
-    assert op.weight[0, :, 0].abs().max() < 2**10 <= op.weight[0, :, 1].abs().max()
+    assert op.weight[0, 0, :, 0].abs().max() < 2**10 <= op.weight[0, 0, :, 1].abs().max()
     assert 2**30 <= worst(op, 4095, 0) < 2**31  # not a bit more than needed
     assert np.array_equal(all_at_once(made, x, {}).numpy(), int32_emulated(made, x, {}))
 
@@ -345,7 +345,7 @@ class Bent(CausalNetwork):
         (lambda network, h: network.out(relu()(h) + h) + network.out(relu()(h)), None),
         (lambda network, h: gate()(h), "end the network"),
         (lambda network, h: network.narrow(network.out(h) + relu()(h)) + gate()(network.out(h)), None),
-        (lambda network, h: network.wide(gate()(gate()(network.four(h)) + h)), "another scale"),
+        (lambda network, h: network.wide(gate()(gate()(network.four(h)) + h)), None),
     ],
 )
 def test_formats_of_networks_with_odd_wiring(wiring, fault: str | None) -> None:  # type: ignore[no-untyped-def]

@@ -31,7 +31,7 @@ from ancestral.draw import Draw
 from ancestral.families import Binned, Categorical, Normal
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.walking.native import interpreter
-from ancestral.walking.native.engine import CALLER, GATES, Native, Work, warmup
+from ancestral.walking.native.engine import CALLER, GATES, Native, Work, mixture_tables, warmup
 from ancestral.walking.native.layout import Layout, LayoutError, Tiling, Weights, supported
 
 
@@ -148,8 +148,9 @@ def test_gates_are_as_exact_as_float32_is() -> None:
     state = torch.cat([a.flatten(), b.flatten(), torch.zeros(a.numel())]).float().numpy()
     floats = torch.from_numpy(state).double()
     table = np.zeros(1, interpreter.layout.OPERATION)
-    table[["code", "count", "target", "source"]] = (interpreter.layout.GATE, a.numel(), 2 * a.numel(), 0)
-    table["target_slots"] = table["source_slots"] = table["other_slots"] = 1
+    table[["code", "count", "target", "source", "other"]] = (interpreter.layout.GATE, a.numel(), 2 * a.numel(), 0, a.numel())
+    for one in ("target_slots", "source_slots", "other_slots", "rows", "columns"):
+        table[one] = 1
     carry_out_row(table, state)
     one, two, got = floats[: a.numel()], floats[a.numel() : 2 * a.numel()], torch.from_numpy(state)[2 * a.numel() :]
     assert float((got - torch.tanh(one) * torch.sigmoid(two)).abs().max()) < 2e-7
@@ -159,7 +160,8 @@ def carry_out_row(table: np.ndarray, state: np.ndarray) -> None:
     """Carry out a table of row operations over a row of one site."""
     none, output = np.zeros(0, np.float32), np.zeros(1, interpreter.layout.OPERATION)
     starts, puts = np.zeros(2, np.int64), output[None]
-    plan = interpreter.Plan(table, output[:0].copy(), starts, puts, output, none, none, GATES, len(state), 1, 1)
+    tables = table, np.array([[0, len(table), 0]]), output[:0].copy(), starts, puts, output
+    plan = interpreter.Plan(*tables, none, none, GATES, mixture_tables(0), len(state), 1, 1, 1, False)
     nothing = torch.zeros(0, 0, 0).float().numpy()
     Work(plan, state, CALLER, result=nothing).do(interpreter.Span(0, 1, 0, 1, 0, 0))
 
@@ -227,7 +229,7 @@ def test_operations_that_would_read_elsewhere_are_refused() -> None:
         (rows, replace(rows, target=replace(rows.target, first=1))),
         (left, replace(left, init=left.target)),
         (left, replace(left, init=Part(left.init.buffer, 5, left.init.count))),
-        (left, replace(left, weight=left.weight.repeat(1, 9, 1))),
+        (left, replace(left, weight=left.weight.repeat(1, 1, 9, 1))),
         (gate, replace(gate, source=replace(gate.source, count=gate.source.count - 1))),
     ]:
         with pytest.raises(LayoutError):

@@ -15,7 +15,7 @@ import torch
 from tiny_natives import CASES, CPU, FAMILIES, OPTIONS, Branched, by_site, context_of, given, network, symbols, walked
 from torch import Tensor
 
-from ancestral.causal.program import Add, Affine, Operation, Program, Scaling
+from ancestral.causal.program import Add, Affine, Operation, Point, Program, Rounding, Scaling
 from ancestral.core import Conditional, Family
 from ancestral.draw import Draw
 from ancestral.families import Binned, Normal
@@ -29,14 +29,16 @@ def integer_program(program: Program, levels: int) -> Program:
     for op in program.operations:
         if isinstance(op, Affine):
             columns = op.weight.shape[-1]
-            shifts = torch.randint(4, (columns,)), torch.randint(4, 10, (columns,)) * (torch.rand(columns) > 0.1)
+            shifts = torch.randint(4, (1, columns)), torch.randint(4, 10, (1, columns)) * (torch.rand(1, columns) > 0.1)
             most = 4095 if torch.rand(()) > 0.2 else 32767
             op = replace(
                 op,
                 weight=torch.randint(-90, 91, op.weight.shape).double(),
-                bias=torch.randint(-(2**17), 2**17, (columns,)).double(),
+                bias=torch.randint(-(2**17), 2**17, (1, columns)).double(),
                 scaling=Scaling(*shifts, 0 if op.relu else -most, most),
             )
+        elif isinstance(op, Point):
+            op = replace(op, scaling=Rounding(10, 10, 11, 2047))
         operations.append(op)
     tables = [torch.randint(-500, 500, (program.shape[0], levels, 1)) for _ in program.puts]
     puts = tuple(replace(put, table=table) for put, table in zip(program.puts, tables, strict=True))
@@ -57,14 +59,14 @@ def carried_out(program: Program, x: Tensor, once: dict[int, Tensor]) -> Tensor:
         if isinstance(op, Affine):
             target[:] = affine(op, values)
             continue
-        parts = [op.a, op.b] if isinstance(op, Add) else [op.source]
+        parts = [op.a, op.b] if isinstance(op, Add) else [op.source, op.other or op.source]
         read = [values[part.buffer][..., part.first : part.first + part.count] for part in parts]
         if isinstance(op, Add):
             target[:] = np.clip(read[0] + read[1], 0 if op.relu else -(2**15), 2**15 - 1)
         elif op.function == "relu":
             target[:] = np.maximum(read[0], 0)
         else:
-            a, b = (half.clip(-8192, 8191) / 1024 for half in np.split(read[0], 2, -1))
+            a, b = (half.clip(-8192, 8191) / 1024 for half in read)
             tanh, sigmoid = np.rint(2**14 * np.tanh(a)).astype(int), np.rint(2**14 / (1 + np.exp(-b))).astype(int)
             target[:] = np.minimum((tanh * sigmoid + 65536) >> 17, 2047)
     flat = torch.from_numpy(values[program.output])
@@ -75,15 +77,15 @@ def affine(op: Affine, values: dict[int, np.ndarray]) -> np.ndarray:
     source, reach, total = values[op.source], op.reach, np.int64(0)
     height, width = source.shape[1:3]
     padded = np.pad(source, ((0, 0), (reach.above, 0), (reach.left, reach.right), (0, 0)))
-    for row, weight in enumerate(op.weight.long().numpy()):
+    for row, weight in enumerate(op.weight[0].long().numpy()):
         windows = [padded[:, row : row + height, j : j + width] for j in range(reach.left + 1 + reach.right)]
         total = total + np.concatenate(windows, -1)[..., : len(weight)] @ weight
-    total = total + op.bias.long().numpy()
+    total = total + op.bias[0].long().numpy()
     if op.init is not None:
         part = values[op.init.buffer][..., op.init.first : op.init.first + op.init.count]
-        total = total + (part << op.scaling.init.numpy())
+        total = total + (part << op.scaling.init[0].numpy())
     assert abs(total).max() < 2**31 - 2**10, "the test's own numbers must fit into 32 bits"
-    out = op.scaling.out.long().numpy()
+    out = op.scaling.out[0].long().numpy()
     return np.clip((total + ((1 << out) >> 1)) >> out, op.scaling.low, op.scaling.high)
 
 
@@ -138,8 +140,8 @@ def spread_out(op: Operation, program: Program) -> Operation:
     if not isinstance(op, Affine) or op.target.buffer != program.output:
         return op
     columns = op.weight.shape[-1]
-    scaling = Scaling(torch.zeros(columns, dtype=torch.long), torch.full((columns,), 9), -6000, 6000)
-    return replace(op, bias=torch.randint(-(2**19), 2**19, (columns,)).double(), scaling=scaling)
+    scaling = Scaling(torch.zeros(1, columns, dtype=torch.long), torch.full((1, columns), 9), -6000, 6000)
+    return replace(op, bias=torch.randint(-(2**19), 2**19, (1, columns)).double(), scaling=scaling)
 
 
 def test_rolled_back_whole_numbers_are_exact_too() -> None:

@@ -37,9 +37,9 @@ def test_machines_that_round_are_found_out(monkeypatch: pytest.MonkeyPatch) -> N
 def test_sums_that_are_rounded_otherwise_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     ready = Whole.ready
 
-    def rounding_down(self: Whole, op: Affine) -> Ready:
+    def rounding_down(self: Whole, op: Affine, which: int) -> Ready:
         assert op.scaling is not None
-        return ready(self, replace(op, bias=op.bias - 2.0 ** (op.scaling.out - 1)))
+        return ready(self, replace(op, bias=op.bias - 2.0 ** (op.scaling.out - 1)), which)
 
     monkeypatch.setattr(Whole, "ready", rounding_down)
     with pytest.raises(NumericsError, match="rounded sum"):

@@ -1,6 +1,9 @@
 """The closed set of causal primitives, each with a parallel and a stepwise meaning. See `layer` for the contract."""
 
+from ancestral.causal.channels import ChannelMixture as ChannelMixture
 from ancestral.causal.context import Once as Once
+from ancestral.causal.graded import GradedAffine as GradedAffine
+from ancestral.causal.layer import AffineLayer as AffineLayer
 from ancestral.causal.layer import CausalityError as CausalityError
 from ancestral.causal.layer import Clock as Clock
 from ancestral.causal.layer import Input as Input
@@ -11,8 +14,19 @@ from ancestral.causal.layer import Reach as Reach
 from ancestral.causal.layer import Signal as Signal
 from ancestral.causal.network import CausalNetwork as CausalNetwork
 from ancestral.causal.pointwise import Scale as Scale
+from ancestral.causal.pointwise import concat_elu as concat_elu
+from ancestral.causal.pointwise import elu as elu
 from ancestral.causal.pointwise import gate as gate
+from ancestral.causal.pointwise import glu as glu
 from ancestral.causal.pointwise import relu as relu
+from ancestral.causal.pointwise import sigmoid as sigmoid
+from ancestral.causal.pointwise import tanh as tanh
+from ancestral.causal.recurrent import LSTM as LSTM
+from ancestral.causal.sequence import RunningSum as RunningSum
+from ancestral.causal.sequence import SiteAffine as SiteAffine
+from ancestral.causal.sequence import Unit as Unit
 from ancestral.causal.window2d import AboveAffine as AboveAffine
 from ancestral.causal.window2d import LeftAffine as LeftAffine
+from ancestral.causal.window2d import Transposed as Transposed
+from ancestral.causal.window2d import WindowAffine as WindowAffine
 from ancestral.causal.window2d import spread as spread

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ancestral.causal.pointwise import FUNCTIONS
-from ancestral.causal.program import Add, Affine, Point, Put
+from ancestral.causal.channels import coupled
+from ancestral.causal.pointwise import DOUBLES, FUNCTIONS, PAIRS
+from ancestral.causal.program import Add, Affine, Couple, Point, Put
 
 Ready = Callable[[Tensor, Tensor | None, Tensor], None]  # (..., K) window, (..., N) init, (..., N) target
 
@@ -19,12 +20,16 @@ class Arithmetic(ABC):
     """One meaning of the operations; each writes into its target, (..., features), which may be a view."""
 
     @abstractmethod
-    def ready(self, op: Affine) -> Ready:
-        """An affine operation with its weights laid out."""
+    def ready(self, op: Affine, which: int) -> Ready:
+        """An affine operation with one of its sets of weights laid out."""
 
     @abstractmethod
-    def point(self, op: Point, source: Tensor, target: Tensor) -> None:
-        """target = function(source)."""
+    def point(self, op: Point, source: Tensor, other: Tensor | None, target: Tensor) -> None:
+        """target = function(source), or function(source, other)."""
+
+    @abstractmethod
+    def couple(self, op: Couple, source: Tensor, symbols: Tensor, target: Tensor) -> None:
+        """target = what a colour takes from the mixtures of a pixel."""
 
     @abstractmethod
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
@@ -38,8 +43,8 @@ class Arithmetic(ABC):
 class Floating(Arithmetic):
     """Floating point, in the type of the weights."""
 
-    def ready(self, op: Affine) -> Ready:
-        matrix, bias = op.weight.flatten(0, 1), op.bias
+    def ready(self, op: Affine, which: int) -> Ready:
+        matrix, bias = op.weight[which].flatten(0, 1), op.bias[which]
 
         def affine(window: Tensor, init: Tensor | None, target: Tensor) -> None:
             if window.dim() == 3:
@@ -54,12 +59,18 @@ class Floating(Arithmetic):
 
         return affine
 
-    def point(self, op: Point, source: Tensor, target: Tensor) -> None:
-        if op.function == "gate":  # the one that takes its time, without a copy
-            a, b = source.chunk(2, -1)
-            torch.mul(torch.tanh(a), torch.sigmoid(b), out=target)
+    def point(self, op: Point, source: Tensor, other: Tensor | None, target: Tensor) -> None:
+        if op.function == "gate" and other is not None:  # the one that takes its time, without a copy
+            torch.mul(torch.tanh(source), torch.sigmoid(other), out=target)
+        elif other is not None:
+            target.copy_(PAIRS[op.function](source, other))
+        elif op.function in DOUBLES:
+            target.copy_(DOUBLES[op.function](source, -1))
         else:
-            target.copy_(FUNCTIONS[op.function](source, -1))
+            target.copy_(FUNCTIONS[op.function](source))
+
+    def couple(self, op: Couple, source: Tensor, symbols: Tensor, target: Tensor) -> None:
+        target.copy_(coupled(source, symbols, op.channel, op.components, op.levels))
 
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
         torch.add(a, b, out=target)

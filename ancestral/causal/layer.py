@@ -8,6 +8,9 @@ checked while the graph is drawn.
 Clocks, coarse to fine: ONCE a walk (context), once a ROW (what only depends on rows above), once a SITE.
 Within a pixel, features carry the label of a colour channel: features labelled c may depend on channels up to c, and are
 computed when channel c is about to be settled.
+
+A signal may be coarse, one place for a square of pixels: computed when the square's first pixel is about to be settled, from
+what is known by then, it serves all of the square.
 """
 
 from __future__ import annotations
@@ -16,10 +19,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ancestral.causal.lower import Lowering
 
 
 class CausalityError(ValueError):
@@ -35,6 +41,7 @@ class Clock(IntEnum):
 
 
 Labels = tuple[int, ...]
+Place = tuple[int, int]  # row and column
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,7 @@ class Signal:
     Attributes:
         clock: how often it changes.
         labels: the colour channel of every feature, for SITE signals.
+        scale: the side of one of its places, in pixels.
         strict: it holds the symbols themselves, so a site may read it only at earlier sites.
     """
 
@@ -71,6 +79,7 @@ class Signal:
     index: int
     clock: Clock
     labels: Labels | None
+    scale: int = 1
     strict: bool = False
 
     def __add__(self, other: Signal) -> Signal:
@@ -93,38 +102,63 @@ class Graph:
     signals: list[Signal] = field(default_factory=list)
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, clock: Clock, labels: Labels | None = None, strict: bool = False) -> Signal:
+    def add(self, clock: Clock, labels: Labels | None = None, scale: int = 1, strict: bool = False) -> Signal:
         """A new signal."""
-        self.signals.append(Signal(self, len(self.signals), clock, labels, strict))
+        self.signals.append(Signal(self, len(self.signals), clock, labels, scale, strict))
         return self.signals[-1]
 
     def record(self, layer: Layer, inputs: tuple[Signal, ...]) -> Signal:
         """Note that ``layer`` reads ``inputs``; the signal it makes."""
         clock, labels = layer.infer(inputs)
-        output = self.add(clock, labels, strict=isinstance(layer, Input))
+        scales = {signal.scale for signal in inputs if signal.clock is not Clock.ONCE}
+        if len(scales) > 1:
+            raise CausalityError(f"{type(layer).__name__} reads signals of different scales, {sorted(scales)}")
+        scale = max(scales, default=1) * layer.shrink
+        if scale % layer.grow:
+            raise CausalityError(f"{type(layer).__name__} makes places of {scale} pixels {layer.grow} times smaller")
+        output = self.add(clock, labels, scale // layer.grow, strict=isinstance(layer, Input))
         self.nodes.append(Node(layer, inputs, output))
         return output
 
-    def receptive_field(self, output: Signal) -> set[tuple[int, int]]:
-        """(rows, columns) from a site to every earlier pixel that can influence ``output`` there; (0, 0) is its own pixel."""
-        seen: dict[int, set[tuple[int, int]]] = {}
-        for node in self.nodes:
-            sources = [seen[signal.index] for signal in node.inputs if seen.get(signal.index)]
-            moves = node.layer.reach.offsets()
-            seen[node.output.index] = (
-                {(0, 0)} if node.output.strict else {(r + dr, c + dc) for cells in sources for r, c in cells for dr, dc in moves}
-            )
-        return seen[output.index]
+    def close(self, layer: Layer, inputs: tuple[Signal, ...], output: Signal) -> Signal:
+        """Note that ``layer`` makes a signal that was added before, and that its inputs may depend on: a recurrence."""
+        self.nodes.append(Node(layer, inputs, output))
+        return output
+
+    def receptive_field(self, output: Signal, site: Place, shape: tuple[int, int] | None = None) -> set[Place]:
+        """(row, column) of every pixel whose symbols can influence ``output`` at a site; its own for earlier colours of it.
+
+        ``shape``, rows and columns of the image, bounds what recurrences reach; without it windows reach beyond the border.
+        """
+        wanted: dict[int, set[Place]] = {output.index: {site}}
+        before = -1
+        while before != (before := sum(map(len, wanted.values()))):  # a recurrence wants more of what was gone through already
+            for node in reversed(self.nodes):
+                places = wanted.get(node.output.index, set())
+                for signal in node.inputs:
+                    if signal.clock is not Clock.ONCE and not node.output.strict:
+                        more = set().union(*(node.layer.reads(place) for place in places))
+                        wanted.setdefault(signal.index, set()).update(
+                            more if shape is None else inside(more, shape, signal.scale)
+                        )
+        return set().union(*(wanted.get(node.output.index, set()) for node in self.nodes if node.output.strict))
+
+
+def inside(places: set[Place], shape: tuple[int, int], scale: int) -> set[Place]:
+    """Those places of so many pixels that an image of rows and columns has."""
+    return {(r, w) for r, w in places if 0 <= r < -(-shape[0] // scale) and 0 <= w < -(-shape[1] // scale)}
 
 
 class Layer(nn.Module, ABC):
     """A causal primitive.
 
     ``forward`` computes all sites at once, (n, c, H, W) to (n, c', H, W). What one site or one row costs is said by the kind of
-    layer: `Input`, `AffineLayer`, `Pointwise`, `Sum`, or a layer of the context, which runs once a walk.
+    layer: `Input`, `AffineLayer`, `Pointwise`, `Sum`, `Composite`, or a layer of the context, which runs once a walk.
     """
 
     reach: Reach = Reach()
+    shrink: int = 1  # how many times larger its output's places are than its input's, each way
+    grow: int = 1  # how many times smaller
 
     def __call__(self, *inputs: Any) -> Any:
         """Compute tensors, or record signals."""
@@ -134,6 +168,11 @@ class Layer(nn.Module, ABC):
     @abstractmethod
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         """Clock and labels of the output; raises ``CausalityError`` where a site would see itself or a later one."""
+
+    def reads(self, place: Place) -> set[Place]:
+        """The places of its input that its output at a place depends on directly."""
+        row, column = (at * self.shrink // self.grow for at in place)
+        return {(row + dr, column + dc) for dr, dc in self.reach.offsets()}
 
 
 class Input(Layer):
@@ -159,13 +198,14 @@ class AffineLayer(Layer):
     """
 
     features: int
+    phases: tuple[int, int] = (1, 1)
 
     @abstractmethod
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
-        """The matrix (window rows, values of a window row, N) and the bias (N,) of the features of one colour channel.
+        """The matrix (sets, window rows, values of a window row, N) and bias (sets, N) of the features of one colour channel.
 
         A window row lies flat, features innermost; one that ends early reads only the first values. None for all features,
-        in the order of ``forward``.
+        in the order of ``forward``. Which set is used where is said by ``phases``; see `program.Affine`.
         """
 
 
@@ -174,20 +214,23 @@ class Pointwise(Layer):
 
     Args:
         name: how a Program calls it.
-        function: from (..., features, ...) to as many, or half as many, along the axis.
+        function: from (..., features, ...) to as many, half or twice as many along the axis. Halves are pairs of a feature of
+            the first half and one of the second; doubles are one function of all features, then another.
     """
 
     def __init__(self, name: str, function: Callable[[Tensor, int], Tensor]) -> None:
         super().__init__()
         self.name, self.function = name, function
-        self.pairs = function(torch.zeros(1, 2), 1).shape[1] == 1
+        given = function(torch.zeros(1, 2), 1).shape[1]
+        self.pairs, self.doubles = given == 1, given == 4
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         refuse_symbols(self, inputs)
         before = inputs[0].labels
-        if before is None or not self.pairs:
+        if before is None:
             return inputs[0].clock, before
-        return inputs[0].clock, before[: len(before) // 2]
+        labels = before[: len(before) // 2] if self.pairs else before * (1 + self.doubles)
+        return inputs[0].clock, labels
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x, 1)
@@ -205,6 +248,14 @@ class Sum(Layer):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return inputs[0] + inputs[1]
+
+
+class Composite(Layer):
+    """A layer that a Program has no single operation for: it says itself what it is made of, as a recurrence does."""
+
+    @abstractmethod
+    def emit(self, lowering: Lowering, inputs: Sequence[Signal], output: Signal) -> int:
+        """Put its operations into a Program in the making; the buffer that holds its output."""
 
 
 def refuse_symbols(layer: Layer, inputs: Sequence[Signal]) -> None:

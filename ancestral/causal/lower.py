@@ -8,11 +8,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Input, Labels, Node, Pointwise, Reach, Signal, Sum
+from ancestral.causal.layer import (
+    AffineLayer,
+    CausalityError,
+    Clock,
+    Composite,
+    Input,
+    Labels,
+    Node,
+    Pointwise,
+    Reach,
+    Signal,
+    Sum,
+)
 from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program, Put
 
 
@@ -41,11 +54,16 @@ def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int
         fills=tuple(lowering.fills),
         operations=tuple(lowering.operations),
         output=target,
+        recurrent=lowering.recurrent,
     )
 
 
 class Lowering:
-    """The Program in the making; ``buffer_of`` asks for a value, and whatever it needs is emitted first."""
+    """The Program in the making; ``buffer_of`` asks for a value, and whatever it needs is emitted first.
+
+    Attributes:
+        buffers, puts, fills, operations, recurrent: of the Program.
+    """
 
     def __init__(self, output: Signal, channels: int) -> None:
         self.channels = channels
@@ -56,6 +74,7 @@ class Lowering:
         self.puts: list[Put] = []
         self.fills: list[Fill] = []
         self.operations: list[Operation] = []
+        self.recurrent = False
         self._made: dict[tuple[int, Labels | None], int] = {}
 
     # -- values and where they are kept ----------------------------------------------------------------------------------
@@ -82,6 +101,8 @@ class Lowering:
         if node is None:
             raise CausalityError("the symbols must enter by an input layer, such as Scale")
         layer = node.layer
+        if isinstance(layer, Composite):
+            return layer.emit(self, node.inputs, signal)
         if isinstance(layer, Input):
             target = self._new(type(layer).__name__.lower(), Clock.SITE, layer.labels)
             self.puts.append(Put(layer, target))
@@ -95,13 +116,42 @@ class Lowering:
             return self._point(layer, source, signal, labels)
         raise CausalityError(f"{type(layer).__name__} is not among the primitives that a Program is made of")
 
-    def _new(self, name: str, clock: Clock, labels: Labels | None, features: int = 0) -> int:
+    def claim(self, name: str, signal: Signal, features: int = 0) -> int:
+        """A buffer for a signal, made before what writes it: a recurrence asks for it on the way."""
+        target = self._new(name, signal.clock, signal.labels, features, signal.scale)
+        self._made[signal.index, signal.labels if self._mixed(signal.labels) else None] = target
+        return target
+
+    def like(self, buffer: int, name: str) -> int:
+        """A buffer for as many features, by the same clock."""
+        model = self.buffers[buffer]
+        self.buffers.append(replace(model, name=self._name(name)))
+        return len(self.buffers) - 1
+
+    def reserve(self, buffer: int, above: int = 0, left: int = 0, right: int = 0) -> None:
+        """Have a buffer keep what is read so many rows above and columns to the left and right."""
+        kept = self.buffers[buffer]
+        kept.rows, kept.wide = max(kept.rows, above + 1), True
+        kept.left, kept.right = max(kept.left, left), max(kept.right, right)
+
+    def parts(self, target: int, clock: Clock) -> list[tuple[int, Part]]:
+        """The colour channels in which a buffer is written, each with its features."""
+        buffer = self.buffers[target]
+        if clock is not Clock.SITE:
+            return [(0, Part(target, 0, buffer.features))]
+        groups = [(c, buffer.group(c)) for c in range(self.channels)]
+        return [(c, Part(target, group.start, group.stop - group.start)) for c, group in groups if group.stop > group.start]
+
+    def _name(self, name: str) -> str:
         names = Counter(buffer.name.rstrip("0123456789") for buffer in self.buffers)
+        return f"{name}{names[name] + 1}"
+
+    def _new(self, name: str, clock: Clock, labels: Labels | None, features: int = 0, scale: int = 1) -> int:
         features = features if labels is None else len(labels)
         ends = (features,) * self.channels
         if labels is not None:
             ends = tuple(sum(label <= c for label in labels) for c in range(self.channels))
-        self.buffers.append(Buffer(f"{name}{names[name] + 1}", clock, features, ends, wide=clock is not Clock.SITE))
+        self.buffers.append(Buffer(self._name(name), clock, features, ends, wide=clock is not Clock.SITE, scale=scale))
         return len(self.buffers) - 1
 
     def _fill(self, signals: tuple[Signal, ...], labels: Labels | None) -> int:
@@ -136,21 +186,21 @@ class Lowering:
         """Add terms of a clock and coarser: the coarser ones first, at their own clock, then the affine maps one by one."""
         coarse = [term for term in terms if term.clock < clock]
         total = self._coarse(coarse, labels) if coarse else None
-        maps: list[tuple[AffineLayer, Signal]] = []
+        maps: list[tuple[AffineLayer, Signal, Signal]] = []
         others = []
         for term in terms:
             node = self.producer.get(term.index)
             if term.clock is not clock:
                 continue
             if node is not None and isinstance(node.layer, AffineLayer) and (len(terms) == 1 or self.uses[term.index] == 1):
-                maps.append((node.layer, node.inputs[0]))
+                maps.append((node.layer, node.inputs[0], term))
             else:
                 others.append(self.buffer_of(term, labels))
         for i, other in enumerate(others):
             last = not maps and i == len(others) - 1
             total = other if total is None else self._add(clock, labels, total, other, relu and last)
-        for i, (layer, source) in enumerate(maps):
-            total = self._affine(layer, source, clock, labels, total, relu and i == len(maps) - 1)
+        for i, (layer, source, term) in enumerate(maps):
+            total = self._affine(layer, source, term, labels, total, relu and i == len(maps) - 1)
         if total is None:
             raise CausalityError("a sum of nothing")
         return total
@@ -163,57 +213,55 @@ class Lowering:
         return self._chain(terms, Clock.ROW, labels, relu=False)
 
     def _affine(
-        self, layer: AffineLayer, before: Signal, clock: Clock, labels: Labels | None, init: int | None, relu: bool
+        self, layer: AffineLayer, before: Signal, output: Signal, labels: Labels | None, init: int | None, relu: bool
     ) -> int:
-        source = self._window(layer, before, clock)
-        target = self._new("a", clock, labels, features=layer.features)
+        clock = output.clock
+        source = self.window(layer.reach, before, output)
+        target = self._new("a", clock, labels, layer.features, output.scale)
         self._learn(init, layer.features)
-        for channel, part in self._parts(target, clock):
+        order = self._order(labels) if clock is Clock.ROW else None
+        for channel, part in self.parts(target, clock):
             weight, bias = layer.weights(channel if clock is Clock.SITE else None)
-            order = self._order(labels) if clock is Clock.ROW else None
             if order is not None:
-                weight, bias = weight[..., order], bias[order]
-            weight, bias = weight.detach().contiguous(), bias.detach()
+                weight, bias = weight[..., order], bias[..., order]
             first = None if init is None else Part(init, part.first, part.count)
-            self.operations.append(Affine(clock, channel, part, source, layer.reach, first, weight, bias, relu))
+            numbers = weight.detach().contiguous(), bias.detach()
+            backwards = getattr(layer, "backwards", False)
+            self.operations.append(
+                Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, backwards)
+            )
         return target
 
-    def _window(self, layer: AffineLayer, signal: Signal, clock: Clock) -> int:
-        """The buffer that a window is read from, made large enough for it."""
+    def window(self, reach: Reach, signal: Signal, output: Signal) -> int:
+        """The buffer that windows are read from to make an output, large enough for them."""
         source = self.buffer_of(signal)
-        buffer, reach = self.buffers[source], layer.reach
+        buffer = self.buffers[source]
         buffer.rows = max(buffer.rows, reach.above + 1)
         buffer.left, buffer.right = max(buffer.left, reach.left), max(buffer.right, reach.right)
-        buffer.wide = buffer.wide or clock < signal.clock or reach != Reach()
-        buffer.carried = buffer.carried or (clock is Clock.SITE and self.channels > 1)
+        buffer.wide = buffer.wide or output.clock < signal.clock or output.scale != signal.scale or reach != Reach()
+        buffer.carried = buffer.carried or (output.clock is Clock.SITE and self.channels > 1)
         return source
 
     def _point(self, layer: Pointwise, before: Signal, signal: Signal, labels: Labels | None) -> int:
         if self._mixed(labels) and signal.clock is not Clock.SITE:
             raise CausalityError(f"{layer.name} of a row is added to graded features: put a 1x1 affine map between them")
         source = self.buffer_of(before, before.labels if signal.clock is Clock.SITE else None)
-        pairs = layer.pairs + 1
-        target = self._new(layer.name, signal.clock, labels, features=self.buffers[source].features // pairs)
-        for channel, part in self._parts(target, signal.clock):
+        pairs, doubles = layer.pairs + 1, layer.doubles + 1
+        target = self._new(layer.name, signal.clock, labels, self.buffers[source].features * doubles // pairs, signal.scale)
+        for channel, part in self.parts(target, signal.clock):
             start = self.buffers[source].group(channel).start if signal.clock is Clock.SITE else 0
-            read = Part(source, start, part.count * pairs)
-            self.operations.append(Point(signal.clock, channel, part, read, layer.name))
+            read = Part(source, start, part.count // doubles)
+            other = Part(source, start + part.count, part.count) if layer.pairs else None
+            self.operations.append(Point(signal.clock, channel, part, read, layer.name, other))
         return target
 
     def _add(self, clock: Clock, labels: Labels | None, a: int, b: int, relu: bool) -> int:
         features = max(self.buffers[a].features, self.buffers[b].features)
-        target = self._new("sum", clock, labels, features)
+        scale = max(self.buffers[a].scale, self.buffers[b].scale)
+        target = self._new("sum", clock, labels, features, scale)
         self._learn(a, features)
         self._learn(b, features)
-        for channel, part in self._parts(target, clock):
+        for channel, part in self.parts(target, clock):
             one, other = (Part(buffer, part.first, part.count) for buffer in (a, b))
             self.operations.append(Add(clock, channel, part, one, other, relu))
         return target
-
-    def _parts(self, target: int, clock: Clock) -> list[tuple[int, Part]]:
-        """The colour channels in which a buffer is written, each with its features."""
-        buffer = self.buffers[target]
-        if clock is not Clock.SITE:
-            return [(0, Part(target, 0, buffer.features))]
-        groups = [(c, buffer.group(c)) for c in range(self.channels)]
-        return [(c, Part(target, group.start, group.stop - group.start)) for c, group in groups if group.stop > group.start]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +15,8 @@ from ancestral.causal.layer import Clock, Graph
 from ancestral.causal.lower import lower
 from ancestral.causal.program import Program
 from ancestral.causal.stepping import Buffers, Stepper, once_values
-from ancestral.core import Context, Network, State, StateError
+from ancestral.core import Context, Network, OrderError, State, StateError
+from ancestral.spec import SYMMETRIES, Order, Symmetry
 
 
 class Engine(Protocol):
@@ -50,13 +53,23 @@ class Walked(Network):
 
 
 class CausalNetwork(Walked):
-    """A `Network` of causal layers over (C, H, W) symbols.
+    """A `Network` of causal layers.
 
     A subclass gives ``body``; ``step`` then costs what one site costs, because every layer keeps what it would compute again.
+
+    Args:
+        shape: sizes of one example.
+        discrete: whether symbols are integers.
+        layout: (C, H, W) in which the layers see the symbols, in the order of the walk: row, column, channel. That of an image
+            by default; (D, 1, 1) grades features by site, (1, D, 1) lays sites one below the other.
     """
 
-    def __init__(self, shape: tuple[int, ...], discrete: bool = True) -> None:
+    def __init__(self, shape: tuple[int, ...], discrete: bool = True, layout: tuple[int, int, int] | None = None) -> None:
         super().__init__(shape, discrete)
+        if layout is None and len(shape) != 3:
+            raise ValueError(f"a network over {tuple(shape)} must say in which layout (C, H, W) its layers see the symbols")
+        self.layout: tuple[int, int, int] = layout or (shape[0], shape[1], shape[2])
+        self.symmetry = Symmetry()
         self._programs: dict[tuple[str, ...], tuple[tuple[object, ...], Program]] = {}
 
     @abstractmethod
@@ -67,10 +80,62 @@ class CausalNetwork(Walked):
         """
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        context = context or Context()
-        y = self.body(x, context.vector, context.grid)
-        n, features, height, width = y.shape
-        return y.reshape(n, self.shape[0], features // self.shape[0], height, width).movedim(2, -1)
+        context = self.turned(context) or Context()
+        y = self.body(self.laid_out(x), context.vector, context.grid)
+        channels, height, width = self.layout
+        return self.restored(y.reshape(len(y), channels, y.shape[1] // channels, height, width).movedim(2, -1))
+
+    # -- orders and sizes ------------------------------------------------------------------------------------------------
+
+    def arrange(self, order: Order | str | None = None, shape: tuple[int, ...] | None = None) -> CausalNetwork:
+        """The same network, its weights shared, for images of another size or settled in another order.
+
+        Args:
+            order: one of the eight symmetries of the raster order, or its name; see `Order.turned`.
+            shape: (C, H, W).
+
+        Raises:
+            OrderError: another order, or not an image of as many channels; order-agnostic networks take any order.
+        """
+        view = copy.copy(self)
+        size = tuple(self.shape if shape is None else shape)
+        if len(size) != 3 or size[0] != self.shape[0]:
+            raise OrderError(f"{type(self).__name__} takes images of {self.shape[0]} channels, not {size}")
+        symmetry = self.symmetry if order is None else symmetry_of(order, size)
+        channels, height, width = size
+        view.shape, view.symmetry, view.order = torch.Size(size), symmetry, Order.turned(size, symmetry)
+        view.layout = (channels, width, height) if symmetry.transposed else (channels, height, width)
+        view._programs = {}
+        return view
+
+    @property
+    def _as_given(self) -> bool:
+        return self.layout == self.shape and self.symmetry == Symmetry()
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """(n, *shape) symbols as the layers see them, (n, C, H, W)."""
+        if self._as_given:
+            return x
+        channels, height, width = self.layout
+        return x.flatten(1)[:, list(self.order.sites)].view(len(x), height, width, channels).permute(0, 3, 1, 2)
+
+    def restored(self, y: Tensor) -> Tensor:
+        """(n, C, H, W, ...) values of every site to (n, *shape, ...): the inverse of ``laid_out``."""
+        if self._as_given:
+            return y
+        ordered = y.movedim(1, 3).flatten(1, 3)
+        places = torch.tensor(self.order.sites, device=y.device).argsort()
+        return ordered[:, places].reshape(len(y), *self.shape, *y.shape[4:])
+
+    def turned(self, context: Context | None) -> Context | None:
+        """The context as the layers see it: a grid is turned with the symbols."""
+        if context is None or context.grid is None or self.symmetry == Symmetry():
+            return context
+        grid, axes = context.grid, [axis for axis, flip in ((2, self.symmetry.upward), (3, self.symmetry.leftward)) if flip]
+        grid = grid.flip(axes)
+        return replace(context, grid=grid.transpose(2, 3) if self.symmetry.transposed else grid)
+
+    # -- walking ---------------------------------------------------------------------------------------------------------
 
     def lowered(self, context: Context | None = None) -> Program:
         """What this network does at every step when these parts of a context are given; kept until a weight changes."""
@@ -81,19 +146,43 @@ class CausalNetwork(Walked):
             graph = Graph()
             symbols = graph.add(Clock.SITE, strict=True)
             signals = {name: graph.add(Clock.ONCE) for name in names}
-            output: Any = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
-            channels, height, width = self.shape
-            self._programs[names] = weights, lower(signals, output, (channels, height, width))
+            with torch.no_grad():
+                output: Any = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
+                self._programs[names] = weights, lower(signals, output, self.layout)
         return self._programs[names][1]
 
     def receptive_field(self) -> set[tuple[int, int]]:
-        """(rows, columns) from a pixel to every pixel that can influence its conditional; (0, 0) stands for its own colours."""
+        """(rows, columns) from a pixel to every pixel that can influence its conditional; (0, 0) stands for its own colours.
+
+        Windows are taken beyond the border. Where the field depends on the place, as with recurrences and coarse layers, it is
+        that of the pixel in the middle of the last row, inside the image.
+        """
         program = self.lowered()
-        return program.graph.receptive_field(program.result)
+        if not program.recurrent and program.coarsest == 1:
+            return program.graph.receptive_field(program.result, (0, 0))
+        _, height, width = self.layout
+        row, column = height - 1, width // 2
+        seen = program.graph.receptive_field(program.result, (row, column), (height, width))
+        return {(r - row, w - column) for r, w in seen}
 
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program = self.lowered(context)
-        return Stepper(program, Floating(), rollback), once_values(program, context)
+        return Stepper(program, Floating(), rollback), once_values(program, self.turned(context))
+
+
+def symmetry_of(order: Order | str, shape: tuple[int, ...]) -> Symmetry:
+    """The symmetry that makes the raster order of an image this one.
+
+    Raises:
+        OrderError: none does.
+    """
+    for name, symmetry in SYMMETRIES.items():
+        if order == name or order == Order.turned(shape, symmetry):
+            return symmetry
+    raise OrderError(
+        "this network takes the eight symmetries of the raster order alone, "
+        f"{', '.join(SYMMETRIES)}; order-agnostic ones (deep-nade, made with several orders) take every order"
+    )
 
 
 def fingerprint(module: nn.Module) -> tuple[object, ...]:

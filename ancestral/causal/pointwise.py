@@ -32,25 +32,74 @@ class Scale(Input):
         return self(symbol).unsqueeze(1)  # type: ignore[no-any-return]
 
 
-def _gate(x: Tensor, axis: int) -> Tensor:
+def halves(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """The two halves of the features."""
     a, b = x.chunk(2, axis)
     if x.dim() == 4 and not x.is_contiguous():  # channels last: halves laid out side by side take twice as long as their copies
         a, b = (half.contiguous(memory_format=torch.channels_last) for half in (a, b))
+    return a, b
+
+
+def _gate(a: Tensor, b: Tensor) -> Tensor:
     return torch.tanh(a) * torch.sigmoid(b)
 
 
-def _relu(x: Tensor, axis: int) -> Tensor:
-    return functional.relu(x)
+def _glu(a: Tensor, b: Tensor) -> Tensor:
+    return a * torch.sigmoid(b)
 
 
-FUNCTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {"gate": _gate, "relu": _relu}  # by the name that Programs use
+def _concat_elu(x: Tensor, axis: int) -> Tensor:
+    return functional.elu(torch.cat([x, -x], axis))
+
+
+PAIRS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"gate": _gate, "glu": _glu}  # by the names that Programs use
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "elu": functional.elu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+DOUBLES: dict[str, Callable[[Tensor, int], Tensor]] = {"concat_elu": _concat_elu}
+
+
+def _pairs(name: str) -> Pointwise:
+    return Pointwise(name, lambda x, axis: PAIRS[name](*halves(x, axis)))
+
+
+def _each(name: str) -> Pointwise:
+    return Pointwise(name, lambda x, axis: FUNCTIONS[name](x))
 
 
 def gate() -> Pointwise:
     """tanh(a) * sigmoid(b) of the two halves of the features (van den Oord et al. 2016b, eq. 2)."""
-    return Pointwise("gate", _gate)
+    return _pairs("gate")
+
+
+def glu() -> Pointwise:
+    """a * sigmoid(b) of the two halves of the features, the gate of PixelCNN++ (Salimans et al. 2017)."""
+    return _pairs("glu")
 
 
 def relu() -> Pointwise:
     """max(x, 0)."""
-    return Pointwise("relu", _relu)
+    return _each("relu")
+
+
+def elu() -> Pointwise:
+    """x above 0, exp(x) - 1 below."""
+    return _each("elu")
+
+
+def tanh() -> Pointwise:
+    """tanh(x)."""
+    return _each("tanh")
+
+
+def sigmoid() -> Pointwise:
+    """1 / (1 + exp(-x))."""
+    return _each("sigmoid")
+
+
+def concat_elu() -> Pointwise:
+    """elu(x), then elu(-x): twice as many features (Salimans et al. 2017)."""
+    return Pointwise("concat_elu", _concat_elu)

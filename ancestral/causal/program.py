@@ -5,6 +5,9 @@ parallel* it computes every site at once. Its clock says how often a walk runs i
 
 A buffer holds features by row and column. Features of SITE buffers, and of those read site by site, are sorted by colour
 channel, so that what a step reads and writes lies side by side; ``ends[c]`` is where channel c's features end.
+
+Coarse buffers have one place for a square of ``scale`` x ``scale`` pixels, and an operation that writes one runs at the square's
+first row and, where its clock is SITE, first column. An operation reads every buffer at the place that holds its own pixel.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ class Buffer:
         rows: how many rows are remembered; row r lies in slot r mod rows.
         left, right: zero columns beside each row, for windows that reach over the border.
         wide: whether a step keeps all columns of a row, or its own site alone.
+        scale: the side of one of its places, in pixels.
         carried: whether later colour channels of a site read what earlier ones wrote.
         fraction: in exact numerics, how many bits of its integers stand behind the point.
     """
@@ -41,6 +45,7 @@ class Buffer:
     left: int = 0
     right: int = 0
     wide: bool = False
+    scale: int = 1
     carried: bool = False
     fraction: int = 0
 
@@ -51,11 +56,16 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Part:
-    """Features ``first .. first + count - 1`` of a buffer."""
+    """Features ``first .. first + count - 1`` of a buffer, ``above`` rows and ``left`` columns before the place of the operation.
+
+    What lies before the place may be what the same operation gave there: so recurrences are written.
+    """
 
     buffer: int
     first: int
     count: int
+    above: int = 0
+    left: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Scaling:
     """How integers are brought to the next buffer's scale: clamp(floor(sum / 2^out + 1/2)), the sum starting from init 2^init.
 
     Attributes:
-        init, out: (N,) shifts, to the left and to the right.
+        init, out: (sets, N) shifts, to the left and to the right.
         low, high: the clamp.
     """
 
@@ -78,11 +88,15 @@ class Affine:
     """target = init + bias + sum over window rows of source window @ weight, relu where asked.
 
     Attributes:
-        source: the buffer it reads; ``reach`` names the window, of which each row's first ``weight.shape[1]`` values count.
-        init: what the sum starts from, at the same site.
-        weight: (window rows, values of a window row, N).
-        bias: (N,).
+        source: the buffer it reads; ``reach`` names the window, of which each row's first ``weight.shape[2]`` values count.
+        init: what the sum starts from.
+        weight: (sets, window rows, values of a window row, N).
+        bias: (sets, N).
         scaling: in exact numerics, where weight and bias are whole numbers.
+        phases: after how many rows and columns of the target the sets of weights repeat; at (r, w) it is the set
+            (r mod phases[0]) phases[1] + w mod phases[1].
+        backwards: of a ROW operation, that the columns of the row are done one by one from right to left, together with those
+            of the operations next to it that are done so.
     """
 
     clock: Clock
@@ -95,22 +109,45 @@ class Affine:
     bias: Tensor
     relu: bool
     scaling: Scaling | None = None
+    phases: tuple[int, int] = (1, 1)
+    backwards: bool = False
 
     @property
     def multiply_adds(self) -> int:
-        """Products at one site."""
-        return self.weight.numel()
+        """Products at one place."""
+        return self.weight[0].numel()
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How a function of whole numbers reads and writes them.
+
+    Attributes:
+        source, other, target: fraction bits of its operands and of its result.
+        limit: the largest magnitude of the result.
+    """
+
+    source: int
+    other: int
+    target: int
+    limit: int
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """target = function(source), feature by feature, or by pairs of a feature of the first half and one of the second."""
+    """target = function(source), feature by feature; or function(source, other), pair by pair.
+
+    ``scaling`` is that of exact numerics.
+    """
 
     clock: Clock
     channel: int
     target: Part
     source: Part
     function: str
+    other: Part | None = None
+    backwards: bool = False
+    scaling: Rounding | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +160,33 @@ class Add:
     a: Part
     b: Part
     relu: bool
+    backwards: bool = False
 
 
-Operation = Affine | Point | Add
+@dataclass(frozen=True, eq=False)
+class Couple:
+    """What a colour channel takes from the mixtures of a whole pixel, given the channels before; see `ChannelMixture`.
+
+    Attributes:
+        source: all of the pixel's numbers.
+        symbols: the symbols' own values, one feature a channel.
+        components: K.
+        levels: the alphabet.
+        scaling: in exact numerics, of which the fraction of the symbols' values, ``other``, is read.
+    """
+
+    clock: Clock
+    channel: int
+    target: Part
+    source: Part
+    symbols: Part
+    components: int
+    levels: int
+    backwards: bool = False
+    scaling: Rounding | None = None
+
+
+Operation = Affine | Point | Add | Couple
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +222,8 @@ class Program:
         context: the signals that a caller's context enters by, by name.
         puts, fills, operations: in an order in which they can run.
         output: the buffer of the parameters, those of a colour channel together.
+        recurrent: whether what one site computes is read by the same operations at later ones, so that no two sites can be
+            computed at once.
         exact: whether it computes with whole numbers.
     """
 
@@ -173,6 +236,7 @@ class Program:
     fills: tuple[Fill, ...]
     operations: tuple[Operation, ...]
     output: int
+    recurrent: bool = False
     exact: bool = False
     rows: tuple[Operation, ...] = field(init=False)
     sites: tuple[tuple[Operation, ...], ...] = field(init=False)
@@ -185,22 +249,36 @@ class Program:
         object.__setattr__(self, "sites", tuple(by_channel))
 
     @property
+    def coarsest(self) -> int:
+        """The side of the largest places, in pixels."""
+        return max(buffer.scale for buffer in self.buffers)
+
+    @property
+    def columns(self) -> int:
+        """The image's width, filled up to whole places of all buffers."""
+        return -(-self.shape[2] // self.coarsest) * self.coarsest
+
+    def scale(self, op: Operation) -> int:
+        """The side of the places at which an operation runs, in pixels."""
+        return self.buffers[op.target.buffer].scale
+
+    @property
     def multiply_adds(self) -> int:
-        """Products that one pixel costs, all of its colour channels together."""
-        return sum(op.multiply_adds for op in self.operations if isinstance(op, Affine))
+        """Products that one pixel costs on average, all of its colour channels together."""
+        maps = (op for op in self.operations if isinstance(op, Affine))
+        return round(sum(op.multiply_adds / self.scale(op) ** 2 for op in maps))
 
     @property
     def weights(self) -> int:
-        """Weights and biases that one pixel reads."""
-        return sum(op.weight.numel() + op.bias.numel() for op in self.operations if isinstance(op, Affine))
+        """Weights and biases that one pixel reads on average."""
+        maps = (op for op in self.operations if isinstance(op, Affine))
+        return round(sum((op.weight[0].numel() + op.bias[0].numel()) / self.scale(op) ** 2 for op in maps))
 
     @property
     def state(self) -> int:
         """Values that one example's walk remembers, context apart."""
-        width = self.shape[2]
-        return sum(
-            b.rows * (b.left + width + b.right if b.wide else 1) * b.features for b in self.buffers if b.clock is not Clock.ONCE
-        )
+        kept = [buffer for buffer in self.buffers if buffer.clock is not Clock.ONCE]
+        return sum(b.rows * (b.left + self.columns // b.scale + b.right if b.wide else 1) * b.features for b in kept)
 
     def __str__(self) -> str:
         return "\n".join(listing(self))
@@ -215,13 +293,15 @@ def listing(program: Program) -> Iterator[str]:
         yield f"symbol      {names[put.target]} = {type(put.layer).__name__.lower()}(symbol)"
     for op in program.operations:
         when = "row " if op.clock is Clock.ROW else f"site {op.channel}" if program.shape[0] > 1 else "site"
+        when += f" /{program.scale(op)}" * (program.scale(op) > 1) + " <-" * op.backwards
         yield f"{when:<11} {names[op.target.buffer]}{_range(program, op.target)} = {_formula(program, op)}"
     yield f"{program.multiply_adds:,} multiply-adds a pixel, {program.weights:,} weights, a state of {program.state:,} values"
 
 
 def _range(program: Program, part: Part) -> str:
     whole = part.count == program.buffers[part.buffer].features
-    return "" if whole else f"[{part.first}:{part.first + part.count}]"
+    before = f" at row -{part.above}" * (part.above > 0) + f" at column {-part.left:+}" * (part.left != 0)
+    return ("" if whole else f"[{part.first}:{part.first + part.count}]") + before
 
 
 def _formula(program: Program, op: Operation) -> str:
@@ -229,12 +309,15 @@ def _formula(program: Program, op: Operation) -> str:
         return program.buffers[part.buffer].name + _range(program, part)
 
     if isinstance(op, Point):
-        return f"{op.function}({name(op.source)})"
+        return f"{op.function}({name(op.source)}{f', {name(op.other)}' if op.other else ''})"
+    if isinstance(op, Couple):
+        return f"mixture of {op.components} in {name(op.source)} given {name(op.symbols)}"
     if isinstance(op, Add):
         text = f"{name(op.a)} + {name(op.b)}"
     else:
-        rows, length, features = op.weight.shape
+        sets, rows, length, features = op.weight.shape
         text = f"affine {rows} x {length} -> {features} of {program.buffers[op.source].name}{_window(op.reach)}"
+        text += f", one of {sets} sets of weights" if sets > 1 else ""
         text += f" + {name(op.init)}" if op.init else ""
     return f"relu({text})" if op.relu else text
 
@@ -243,5 +326,5 @@ def _window(reach: Reach) -> str:
     if reach == Reach():
         return ""
     rows = f"rows -{reach.above}..{0 if reach.own_row else -1}" if reach.above else ""
-    columns = f"columns -{reach.left}..{reach.right if reach.own_site else -1}" if reach.left or reach.right else ""
+    columns = f"columns {-reach.left}..{reach.right if reach.own_site else -1}" if reach.left or reach.right else ""
     return f" at {', '.join(filter(None, (rows, columns)))}" if rows or columns else ""

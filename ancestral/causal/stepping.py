@@ -6,15 +6,16 @@ symbols needs nothing but k symbols' worth of extra rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from ancestral.causal.arithmetic import Arithmetic
 from ancestral.causal.layer import Clock
-from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program
+from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Point, Program
 from ancestral.core import Context
 
 Buffers = dict[str, Tensor]
@@ -23,7 +24,14 @@ Work = Callable[[Buffers, int, int], None]  # to be done at a row and a column
 
 @dataclass(frozen=True)
 class Place:
-    """How a buffer lies in memory during one walk; ``wide`` tells whether columns are told apart."""
+    """How a buffer lies in memory during one walk.
+
+    Attributes:
+        rows, columns, features: its sizes; row r lies in slot r mod rows.
+        left: zero columns before the first.
+        wide: whether columns are told apart.
+        scale: the side of one of its places, in pixels.
+    """
 
     name: str
     rows: int
@@ -31,6 +39,7 @@ class Place:
     features: int
     left: int
     wide: bool
+    scale: int = 1
 
     @property
     def size(self) -> int:
@@ -38,8 +47,27 @@ class Place:
         return self.rows * self.columns * self.features
 
     def offset(self, row: int, column: int, first: int = 0) -> int:
-        """Where a feature of a site lies in the values of an example."""
+        """Where a feature of a place lies in the values of an example; rows and columns are the buffer's own."""
         return (row % self.rows * self.columns + (self.left + column if self.wide else 0)) * self.features + first
+
+
+def places(program: Program, rollback: int = 0, whole: bool = False, wide: bool = False) -> list[Place]:
+    """How the buffers of a walk lie in memory, context apart, which has no columns here.
+
+    Args:
+        rollback: how many symbols a state may have to go back.
+        whole: all rows and columns are kept.
+        wide: all columns are.
+    """
+    channels, height, width = program.shape
+    extra = -(-rollback // (channels * width))
+    found = []
+    for buffer in program.buffers:
+        wide_here = buffer.wide or whole or wide or (buffer.carried and rollback > 0)
+        columns = buffer.left + program.columns // buffer.scale + buffer.right if wide_here else 1
+        rows = -(-height // buffer.scale) + buffer.rows if whole else buffer.rows + extra
+        found.append(Place(buffer.name, rows, columns, buffer.features, buffer.left, wide_here, buffer.scale))
+    return found
 
 
 class Stepper:
@@ -49,19 +77,14 @@ class Stepper:
         program: what the network was lowered to.
         arithmetic: how its operations are carried out.
         rollback: how many symbols a state may have to go back.
+        whole: states keep all that was computed.
     """
 
-    def __init__(self, program: Program, arithmetic: Arithmetic, rollback: int = 0) -> None:
+    def __init__(self, program: Program, arithmetic: Arithmetic, rollback: int = 0, whole: bool = False) -> None:
         self.program, self.arithmetic = program, arithmetic
         self.channels, _, self.width = program.shape
-        extra = -(-rollback // (self.channels * self.width))
-        self.places = [self._place(buffer, extra, rollback > 0) for buffer in program.buffers]
+        self.places = places(program, rollback, whole)
         self.size = program.buffers[program.output].group(0).stop
-
-    def _place(self, buffer: Buffer, extra: int, back: bool) -> Place:
-        wide = buffer.wide or (buffer.carried and back)
-        columns = buffer.left + self.width + buffer.right if wide else 1
-        return Place(buffer.name, buffer.rows + extra, columns, buffer.features, buffer.left, wide)
 
     # -- walking ---------------------------------------------------------------------------------------------------------
 
@@ -81,8 +104,8 @@ class Stepper:
             place = self.places[fill.target]
             self.places[fill.target] = Place(place.name, rows, columns, features, 0, columns > 1)
             kept[place.name] = value
-        self.row_work = [self._work(op) for op in self.program.rows]
-        self.site_work = [[self._work(op) for op in ops] for ops in self.program.sites]
+        self.row_work = self._row_work()
+        self.site_work = [[(self.program.scale(op), self._work(op)) for op in ops] for ops in self.program.sites]
         return self.advance(kept, 0), kept
 
     def absorb(self, kept: Buffers, position: int, symbol: Tensor) -> None:
@@ -97,61 +120,113 @@ class Stepper:
         """Compute whatever the site at ``position`` is the first to need; its parameters (n, k)."""
         (r, w), c = divmod(position // self.channels, self.width), position % self.channels
         if w == 0 and c == 0:
-            for work in self.row_work:
-                work(kept, r, 0)
-        for work in self.site_work[c]:
-            work(kept, r, w)
+            self.advance_row(kept, r)
+        for scale, work in self.site_work[c]:
+            if r % scale == 0 and w % scale == 0:
+                work(kept, r, w)
         return self._at(kept, Part(self.program.output, c * self.size, self.size), r, w).clone()
 
-    def _at(self, kept: Buffers, part: Part, r: int, w: int) -> Tensor:
-        """(n, features) of a part at a site: a view."""
-        place = self.places[part.buffer]
-        buffer = kept[place.name]
-        return buffer.as_strided((buffer.shape[0], part.count), (place.size, 1), place.offset(r, w, part.first))
+    def advance_row(self, kept: Buffers, r: int) -> None:
+        """Compute what a row knows before its first site."""
+        for scale, work in self.row_work:
+            if r % scale == 0:
+                work(kept, r, 0)
 
-    def _along(self, kept: Buffers, part: Part, r: int, w: int) -> Tensor:
-        """(n, W, features) of a part along a row: a view."""
+    def _at(self, kept: Buffers, part: Part, r: int, w: int) -> Tensor:
+        """(n, features) of a part for the pixel (r, w): a view."""
         place = self.places[part.buffer]
         buffer = kept[place.name]
-        strides = (place.size, place.features if place.wide else 0, 1)
-        return buffer.as_strided((buffer.shape[0], self.width, part.count), strides, place.offset(r, 0, part.first))
+        offset = place.offset(r // place.scale - part.above, w // place.scale - part.left, part.first)
+        return buffer.as_strided((buffer.shape[0], part.count), (place.size, 1), offset)
+
+    def _along(self, kept: Buffers, part: Part, r: int, phase: int, phases: int, scale: int) -> Tensor:
+        """(n, m, features) of a part, for every so manyth of an operation's places along a row: a view.
+
+        Args:
+            phase, phases: the first place, and how many there are to the next.
+            scale: the side of the operation's places.
+        """
+        place = self.places[part.buffer]
+        buffer = kept[place.name]
+        step, count = phases * scale // place.scale, self.program.columns // (scale * phases)
+        strides = (place.size, step * place.features if place.wide else 0, 1)
+        offset = place.offset(r // place.scale - part.above, phase * scale // place.scale - part.left, part.first)
+        return buffer.as_strided((buffer.shape[0], count, part.count), strides, offset)
 
     # -- operations made ready -------------------------------------------------------------------------------------------
 
+    def _row_work(self) -> list[tuple[int, Work]]:
+        """The operations of a row with their scales; those that run backwards next to each other become one."""
+        work: list[tuple[int, Work]] = []
+        for (backwards, scale), group in groupby(self.program.rows, lambda op: (op.backwards, self.program.scale(op))):
+            if backwards:
+                work.append((scale, self._backwards([self._work(op) for op in group], scale)))
+            else:
+                work += [(scale, self._row(op)) for op in group]
+        return work
+
+    def _backwards(self, work: Sequence[Work], scale: int) -> Work:
+        def all_columns(kept: Buffers, r: int, w: int) -> None:
+            for column in reversed(range(0, self.program.columns, scale)):
+                for each in work:
+                    each(kept, r, column)
+
+        return all_columns
+
     def _work(self, op: Operation) -> Work:
-        """An operation at a site, or along a row, as its clock says."""
-        along, arithmetic = op.clock is Clock.ROW, self.arithmetic
-        view = self._along if along else self._at
-        if isinstance(op, Point):
-            return lambda kept, r, w: arithmetic.point(op, view(kept, op.source, r, w), view(kept, op.target, r, w))
-        if isinstance(op, Add):
-            return lambda kept, r, w: arithmetic.add(
-                op, view(kept, op.a, r, w), view(kept, op.b, r, w), view(kept, op.target, r, w)
-            )
-        window, ready = self._windows if along else self._window, arithmetic.ready(op)
+        """An operation at one place."""
+        if isinstance(op, Affine):
+            return self._site_affine(op)
+        return lambda kept, r, w: carry_out(op, self.arithmetic, lambda part: self._at(kept, part, r, w))
+
+    def _row(self, op: Operation) -> Work:
+        """An operation along a row."""
+        scale = self.program.scale(op)
+        if isinstance(op, Affine):
+            return self._row_affine(op, scale)
+        return lambda kept, r, w: carry_out(op, self.arithmetic, lambda part: self._along(kept, part, r, 0, 1, scale))
+
+    def _site_affine(self, op: Affine) -> Work:
+        ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
+        scale, rows = self.program.scale(op), op.weight.shape[1]
+        several = rows > 1
 
         def affine(kept: Buffers, r: int, w: int) -> None:
-            init = None if op.init is None else view(kept, op.init, r, w)
-            ready(window(kept, op, r, w), init, view(kept, op.target, r, w))
+            init = None if op.init is None else self._at(kept, op.init, r, w)
+            which = r // scale % op.phases[0] * op.phases[1] + w // scale % op.phases[1]
+            windows = [self._at(kept, part, r, w) for part in window_rows(op)]
+            ready[which](torch.cat(windows, -1) if several else windows[0], init, self._at(kept, op.target, r, w))
 
         return affine
 
-    def _window(self, kept: Buffers, op: Affine, r: int, w: int) -> Tensor:
-        """(n, values) of the window of a site: a view."""
-        return self._at(kept, Part(op.source, 0, op.weight.shape[1]), r, w - op.reach.left)
+    def _row_affine(self, op: Affine, scale: int) -> Work:
+        ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
 
-    def _windows(self, kept: Buffers, op: Affine, r: int, w: int) -> Tensor:
-        """(n, W, values) of the windows of a row, their rows one after the other."""
-        rows = range(r - op.reach.above, r + op.reach.own_row)
-        windows = [self._starting(kept, op, row) for row in rows]
-        return windows[0] if len(windows) == 1 else torch.cat(windows, -1)
+        def affine(kept: Buffers, r: int, w: int) -> None:
+            for phase in range(op.phases[1]):
+                at = r, phase, op.phases[1], scale
+                init = None if op.init is None else self._along(kept, op.init, *at)
+                windows = [self._along(kept, part, *at) for part in window_rows(op)]
+                which = r // scale % op.phases[0] * op.phases[1] + phase
+                ready[which](torch.cat(windows, -1) if len(windows) > 1 else windows[0], init, self._along(kept, op.target, *at))
 
-    def _starting(self, kept: Buffers, op: Affine, r: int) -> Tensor:
-        """(n, W, values) of every window that starts in a row: an overlapping view."""
-        place = self.places[op.source]
-        buffer = kept[place.name]
-        shape = (buffer.shape[0], self.width, op.weight.shape[1])
-        return buffer.as_strided(shape, (place.size, place.features, 1), place.offset(r, -op.reach.left))
+        return affine
+
+
+def window_rows(op: Affine) -> list[Part]:
+    """The rows of a window, from the top, each as one part that starts at its first column."""
+    _, rows, length, _ = op.weight.shape
+    return [Part(op.source, 0, length, op.reach.above - row, op.reach.left) for row in range(rows)]
+
+
+def carry_out(op: Operation, arithmetic: Arithmetic, view: Callable[[Part], Tensor]) -> None:
+    """An operation other than an affine map, on views of its parts."""
+    if isinstance(op, Point):
+        arithmetic.point(op, view(op.source), None if op.other is None else view(op.other), view(op.target))
+    elif isinstance(op, Add):
+        arithmetic.add(op, view(op.a), view(op.b), view(op.target))
+    elif isinstance(op, Couple):
+        arithmetic.couple(op, view(op.source), view(op.symbols), view(op.target))
 
 
 def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Labels, Reach, Signal, refuse_symbols
+from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Labels, Place, Reach, Signal, refuse_symbols
 
 
 def spread(features: int, channels: int) -> Labels:
@@ -66,6 +66,8 @@ class LeftAffine(AffineLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight if self.mask is None else self.weight * self.mask
+        if x.shape[2:] == (1, 1) and not self.reach.left:  # vectors, their sites as colour channels: a plain matrix
+            return functional.linear(x[..., 0, 0], weight[..., 0, 0], self.bias)[..., None, None]
         if self.reach.left:
             x = functional.pad(x, (self.reach.left, 0))
         return functional.conv2d(x, weight, self.bias)[..., : x.shape[-1] - self.reach.left]
@@ -74,13 +76,65 @@ class LeftAffine(AffineLayer):
         weight = self.weight if self.mask is None else self.weight * self.mask
         flat = weight[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
         if channel is None or self.single:
-            return flat[None], self.bias
+            return flat[None, None], self.bias[None]
         own = sum(label < channel if self.strict else label <= channel for label in self.before)
         chosen = [i for i, label in enumerate(self.after) if label == channel]
-        return flat[None, : self.reach.left * len(self.before) + own, chosen], self.bias[chosen]
+        return flat[None, None, : self.reach.left * len(self.before) + own, chosen], self.bias[None, chosen]
 
 
-class AboveAffine(AffineLayer):
+class WindowAffine(AffineLayer):
+    """y[r, w] = b + sum over the window ``reach`` of W x, all features alike: nothing is graded by colour channel.
+
+    A window that ends with its own site and reads it knows no more than the site does; one that reads to the right must leave
+    its own row out, or read features that know no row but those above.  (n, c, H, W) to (n, c', H / shrink, W / shrink).
+
+    Args:
+        before, after: features that come in and go out.
+        reach: the window.
+        shrink: rows and columns from one window to the next.
+        bias: whether there is one.
+
+    Raises:
+        ValueError: the window is empty.
+    """
+
+    def __init__(self, before: int, after: int, reach: Reach, shrink: int = 1, bias: bool = True) -> None:
+        super().__init__()
+        self.reach, self.features, self.shrink = reach, after, shrink
+        self.backwards = reach.right > 0 and reach.left < 0  # it reads only what lies to the right in its own row
+        rows, columns = reach.above + reach.own_row, reach.left + reach.right + reach.own_site
+        if rows < 1 or columns < 1:
+            raise ValueError(f"the window of {reach} is empty")
+        bound = 1 / sqrt(rows * columns * before)
+        self.weight = nn.Parameter(torch.empty(after, before, rows, columns).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(after).uniform_(-bound, bound)) if bias else None
+
+    def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
+        signal, reach = inputs[0], self.reach
+        if reach.own_row and reach.own_site:
+            refuse_symbols(self, inputs)
+        if not reach.own_row:
+            return Clock.ROW, None
+        if signal.clock is not Clock.SITE:
+            return signal.clock, None
+        if reach.right > 0:
+            raise CausalityError("a window over its own row reads features of that row: only rows above are known")
+        if len({*(signal.labels or ())}) > 1 and reach.own_site:
+            raise CausalityError("a window that is not graded reads the colour channels of its own site")
+        return Clock.SITE, (0,) * self.features
+
+    def forward(self, x: Tensor) -> Tensor:
+        (height, width), reach = x.shape[2:], self.reach
+        x = functional.pad(x, (reach.left, reach.right, reach.above, 0))
+        y = functional.conv2d(x, self.weight, self.bias, self.shrink)
+        return y[:, :, : -(-height // self.shrink), : -(-width // self.shrink)]
+
+    def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
+        flat = self.weight.permute(2, 3, 1, 0).flatten(1, 2)[None]
+        return flat, self.weight.new_zeros(1, self.features) if self.bias is None else self.bias[None]
+
+
+class AboveAffine(WindowAffine):
     """y[r, w] = b + sum over rows above and columns w - right .. w + right of W x: the vertical stack of a Gated PixelCNN.
 
     A kernel of k x k cut to the rows that may be seen: ``strict`` reads rows r - k // 2 .. r - 1 (of symbols, so every colour
@@ -88,26 +142,53 @@ class AboveAffine(AffineLayer):
     """
 
     def __init__(self, before: int, after: int, kernel: int, strict: bool = False) -> None:
-        super().__init__()
         if kernel % 2 == 0 or (strict and kernel == 1):
             raise ValueError(f"kernel is {kernel}; a window around a column is odd, and a strict one at least 3")
         half = kernel // 2
-        self.strict, self.features = strict, after
-        self.reach = Reach(above=half, left=half, right=half, own_row=not strict)
-        rows = half if strict else half + 1
-        bound = 1 / sqrt(rows * kernel * before)
-        self.weight = nn.Parameter(torch.empty(after, before, rows, kernel).uniform_(-bound, bound))
+        super().__init__(before, after, Reach(above=half, left=half, right=half, own_row=not strict))
+
+
+class Transposed(AffineLayer):
+    """A transposed convolution of stride 2: every place becomes a square of 2 x 2, (n, c, H, W) to (n, c', 2 H, 2 W).
+
+    y[2 i + a, 2 j + b - side] takes W[a, b] x[i, j]. A kernel of 2 x 2 (``side=0``) gives each square a matrix for each of its
+    places; one of 2 x 3 (``side=1``) also lets odd columns read the place to the right (Salimans et al. 2017, whose
+    convolutions are cropped so).
+    """
+
+    grow, phases = 2, (2, 2)
+
+    def __init__(self, before: int, after: int, side: int) -> None:
+        super().__init__()
+        self.features, self.reach = after, Reach(right=side)
+        bound = 1 / sqrt(before * (1 + side / 2))
+        self.weight = nn.Parameter(torch.empty(before, after, 2, 2 + side).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(after).uniform_(-bound, bound))
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
-        if not self.strict and inputs[0].clock is Clock.SITE:
-            raise CausalityError("a window over its own row reads features of that row: only rows above are known")
-        return Clock.ROW, None
+        refuse_symbols(self, inputs)
+        if inputs[0].clock is not Clock.SITE:
+            return inputs[0].clock, None
+        if self.reach.right:
+            raise CausalityError("a window to the right reads features that change with every site")
+        return Clock.SITE, (0,) * self.features
+
+    def reads(self, place: Place) -> set[Place]:
+        row, column = place[0] // 2, place[1] // 2
+        return {(row, column), (row, column + self.reach.right * (place[1] % 2))}
 
     def forward(self, x: Tensor) -> Tensor:
-        above, side = self.reach.above, self.reach.right
-        y = functional.conv2d(functional.pad(x, (side, side, above, 0)), self.weight, self.bias)
-        return y[:, :, : x.shape[2]]  # strict: the window ends one row above, so the last row of windows is of no use
+        side = self.reach.right
+        y = functional.conv_transpose2d(x, self.weight, self.bias, stride=2)
+        return y[..., side : side + 2 * x.shape[3]]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
-        return self.weight.permute(2, 3, 1, 0).flatten(1, 2), self.bias
+        side, kernel = self.reach.right, self.weight.permute(2, 3, 0, 1)  # (2, 2 + side, c, c')
+        sets = []
+        for a in range(2):
+            if not side:
+                sets += [kernel[a, b][None] for b in range(2)]
+            else:  # an even column is the middle of the kernel, an odd one its end and the start of the next place's
+                sets += [torch.cat([kernel[a, 1], torch.zeros_like(kernel[a, 1])])[None]]
+                sets += [torch.cat([kernel[a, 2], kernel[a, 0]])[None]]
+        return torch.stack(sets), self.bias.expand(4, -1)

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -25,9 +26,11 @@ from torch import Tensor, fx
 from torch.nn import functional
 
 from ancestral.causal.arithmetic import Floating
-from ancestral.causal.pointwise import FUNCTIONS
-from ancestral.causal.program import Add, Affine, Operation, Part, Point, Program
-from ancestral.causal.stepping import Buffers, Place, Stepper
+from ancestral.causal.channels import coupled
+from ancestral.causal.layer import Clock
+from ancestral.causal.pointwise import DOUBLES, FUNCTIONS, PAIRS
+from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Program
+from ancestral.causal.stepping import Buffers, Place, Stepper, window_rows
 from ancestral.walking.engines import EngineError
 
 Step = Callable[[list[Tensor], list[Tensor], Tensor, Tensor], Tensor]  # memory, weights, row, column
@@ -43,6 +46,10 @@ def refusal(program: Program, like: Tensor) -> str | None:
         return f"it runs on a CPU or with CUDA, and the model is on {like.device}"
     if like.dtype not in TYPES:
         return f"it computes in float32 or float64, and the model is {like.dtype}"
+    if any(isinstance(op, Affine) and op.clock is Clock.SITE and len(op.weight) > 1 for op in program.operations):
+        return "its functions are the same for every site, and this network has weights that are not"
+    if program.recurrent or program.coarsest > 1:
+        return "it knows no recurrences and no coarse places"
     if shutil.which(COMPILER) is None:
         return f"torch.compile needs the C++ compiler {COMPILER}, which is not found here: install it, or name another in CXX"
     if like.is_cuda and find_spec("triton") is None:
@@ -95,8 +102,7 @@ class Compiled:
         channels, _, width = self.program.shape
         (r, w), c = divmod(position // channels, width), position % channels
         if w == 0 and c == 0:
-            for work in self.stepper.row_work:
-                work(kept, r, 0)
+            self.stepper.advance_row(kept, r)
         memory = [kept[place.name] for place in self.stepper.places]
         try:
             parameters = self._steps[c](memory, self._weights[c], self._rows[r], self._columns[w])
@@ -108,7 +114,7 @@ class Compiled:
 def flat_weights(operations: Sequence[Operation]) -> list[Tensor]:
     """Bias (N,) and matrix (K, N) of one affine operation after the other."""
     affine = (op for op in operations if isinstance(op, Affine))
-    return [tensor for op in affine for tensor in (op.bias, op.weight.flatten(0, 1))]
+    return [tensor for op in affine for tensor in (op.bias[0], op.weight[0].flatten(0, 1))]
 
 
 _STEPS: dict[tuple[object, ...], list[Step]] = {}
@@ -151,20 +157,26 @@ class Flow:
                 y = y if op.init is None else y + self._value(op.init)
             elif isinstance(op, Add):
                 y = self._value(op.a) + self._value(op.b)
+            elif isinstance(op, Couple):
+                y = mixture(self._value(op.source), self._value(op.symbols), op.channel, op.components, op.levels)
+            elif op.other is not None:
+                y = PAIRS[op.function](self._value(op.source), self._value(op.other))
             else:
                 y = apply(op.function, self._value(op.source))
-            self.fresh[op.target.buffer] = op.target.first, functional.relu(y) if not isinstance(op, Point) and op.relu else y
+            y = functional.relu(y) if isinstance(op, Affine | Add) and op.relu else y
+            self.fresh[op.target.buffer] = op.target.first, y
         for index, (first, y) in self.fresh.items():
             if self.program.buffers[index].wide or self.program.buffers[index].carried:
                 write(self.memory[index], self._start(index, first), y)
         return self.fresh[self.program.output][1]
 
     def _window(self, op: Affine) -> Tensor:
-        """(n, K): the sites to the left, and of the own one what the colour channel may see."""
-        length = op.weight.shape[1]
-        past = min(length, op.reach.left * self.places[op.source].features)
-        before = [self._kept(Part(op.source, 0, past), op.reach.left)] if past else []
-        return joined(before + ([self._value(Part(op.source, 0, length - past))] if length > past else []))
+        """(n, K): the rows above, the sites to the left, and of the own one what the colour channel may see."""
+        *above, own = window_rows(op)
+        pieces = [self._kept(row, row.left, row.above) for row in above]
+        past = min(own.count, own.left * self.places[op.source].features)
+        pieces += [self._kept(replace(own, count=past), own.left)] if past else []
+        return joined(pieces + ([self._value(Part(op.source, 0, own.count - past))] if own.count > past else []))
 
     def _value(self, part: Part) -> Tensor:
         """(n, features) of the site: what was computed now, and before it what earlier steps wrote."""
@@ -174,13 +186,13 @@ class Flow:
         earlier = [self._kept(Part(part.buffer, part.first, first - part.first))] if part.first < first else []
         return joined([*earlier, value[:, max(part.first - first, 0) : part.first + part.count - first]])
 
-    def _kept(self, part: Part, back: int = 0) -> Tensor:
-        """(n, features): what is in memory, so many columns back."""
-        return read(self.memory[part.buffer], self._start(part.buffer, part.first, back), part.count)
+    def _kept(self, part: Part, back: int = 0, above: int = 0) -> Tensor:
+        """(n, features): what is in memory, so many columns back and rows above."""
+        return read(self.memory[part.buffer], self._start(part.buffer, part.first, back, above), part.count)
 
-    def _start(self, buffer: int, feature: int, back: int = 0) -> Tensor:
-        """Where a feature lies in the values of an example, so many columns back."""
-        start: Any = self.places[buffer].offset(self.row, self.column - back, feature)  # type: ignore[arg-type]
+    def _start(self, buffer: int, feature: int, back: int = 0, above: int = 0) -> Tensor:
+        """Where a feature lies in the values of an example, so many columns back and rows above."""
+        start: Any = self.places[buffer].offset(self.row - above, self.column - back, feature)  # type: ignore[arg-type]
         return start  # type: ignore[no-any-return]
 
 
@@ -195,7 +207,13 @@ def joined(pieces: list[Tensor]) -> Tensor:
 @fx.wrap
 def apply(function: str, x: Tensor) -> Tensor:
     """One of the functions of a Program."""
-    return FUNCTIONS[function](x, -1)
+    return DOUBLES[function](x, -1) if function in DOUBLES else FUNCTIONS[function](x)
+
+
+@fx.wrap
+def mixture(numbers: Tensor, symbols: Tensor, colour: int, components: int, levels: int) -> Tensor:
+    """What a colour takes from the mixtures of a pixel."""
+    return coupled(numbers, symbols, colour, components, levels)
 
 
 @fx.wrap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,7 +78,7 @@ class Lowered(Walked):
     def prepared(self, context: Context | None) -> tuple[Program, dict[int, Tensor]]:
         """The Program for these parts of a context, and the values of all signals that are computed once a walk."""
         program = self.source.lowered(context)
-        return program, once_values(program, context)
+        return program, once_values(program, self.source.turned(context))
 
     def native(self, program: Program, rollback: int = 0, n: int = 1) -> Native | None:
         """The native engine for a Program, or None where eager is wanted, or the only one that can, or done sooner.
@@ -97,7 +98,7 @@ class Lowered(Walked):
             return None
         from ancestral.walking.native.engine import Native, ready
 
-        if self.chosen == "auto" and not ready(program.exact, wait=eager_seconds(program, n) > COMPILING):
+        if self.chosen == "auto" and not ready(program, wait=eager_seconds(program, n) > COMPILING):
             return None
         return Native(program, self.levels, rollback, self.threads)
 
@@ -127,10 +128,10 @@ class Lowered(Walked):
         program, once = self.prepared(context)
         native = self.native(program, n=len(x))
         if native is not None:
-            return native.parallel(x, once)
+            return self.source.restored(native.parallel(self.source.laid_out(x), once))
         if self.chosen == "compiled":
             self.compiled(program)  # all sites at once are eager's work; what it refuses, it refuses here too
-        return parameters(program, computed(program, self.arithmetic, x, once))
+        return self.source.restored(parameters(program, computed(program, self.arithmetic, self.source.laid_out(x), once)))
 
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program, once = self.prepared(context)
@@ -158,7 +159,9 @@ class Lowered(Walked):
         if native is None or not native.draws(family):
             return None
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
-        return native.run(n, once, self.anchor, family, u, draw, progress)
+        if draw.known is not None:
+            draw = replace(draw, known=(self.source.laid_out(draw.known[0]), self.source.laid_out(draw.known[1])))
+        return self.source.restored(native.run(n, once, self.anchor, family, u, draw, progress))
 
     def _walked(
         self, n: int, context: Context | None, family: Family, draw: Draw, progress: Callable[[int], None] | None
@@ -185,7 +188,7 @@ class Lowered(Walked):
         native = self.native(program, n=n)
         if native is None or not program.exact or not native.draws(family):
             return None
-        return native.pop(n, once, self.anchor, family, stack)
+        return self.source.restored(native.pop(n, once, self.anchor, family, stack))
 
 
 def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Lowered | None:

@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.causal.arithmetic import Arithmetic
-from ancestral.causal.program import Add, Affine, Operation, Part, Point, Program
-from ancestral.causal.stepping import filled
+from ancestral.causal.layer import Clock
+from ancestral.causal.program import Affine, Operation, Part, Program
+from ancestral.causal.stepping import Stepper, carry_out, filled
 
 Values = dict[int, Tensor]
 
 
 @torch.no_grad()
 def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -> Values:
-    """Every buffer of a Program, (n, H, W, features), by its index.
+    """Every buffer of a Program, (n, rows, columns, features), by its index; coarse ones have fewer places, filled up ones more.
 
     Args:
         program: what a network was lowered to.
@@ -26,36 +27,70 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
         x: (n, C, H, W) symbols.
         once: the values of the context's signals, by their index.
     """
+    if program.recurrent:
+        return _walked(program, arithmetic, x, once)
     n, channels, height, width = x.shape
     values = {fill.target: filled(fill, once).permute(0, 2, 3, 1).expand(n, height, width, -1) for fill in program.fills}
     for put in program.puts:
         features = [arithmetic.put(put, x[:, c].flatten(), c) for c in range(channels)]
-        values[put.target] = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
+        known = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
+        values[put.target] = functional.pad(known, (0, 0, 0, program.columns - width))
     like = values[program.puts[0].target]
     for op in program.operations:
-        target = op.target.buffer
+        target, scale = op.target.buffer, program.scale(op)
         if target not in values:  # colour channels write their parts one after another
-            values[target] = like.new_empty(n, height, width, program.buffers[target].features)
-        _carry_out(op, arithmetic, values)
+            sides = -(-height // scale), program.columns // scale
+            values[target] = like.new_empty(n, *sides, program.buffers[target].features)
+        _carry_out(op, arithmetic, program, values)
+    return values
+
+
+def _walked(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -> Values:
+    """The same by a walk that keeps everything: what a recurrence needs."""
+    n, _, height, width = x.shape
+    ordered = x.permute(0, 2, 3, 1).flatten(1)
+    like = torch.zeros((), dtype=arithmetic.put(program.puts[0], ordered[:1, 0], 0).dtype, device=x.device)
+    stepper = Stepper(program, arithmetic, whole=True)
+    _, kept = stepper.start(n, once, like)
+    for position in range(ordered.shape[1]):
+        stepper.absorb(kept, position, ordered[:, position])
+        if position + 1 < ordered.shape[1]:
+            stepper.advance(kept, position + 1)
+    values = {}
+    for index, (place, buffer) in enumerate(zip(stepper.places, program.buffers, strict=True)):
+        rows, columns = -(-height // place.scale), program.columns // place.scale
+        full = kept[place.name]
+        once_only = buffer.clock is Clock.ONCE
+        values[index] = full.expand(n, height, width, -1) if once_only else full[:, :rows, buffer.left : buffer.left + columns]
     return values
 
 
 def parameters(program: Program, values: Values) -> Tensor:
     """(n, C, H, W, k): the parameters among the buffers that ``computed`` gave."""
-    output = values[program.output]
-    channels = program.shape[0]
-    return output.view(*output.shape[:3], channels, output.shape[3] // channels).movedim(3, 1)
+    channels, _, width = program.shape
+    output = values[program.output][:, :, :width]
+    return output.reshape(*output.shape[:3], channels, output.shape[3] // channels).movedim(3, 1)
 
 
-def _carry_out(op: Operation, arithmetic: Arithmetic, values: Values) -> None:
-    target = _sites(op.target, values)
-    if isinstance(op, Point):
-        arithmetic.point(op, _sites(op.source, values), target)
-    elif isinstance(op, Add):
-        arithmetic.add(op, _sites(op.a, values), _sites(op.b, values), target)
-    else:
-        init = None if op.init is None else _sites(op.init, values)
-        arithmetic.ready(op)(_windows(op, values[op.source]), init, target)
+def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: Values) -> None:
+    if not isinstance(op, Affine):
+        carry_out(op, arithmetic, lambda part: _sites(part, values))
+        return
+    init = None if op.init is None else values[op.init.buffer][..., op.init.first : op.init.first + op.init.count]
+    target, (rows, columns) = values[op.target.buffer], op.phases
+    if len(op.weight) == 1:
+        windows = _windows(op, program, values, (0, 0), target.shape)
+        arithmetic.ready(op, 0)(windows, None if init is None else init.flatten(0, 2), _sites(op.target, values))
+        return
+    part = slice(op.target.first, op.target.first + op.target.count)
+    for which in range(len(op.weight)):
+        first, left = which // columns, which % columns
+        some = target[:, first::rows, left::columns, part]
+        before = None if init is None else init[:, first::rows, left::columns].flatten(0, 2)
+        result = torch.empty_like(some, memory_format=torch.contiguous_format)
+        windows = _windows(op, program, values, (first, left), some.shape)
+        arithmetic.ready(op, which)(windows, before, result.view(-1, result.shape[3]))
+        some.copy_(result)
 
 
 def _sites(part: Part, values: Values) -> Tensor:
@@ -63,10 +98,16 @@ def _sites(part: Part, values: Values) -> Tensor:
     return values[part.buffer][..., part.first : part.first + part.count].flatten(0, 2)
 
 
-def _windows(op: Affine, source: Tensor) -> Tensor:
-    """(n H W, K) what an affine operation reads: of each row of a window, the first values, features innermost."""
-    _, height, width, features = source.shape
-    rows, length, _ = op.weight.shape
-    padded = functional.pad(source, (0, 0, op.reach.left, op.reach.right, op.reach.above, 0))
-    starting = padded.flatten(2).unfold(2, length, features)[:, :, :width]
-    return torch.cat([starting[:, row : row + height] for row in range(rows)], -1).flatten(0, 2)
+def _windows(op: Affine, program: Program, values: Values, start: tuple[int, int], shape: torch.Size) -> Tensor:
+    """(n m, K) what an affine operation reads at every so manyth place: of each row of a window, the first values."""
+    source, (first, left) = values[op.source], start
+    _, rows, length, _ = op.weight.shape
+    ours, theirs = program.scale(op), program.buffers[op.source].scale
+    features, reach = source.shape[3], op.reach
+    padded = functional.pad(source, (0, 0, reach.left, max(reach.right, 0), reach.above, 0))
+    starting = padded.flatten(2).unfold(2, length, features) if length else padded.new_zeros(*padded.shape[:3], 0)
+    at = [start * ours // theirs for start in (first, left)]
+    steps = [max(1, phases * ours // theirs) for phases in op.phases]
+    m_rows, m_columns = shape[1:3]
+    windows = [starting[:, at[0] + row :: steps[0], at[1] :: steps[1]][:, :m_rows, :m_columns] for row in range(rows)]
+    return torch.cat(windows, -1).flatten(0, 2)

@@ -16,13 +16,13 @@ from ancestral.causal.context import Once
 from ancestral.causal.layer import Clock, Node
 from ancestral.causal.layer import Sum as SumLayer
 from ancestral.causal.network import CausalNetwork
-from ancestral.causal.program import Add, Affine, Point, Program, Put
+from ancestral.causal.program import Add, Affine, Couple, Point, Program, Put
 from ancestral.causal.stepping import once_values
 from ancestral.core import Context
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.feedforward import IntegerNet, fraction_for
 from ancestral.walking.exact.operations import LoweringError, power
-from ancestral.walking.exact.whole import GATE_ARGUMENT, GATE_RESULT, GATED, KEPT, READ
+from ancestral.walking.exact.whole import GATE_ARGUMENT, GATED, KEPT, READ, RESULTS
 from ancestral.walking.parallel import computed
 
 WEIGHT_BITS = 11  # of the largest weight of an output, besides its sign
@@ -59,20 +59,25 @@ def formats(program: Program, levels: int) -> list[Format]:
         largest = float(put_values(put, levels, program.shape[0]).abs().max())
         exponent = math.frexp(largest * (1 + power(-WEIGHT_BITS)))[1]  # 1 and what float32 makes of it are alike
         asked[groups[put.target]].add((READ, READ.bit_length() - exponent))
+    single = {group for group in groups if groups.count(group) == 1}
     for op in program.operations:
-        if isinstance(op, Point) and op.function not in ("gate", "relu"):
-            raise LoweringError(f"{op.function} has no exact form; gate and relu have one")
+        if isinstance(op, Couple):
+            asked[groups[op.source.buffer]].add((KEPT, 0))
+        elif isinstance(op, Point) and op.function in RESULTS:
+            alone = groups[op.target.buffer] in single
+            bits = RESULTS[op.function]
+            asked[groups[op.target.buffer]].add((READ if alone else KEPT, bits))  # what it is added to may be larger
         if isinstance(op, Point) and op.function == "gate":
-            asked[groups[op.source.buffer]].add((GATED, GATE_ARGUMENT))
-            alone = groups.count(groups[op.target.buffer]) == 1
-            asked[groups[op.target.buffer]].add((READ if alone else KEPT, GATE_RESULT))  # what it is added to may be larger
+            arguments = {part.buffer for part in (op.source, op.other) if part is not None} & single
+            for buffer in arguments:
+                asked[buffer].add((GATED, GATE_ARGUMENT))
     read = {groups[op.source] for op in program.operations if isinstance(op, Affine)}
     output = groups[program.output]
     if asked[output] or output in read or groups.count(output) > 1:
         raise LoweringError("the parameters must come from affine maps and go nowhere else: end the network with such a map")
     asked[output] = {(KEPT, 0)}
     if any(len(each) > 1 for each in asked.values()):
-        raise LoweringError("a gate's argument or result is added to what has another scale: put an affine map in between")
+        raise LoweringError("what a function gives is added to what has another scale: put an affine map in between")
     return [Format(group, *next(iter(asked[group]), (READ if group in read else KEPT, None))) for group in groups]
 
 
@@ -80,7 +85,7 @@ def _groups(program: Program) -> list[int]:
     """For every buffer the first of those that are alike."""
     groups = list(range(len(program.buffers)))
     for op in program.operations:
-        if isinstance(op, Affine) or (isinstance(op, Point) and op.function != "relu"):
+        if isinstance(op, Affine | Couple) or (isinstance(op, Point) and op.function != "relu"):
             continue
         parts = (op.target, op.a, op.b) if isinstance(op, Add) else (op.target, op.source)
         alike = {groups[part.buffer] for part in parts}
@@ -97,15 +102,14 @@ def put_values(put: Put, levels: int, channels: int) -> Tensor:
 
 
 def largest_weights(weight: Tensor) -> Tensor:
-    """(N,) largest magnitude of each output's weights, 0 where it has none."""
-    return torch.cat([weight.new_zeros(1, weight.shape[-1]), weight.flatten(0, 1).abs()]).amax(0)
+    """(sets, N) largest magnitude of each output's weights, 0 where it has none."""
+    return torch.cat([weight.new_zeros(len(weight), 1, weight.shape[-1]), weight.flatten(1, 2).abs()], 1).amax(1)
 
 
 def weight_bits(weight: Tensor) -> Tensor:
-    """(N,) fraction bits that leave the largest weight of every output 11 bits and a sign."""
-    return (
-        WEIGHT_BITS - torch.frexp(largest_weights(weight.double()) * (4096 / 4095)).exponent.long()
-    )  # none is rounded up to 2^11
+    """(sets, N) fraction bits that leave the largest weight of every output 11 bits and a sign."""
+    exponents = torch.frexp(largest_weights(weight.double()) * (4096 / 4095)).exponent.long()
+    return WEIGHT_BITS - exponents  # none is rounded up to 2^11
 
 
 # -- what examples decide ------------------------------------------------------------------------------------------------
@@ -140,7 +144,7 @@ def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Conte
     Args:
         network: in any type; it is left as it is.
         family: the integer twin of the family whose parameters the network gives.
-        x: (n, C, H, W) symbols.
+        x: (n, *shape) symbols.
         context: of these examples, with the parts that the exact Program is to have.
 
     Raises:
@@ -151,8 +155,8 @@ def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Conte
         raise ValueError("calibration needs examples: some of those that the network was trained with")
     context = None if context is None else context.map(lambda part: part.cpu().double())
     program = copy.deepcopy(network).cpu().double().lowered(context)
-    once = once_values(program, context)
-    values, shared = computed(program, Floating(), x.cpu(), once), formats(program, family.levels)
+    once = once_values(program, network.turned(context))
+    values, shared = computed(program, Floating(), network.laid_out(x.cpu()), once), formats(program, family.levels)
     free: dict[int, int] = {}
     for buffer, form in enumerate(shared):
         bits = form.limit.bit_length() - SPARE - _exponent(values[buffer])

@@ -55,6 +55,7 @@ class ExactNetwork(Lowered):
         self.checksum = checksum(self._program) + self._over_context.checksum()
 
     def prepared(self, context: Context | None) -> tuple[Program, dict[int, Tensor]]:
+        context = self.source.turned(context)
         given = {name: Fixed(getattr(context, name).double(), bits) for name, bits in self.fractions.items()}
         return self._program, self._over_context(given)
 

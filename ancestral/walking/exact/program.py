@@ -24,13 +24,12 @@ import torch
 from torch import Tensor
 
 from ancestral.causal.layer import Clock, Signal
-from ancestral.causal.program import Add, Affine, Fill, Operation, Part, Program, Put, Scaling
+from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Program, Put, Rounding, Scaling
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
+from ancestral.walking.exact.mixture import mixture_fractions
 from ancestral.walking.exact.operations import LoweringError, power
-from ancestral.walking.exact.whole import GATE, KEPT, READ, powers
-from ancestral.walking.exact.whole import GATE_SIGMOID as GATE_SIGMOID
-from ancestral.walking.exact.whole import GATE_TANH as GATE_TANH
+from ancestral.walking.exact.whole import CURVES, GATE, KEPT, READ, powers
 
 FINEST_SUM = 31  # fraction bits that a sum may get
 OVERFLOW = 2.0**31
@@ -52,7 +51,8 @@ def exact(program: Program, family: Integer, calibration: Calibration) -> Progra
     wanted = [fractions[form.group] if form.fraction is None else form.fraction for form in shared[: len(fractions)]]
     if len(fractions) != len(shared) or list(fractions) != wanted:
         raise LoweringError("this calibration is another network's: calibrate this one")
-    making = Exactly(program, family, calibration, [form.limit for form in shared])
+    mixtures = {op.source.buffer: op.components for op in program.operations if isinstance(op, Couple)}
+    making = Exactly(program, family, calibration, [form.limit for form in shared], mixtures)
     return replace(
         program,
         context={},
@@ -70,12 +70,14 @@ class Exactly:
 
     Attributes:
         largest: of every buffer the largest magnitude: the limit, unless an operation without a clamp writes it.
+        mixtures: the buffers that hold mixtures of whole pixels, with their number of components.
     """
 
     program: Program
     family: Integer
     calibration: Calibration
     largest: list[int]
+    mixtures: dict[int, int]
 
     def table(self, put: Put) -> Tensor:
         """(C, levels, features) integers of the symbols."""
@@ -86,11 +88,21 @@ class Exactly:
         """An operation in whole numbers, given in the order in which they run."""
         if isinstance(op, Affine):
             return self.affine(op)
+        target = op.target.buffer
         if isinstance(op, Add):
-            self.largest[op.target.buffer] = min(KEPT + 1, self.largest[op.a.buffer] + self.largest[op.b.buffer])
-        else:
-            self.largest[op.target.buffer] = GATE if op.function == "gate" else self.largest[op.source.buffer]
-        return op
+            self.largest[target] = min(KEPT + 1, self.largest[op.a.buffer] + self.largest[op.b.buffer])
+            return op
+        if isinstance(op, Couple):
+            return replace(op, scaling=self._rounding(op.source, op.symbols, op.target))
+        if op.function == "gate":
+            self.largest[target] = GATE
+        elif op.function == "relu":
+            self.largest[target] = self.largest[op.source.buffer]
+        return replace(op, scaling=self._rounding(op.source, op.other or op.source, op.target))
+
+    def _rounding(self, source: Part, other: Part, target: Part) -> Rounding:
+        bits = self.calibration.buffers
+        return Rounding(bits[source.buffer], bits[other.buffer], bits[target.buffer], self.largest[target.buffer])
 
     def affine(self, op: Affine) -> Affine:
         """Weights as fine as 12 bits allow, or as where the sum starts and ends makes necessary; then as the proof allows."""
@@ -102,8 +114,8 @@ class Exactly:
         least = torch.maximum(start, end) - source
         bits = torch.maximum(weight_bits(weight).clamp_max(FINEST_SUM - source), least)
         while True:
-            matrix, offset = (weight * powers(bits) + 0.5).floor(), (bias * powers(bits + source) + 0.5).floor()
-            total = matrix.abs().sum((0, 1)) * self.largest[op.source] + offset.abs()
+            matrix, offset = (weight * powers(bits)[:, None, None] + 0.5).floor(), (bias * powers(bits + source) + 0.5).floor()
+            total = matrix.abs().sum((1, 2)) * self.largest[op.source] + offset.abs()
             total += powers(bits + source - start) * init + powers(bits + source - end - 1)
             over = (total >= OVERFLOW) | (largest_weights(matrix) > KEPT)
             if not over.any():
@@ -119,6 +131,8 @@ class Exactly:
 
     def _fractions(self, part: Part) -> Tensor:
         """(N,) fraction bits of the columns of a part."""
+        if part.buffer in self.mixtures:
+            return torch.tensor(mixture_fractions(self.mixtures[part.buffer])[part.first : part.first + part.count])
         if part.buffer != self.program.output:
             return torch.full((part.count,), self.calibration.buffers[part.buffer])
         return torch.tensor([self.family.fractions[i % self.family.size] for i in range(part.first, part.first + part.count)])
@@ -135,7 +149,7 @@ def checksum(program: Program) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     buffers = [(buffer.clock, buffer.features, buffer.ends, buffer.fraction) for buffer in program.buffers]
     puts = [(put.target, put.table) for put in program.puts]
-    tables = [torch.tensor(table) for table in (GATE_TANH, GATE_SIGMOID)]
+    tables = [torch.tensor(table) for table in CURVES]
     operations = [(type(op).__name__, asdict(op)) for op in program.operations]
     fills = [fill.target for fill in program.fills]
     _digest([program.shape, program.output, buffers, puts, fills, tables, operations], digest.update)

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from ancestral.causal.arithmetic import Arithmetic, Ready
 from ancestral.causal.layer import Clock, Reach
-from ancestral.causal.program import Add, Affine, Part, Point, Put, Scaling
+from ancestral.causal.program import Add, Affine, Couple, Part, Point, Put, Scaling
 from ancestral.families import fixed
+from ancestral.walking.exact.mixture import whole_mixture
 from ancestral.walking.exact.operations import Window, power
 
 READ, GATED, KEPT = 2**12 - 1, 2**13 - 1, 2**15 - 1  # largest activations: that matrices read, that gates read, others
 GATE_ARGUMENT, GATE_RESULT = 10, 11  # fraction bits
 GATE = 2**GATE_RESULT - 1  # the largest result of a gate
+RESULTS = {"gate": GATE_RESULT, "tanh": 12, "sigmoid": 12}  # fraction bits of functions that are bounded
 CURVE = 14  # fraction bits of tanh and sigmoid
 PADDED = Window((1, 1), (1, 1), (1, 1))
 
@@ -37,11 +39,19 @@ def _curve(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int16]:
 _ARGUMENTS = np.arange(-GATED - 1, GATED + 1) / 2**GATE_ARGUMENT
 GATE_TANH = _curve(np.tanh(_ARGUMENTS))  # (16384,) entries, the first one at -8
 GATE_SIGMOID = _curve(1 / (1 + np.exp(-_ARGUMENTS)))
+EXP_MINUS_1 = _curve(np.expm1(np.minimum(_ARGUMENTS, 0)))
+CURVES = GATE_TANH, GATE_SIGMOID, EXP_MINUS_1
 
 
 def powers(exponents: Tensor) -> Tensor:
     """2^exponents in float64, where the library's own power may be off by a bit."""
-    return torch.tensor([power(exponent) for exponent in exponents.tolist()], dtype=torch.float64)
+    values = [power(exponent) for exponent in exponents.flatten().tolist()]
+    return torch.tensor(values, dtype=torch.float64).view(exponents.shape)
+
+
+def half_up(x: Tensor, bits: int) -> Tensor:
+    """floor(x 2^-bits + 1/2)."""
+    return (x * power(-bits) + 0.5).floor() if bits > 0 else x * power(-bits)
 
 
 class Whole(Arithmetic):
@@ -52,13 +62,13 @@ class Whole(Arithmetic):
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.tanh, self.sigmoid = (torch.tensor(table).to(device, torch.float64) for table in (GATE_TANH, GATE_SIGMOID))
+        self.tanh, self.sigmoid, self.exp_minus_1 = (torch.tensor(table).to(device, torch.float64) for table in CURVES)
 
-    def ready(self, op: Affine) -> Ready:
+    def ready(self, op: Affine, which: int) -> Ready:
         if op.scaling is None:
             raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
-        matrix, bias = op.weight.flatten(0, 1).to(self.tanh), op.bias.to(self.tanh)
-        start, end = powers(op.scaling.init).to(self.tanh), powers(-op.scaling.out).to(self.tanh)
+        matrix, bias = op.weight[which].flatten(0, 1).to(self.tanh), op.bias[which].to(self.tanh)
+        start, end = powers(op.scaling.init[which]).to(self.tanh), powers(-op.scaling.out[which]).to(self.tanh)
         low, high = op.scaling.low, op.scaling.high
 
         def affine(window: Tensor, init: Tensor | None, target: Tensor) -> None:
@@ -69,13 +79,36 @@ class Whole(Arithmetic):
 
         return affine
 
-    def point(self, op: Point, source: Tensor, target: Tensor) -> None:
+    def point(self, op: Point, source: Tensor, other: Tensor | None, target: Tensor) -> None:
+        if op.scaling is None:
+            raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
         if op.function == "relu":
             target.copy_(source.clamp_min(0))
-        else:  # the gate: the only other function with a format
-            a, b = (source.long().clamp(-GATED - 1, GATED) + GATED + 1).chunk(2, -1)
-            product = self.tanh[a] * self.sigmoid[b] * power(GATE_RESULT - 2 * CURVE)
-            target.copy_(product.add_(0.5).floor_().clamp_max_(GATE))
+            return
+        bits, limit = op.scaling, op.scaling.limit
+        if op.function == "gate" and other is not None:
+            result = self._curve(self.tanh, source, bits.source) * self._curve(self.sigmoid, other, bits.other)
+            target.copy_(half_up(result, 2 * CURVE - bits.target).clamp_max_(GATE))
+        elif op.function == "glu" and other is not None:
+            result = source * self._curve(self.sigmoid, other, bits.other)
+            target.copy_(half_up(result, CURVE + bits.source - bits.target).clamp_(-limit, limit))
+        elif op.function in ("tanh", "sigmoid"):
+            table = self.tanh if op.function == "tanh" else self.sigmoid
+            target.copy_(half_up(self._curve(table, source, bits.source), CURVE - bits.target).clamp_(-limit, limit))
+        else:
+            both = torch.cat([source, -source], -1) if op.function == "concat_elu" else source
+            below = half_up(self._curve(self.exp_minus_1, both, bits.source), CURVE - bits.target)
+            above = half_up(both, bits.source - bits.target)
+            target.copy_(torch.where(both > 0, above, below).clamp_(-limit, limit))
+
+    def _curve(self, table: Tensor, x: Tensor, fraction: int) -> Tensor:
+        """Values of fraction 14 of a tabulated function at arguments of any fraction, clamped to the table."""
+        return table[half_up(x, fraction - GATE_ARGUMENT).long().clamp(-GATED - 1, GATED) + GATED + 1]
+
+    def couple(self, op: Couple, source: Tensor, symbols: Tensor, target: Tensor) -> None:
+        if op.scaling is None:
+            raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
+        target.copy_(whole_mixture(op, source.long(), symbols.long(), self.tanh))
 
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
         target.copy_((a + b).clamp_(0 if op.relu else -KEPT - 1, KEPT))
@@ -141,11 +174,11 @@ def _test_affine(draw: np.random.Generator, device: torch.device | str) -> None:
     window, matrix = _extremes(draw, (5, 400), READ), _extremes(draw, (400, columns), READ)
     init, bias = _extremes(draw, (5, columns), KEPT), draw.integers(-(2**28), 2**28, columns).astype(object)
     left, right = np.arange(columns).astype(object) % 13, np.arange(columns).astype(object)
-    scaling = Scaling(torch.tensor(left.tolist()), torch.tensor(right.tolist()), -KEPT, KEPT)
+    scaling = Scaling(torch.tensor([left.tolist()]), torch.tensor([right.tolist()]), -KEPT, KEPT)
     part = Part(0, 0, columns)
-    weights = _tensor(matrix[None], device), _tensor(bias, device)
+    weights = _tensor(matrix[None, None], device), _tensor(bias[None], device)
     op = Affine(Clock.SITE, 0, part, 0, Reach(), part, *weights, relu=False, scaling=scaling)
     found = torch.empty(5, columns, dtype=torch.float64, device=device)
-    Whole(device).ready(op)(_tensor(window, device), _tensor(init, device), found)
+    Whole(device).ready(op, 0)(_tensor(window, device), _tensor(init, device), found)
     total = init * 2**left + bias + window @ matrix
     _agree("a rounded sum", found, np.clip((2 * total + 2**right) // (2 * 2**right), -KEPT, KEPT))

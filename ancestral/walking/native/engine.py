@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.causal.program import Program
+from ancestral.causal.program import Couple, Program
 from ancestral.causal.stepping import Buffers, filled
 from ancestral.core import Family
 from ancestral.draw import Draw
-from ancestral.walking.exact.whole import GATE_SIGMOID, GATE_TANH
+from ancestral.families import fixed
+from ancestral.walking.exact.mixture import LOGS, POWERS
+from ancestral.walking.exact.whole import CURVES
 from ancestral.walking.native.choosing import FLOATS, INTEGERS, chooser, without_family
 from ancestral.walking.native.interpreter import Plan, Span, settle, walk
-from ancestral.walking.native.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, supported
+from ancestral.walking.native.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, rare, supported
 from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
 from ancestral.walking.native.tiles import LANES, VECTORS
 
@@ -33,7 +35,7 @@ __all__ = ["LayoutError", "Native", "supported", "warmup"]
 
 GROUP = 16  # examples that are taken together: their memory and the weights fit into the second cache
 MOST_VALUES = 1 << 24  # that ``parallel`` keeps at one time, besides its result
-GATES: Array = np.stack([GATE_TANH, GATE_SIGMOID])
+GATES: Array = np.stack(CURVES)
 CALLER, DATA = without_family(NOBODY), without_family(GIVEN)  # who settles symbols, besides families
 NO_UNIFORMS, NO_KNOWN, NO_SYMBOLS = (np.zeros((0, 0), kind) for kind in (np.float64, np.bool_, np.int64))
 NO_STACK: Array = np.zeros(0, np.uint64)
@@ -130,12 +132,16 @@ class Native:
         symbols = in_order(self._checked(x, self.program.shape))
         result = torch.empty(len(x), self.height, self.width * self.channels * self.size, dtype=self.kind)
         layout = Layout(self.program, self._weights, sizes(self.program, once), parallel=True)
-        plan, chunk = self._plan_of(layout, layout.every), max(self.threads, MOST_VALUES // layout.size)
+        # sites are computed one after the other where one needs another, or where a row has but one
+        stepwise = self.program.recurrent or self.program.columns == 1
+        plan = self._plan_of(layout, layout.rows if stepwise else layout.every)
+        places, group = (range(self.width * self.channels), GROUP) if stepwise else (range(0), 1)
+        chunk = max(self.threads, MOST_VALUES // layout.size)
         for begin in range(0, len(x), chunk):
             part = slice(begin, begin + chunk)
             state = self._filled(layout, len(symbols[part]), {key: value[part] for key, value in once.items()})
             work = Work(plan, memory(state), DATA, symbols=symbols[part], result=result[part].numpy())
-            self._share(work.do, self._spans(len(state), range(self.height), range(0), group=1))
+            self._share(work.do, self._spans(len(state), range(self.height), places, group))
         return result.view(len(x), self.height, self.width, self.channels, self.size).permute(0, 3, 1, 2, 4)
 
     def run(
@@ -214,8 +220,12 @@ class Native:
         return self._filled(layout, n, once)
 
     def _plan_of(self, layout: Layout, rows: Array) -> Plan:
-        tables = rows, layout.sites, layout.starts, layout.puts, layout.output
-        return Plan(*tables, self._weights.values, self._weights.biases, GATES, layout.size, self.width, self.channels)
+        runs = layout.runs if rows is layout.rows else np.array([[0, len(rows), 0]], np.int64)
+        tables = rows, runs, layout.sites, layout.starts, layout.puts, layout.output
+        numbers = layout.size, self.program.columns, self.width, self.channels
+        couples = next((op.levels for op in self.program.operations if isinstance(op, Couple)), 0)
+        weights = self._weights.values, self._weights.biases, GATES, mixture_tables(couples)
+        return Plan(*tables, *weights, *numbers, 1 if rare(self.program) else False)
 
     def _filled(self, layout: Layout, n: int, once: dict[int, Tensor]) -> Tensor:
         state = torch.zeros(n, layout.size, dtype=self.kind)
@@ -280,6 +290,14 @@ class Native:
             list(pool(self.threads).map(work, spans))
 
 
+def mixture_tables(levels: int) -> tuple[Array, ...]:
+    """What mixtures of whole pixels read in whole numbers: edges, curve, inverse scales and logarithms; empty without levels."""
+    if not levels:
+        return (np.zeros(0, np.int32),) * 5
+    tables: tuple[Array, ...] = fixed.edges(levels, -1.0, 1.0), fixed.logistic(), fixed.inverse_scale(), LOGS, POWERS
+    return tuple(np.array(table, np.int32) for table in tables)  # copies: compiled code tells read-only arrays apart
+
+
 def sizes(program: Program, once: dict[int, Tensor]) -> dict[int, tuple[int, int]]:
     """(rows, columns) of every buffer that the context fills."""
     shapes = {fill.target: filled(fill, once).shape for fill in program.fills}
@@ -317,11 +335,15 @@ def pool(threads: int) -> ThreadPoolExecutor:
 # -- compilation ---------------------------------------------------------------------------------------------------------------
 
 LOADING = 2.0  # seconds, several times what is usual
-_STARTED: dict[bool, Thread] = {}  # by whether the numbers are whole
+_STARTED: dict[tuple[bool, bool], Thread] = {}  # by whether the numbers are whole, and operations rare
 
 
-def warmup(exact: bool | None = None) -> None:
+def warmup(exact: bool | None = None, rare: bool = False) -> None:
     """Compile everything that the engine needs, for one kind of numbers or both, unless it is on disk already.
+
+    Args:
+        exact: which kind of numbers.
+        rare: with the operations that few networks have.
 
     That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
     """
@@ -329,23 +351,25 @@ def warmup(exact: bool | None = None) -> None:
         values, biases = KINDS[kind]
         table: Array = np.zeros(1, OPERATION)
         state: Array = np.zeros(0, values)
-        plan = Plan(table, table, np.zeros(1, np.int64), table[None], table, state, np.zeros(0, biases), GATES, 0, 0, 1)
+        runs, starts = np.zeros((0, 3), np.int64), np.zeros(2, np.int64)
+        none = state, np.zeros(0, biases), GATES, mixture_tables(0)
+        plan = Plan(table, runs, table, starts, table[None], table, *none, 0, 0, 0, 1, 1 if rare else False)
         Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
         settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
 
 
-def ready(exact: bool, wait: bool) -> bool:
-    """Whether the engine is compiled for a kind of numbers; if not, that begins now, beside whatever else is done.
+def ready(program: Program, wait: bool) -> bool:
+    """Whether the engine is compiled for what a Program needs; if not, that begins now, beside whatever else is done.
 
     A program that ends earlier waits for it, so that the next one finds it done.
 
     Args:
         wait: until it is. Otherwise the first call waits as long as code on disk takes to load, and later ones not at all.
     """
-    patience = None if wait else 0.0
-    if exact not in _STARTED:
-        _STARTED[exact] = Thread(target=warmup, args=(exact,), name="native compiler")
-        _STARTED[exact].start()
+    patience, key = None if wait else 0.0, (program.exact, rare(program))
+    if key not in _STARTED:
+        _STARTED[key] = Thread(target=warmup, args=key, name="native compiler")
+        _STARTED[key].start()
         patience = None if wait else LOADING
-    _STARTED[exact].join(patience)
-    return not _STARTED[exact].is_alive()
+    _STARTED[key].join(patience)
+    return not _STARTED[key].is_alive()

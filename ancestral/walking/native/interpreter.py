@@ -10,29 +10,25 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ancestral.families import fixed, integer, logistic
-from ancestral.walking.native import choosing, layout, slots, tiles
+from ancestral.walking.native import choosing, functions, layout, slots, tiles
 from ancestral.walking.native.choosing import choose, popped
-from ancestral.walking.native.layout import ADD, AFFINE, GATE, Array
+from ancestral.walking.native.functions import add, gate, relu, seldom
+from ancestral.walking.native.layout import ADD, AFFINE, GATE, RELU, Array
 from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
 from ancestral.walking.native.tiles import (
     HEIGHTS,
     LANES,
     VECTORS,
-    by_kind,
     compiled,
     entry,
-    exponential,
-    float32,
     inlined,
     multiply,
 )
 
 # The cache of compiled code looks at the file of an entry alone. As the default of an argument this number is part of the
 # cache's key, so that a change in any of these files makes it compile anew.
-_FILES = [module.__file__ for module in (fixed, integer, logistic, layout, tiles, slots, choosing)] + [__file__]
+_FILES = [module.__file__ for module in (fixed, integer, logistic, layout, tiles, slots, choosing, functions)] + [__file__]
 _TEXTS = b"".join(Path(name).read_bytes() for name in _FILES if name)
 STAMP = int.from_bytes(hashlib.blake2b(_TEXTS, digest_size=7).digest(), "big")
 
@@ -43,6 +39,7 @@ class Plan(NamedTuple):
     """What compiled code needs to know about a Program; see ``Layout`` and ``Weights``."""
 
     rows: Array
+    runs: Array
     sites: Array
     starts: Array
     puts: Array
@@ -50,9 +47,12 @@ class Plan(NamedTuple):
     values: Array
     biases: Array
     gates: Array
+    mixtures: tuple[Array, ...]
     size: int
+    columns: int
     width: int
     channels: int
+    rare: Any  # a number where operations besides `layout.COMMON` occur, otherwise a truth value: it decides what is compiled
 
 
 class Span(NamedTuple):
@@ -64,66 +64,6 @@ class Span(NamedTuple):
     last_row: int
     place: int
     last_place: int
-
-
-# -- functions of features -----------------------------------------------------------------------------------------------------
-
-
-def gate(state: Array, gates: Array, source: int, target: int, count: int) -> None:
-    """tanh of the first ``count`` features times the sigmoid of the next ones."""
-    raise NotImplementedError("for compiled code")
-
-
-def float_gate(state: Array, gates: Array, source: int, target: int, count: int) -> None:
-    """With e = exp(-2 a) and g = exp(-b) it is (1 - e) / ((1 + e)(1 + g)), within 1e-7; NaN stays NaN."""
-    a, b = state[source : source + count], state[source + count : source + 2 * count]
-    y, one, most = state[target : target + count], float32(1), float32(40)
-    for i in range(count):
-        twice, minus = float32(-2) * a[i], -b[i]
-        e = exponential(most if twice > most else twice)
-        g = exponential(most if minus > most else minus)
-        y[i] = (one - e) / ((one + e) * (one + g))
-
-
-def whole_gate(state: Array, gates: Array, source: int, target: int, count: int) -> None:
-    """By tables: arguments of fraction 10, values of fraction 14, products of fraction 11."""
-    a, b = state[source : source + count], state[source + count : source + 2 * count]
-    y, tanh, sigmoid, reach = state[target : target + count], gates[0], gates[1], np.int32(gates.shape[1] // 2)
-    for i in range(count):  # numbers without a sign, so that nobody asks whether an index counts from the end
-        p = np.uint32(min(max(np.int32(a[i]), -reach), reach - 1) + reach)
-        q = np.uint32(min(max(np.int32(b[i]), -reach), reach - 1) + reach)
-        y[i] = min((np.int32(tanh[p]) * np.int32(sigmoid[q]) + 65536) >> 17, 2047)
-
-
-def add(state: Array, first: int, second: int, target: int, count: int, low: int) -> None:
-    """target = first + second, and not below 0 where ``low`` is 0."""
-    raise NotImplementedError("for compiled code")
-
-
-def float_add(state: Array, first: int, second: int, target: int, count: int, low: int) -> None:
-    """See ``add``; NaN stays NaN."""
-    for i in range(count):
-        y = state[first + i] + state[second + i]
-        state[target + i] = np.float32(0) if low == 0 and y < 0 else y
-
-
-def whole_add(state: Array, first: int, second: int, target: int, count: int, low: int) -> None:
-    """See ``add``; clamped to 16 bits."""
-    least = 0 if low == 0 else -32768
-    for i in range(count):
-        state[target + i] = min(max(np.int32(state[first + i]) + np.int32(state[second + i]), least), 32767)
-
-
-by_kind(gate, float_gate, whole_gate)
-by_kind(add, float_add, whole_add)
-
-
-@compiled
-def relu(state: Array, source: int, target: int, count: int) -> None:
-    """Features below 0 become 0; NaN stays NaN."""
-    for i in range(count):
-        x = state[source + i]
-        state[target + i] = 0 if x < 0 else x
 
 
 # -- operations ----------------------------------------------------------------------------------------------------------------
@@ -139,11 +79,12 @@ def height(items: int) -> int:
 
 
 @inlined
-def affine(state: Array, plan: Plan, op: Any, slot: int, items: int, places: Triple, steps: Triple) -> None:
-    """An affine operation for ``items`` sites or examples, tile by tile; places and steps are of target, source and init."""
+def affine(state: Array, plan: Plan, op: Any, which: int, slot: int, items: int, places: Triple, steps: Triple) -> None:
+    """An affine operation for ``items`` places or examples, tile by tile; places and steps are of target, source and init."""
     vectors = (op.count + LANES - 1) // LANES
     depth = op.windows * op.length * LANES * (2 if state.itemsize == 2 else 1)  # weights of a vector's columns
     blocks = 3 if state.itemsize == 2 else 1  # bias and shifts, vector by vector
+    weights, biases = op.weights + which * op.weight_set, op.biases + which * op.bias_set
     widest = 2 * VECTORS if items == 1 else VECTORS
     v = 0
     while v < vectors:
@@ -154,8 +95,8 @@ def affine(state: Array, plan: Plan, op: Any, slot: int, items: int, places: Tri
             rows = height(items - m)
             pointers = (
                 places[1] + m * steps[1],
-                op.weights + v * depth,
-                op.biases + column * blocks,
+                weights + v * depth,
+                biases + column * blocks,
                 places[2] + m * steps[2] + column,
                 places[0] + m * steps[0] + column,
             )
@@ -177,35 +118,68 @@ def slot_of(row: int, slots: int) -> int:
 @compiled
 def written(op: Any, r: int, w: int) -> int:
     """Where an operation writes, in the memory of an example."""
-    place: int = op.target + slot_of(r, op.target_slots) * op.target_slot + w * op.target_column
+    row, column = r >> op.target_shift, w >> op.target_shift
+    place: int = op.target + slot_of(row, op.target_slots) * op.target_slot + column * op.target_column
     return place
 
 
+@compiled
+def step_of(places: int, target_shift: int, shift: int, column: int) -> int:
+    """How far apart an operand lies for places of the target so many columns apart."""
+    return ((places << target_shift) >> shift) * column
+
+
 @inlined
-def execute(table: Array, plan: Plan, state: Array, first: int, examples: int, r: int, w: int, along: bool) -> None:
-    """Carry out a table: for the site (r, w) of some examples, or ``along`` row r of each."""
-    items, outer = (plan.width, examples) if along else (examples, 1)
-    for k in range(len(table)):
+def execute(
+    table: Array, first_op: int, last_op: int, plan: Plan, state: Array, first: int, examples: int, r: int, w: int, along: bool
+) -> None:
+    """Carry out a part of a table: for the pixel (r, w) of some examples, or ``along`` row r of each.
+
+    An operation on coarse places runs at their first row and column. Where sets of weights take turns in a row, its places are
+    done set by set.
+    """
+    for k in range(first_op, last_op):
         op = table[k]
-        target = written(op, r, w)
-        source = op.source + w * op.source_column
-        other = op.other + slot_of(r, op.other_slots) * op.other_slot + w * op.other_column
-        slot = slot_of(r - op.above, op.source_slots)
-        steps = (op.target_column, op.source_column, op.other_column) if along else (plan.size, plan.size, plan.size)
-        for example in range(first, first + outer):
-            home = example * plan.size
-            if op.code == AFFINE:
-                affine(state, plan, op, slot, items, (home + target, home + source, home + other), steps)
-                continue
-            for m in range(items):
-                y = home + target + m * steps[0]
-                a = home + source + slot * op.source_slot + m * steps[1]
-                if op.code == GATE:
-                    gate(state, plan.gates, a, y, op.count)
-                elif op.code == ADD:
-                    add(state, a, home + other + m * steps[2], y, op.count, op.low)
-                else:
-                    relu(state, a, y, op.count)
+        coarse = (1 << op.target_shift) - 1
+        if coarse and (r & coarse or (w & coarse and not along)):
+            continue
+        slot = slot_of((r >> op.source_shift) - op.source_above, op.source_slots)
+        above = slot_of((r >> op.other_shift) - op.other_above, op.other_slots)
+        which = (r >> op.target_shift) % op.rows * op.columns if op.rows > 1 else 0
+        turns, items, outer = 1, examples, 1
+        steps = (plan.size, plan.size, plan.size)
+        if along:
+            turns, outer = op.columns, examples
+            items = (plan.columns >> op.target_shift) // turns
+            steps = (
+                turns * op.target_column,
+                step_of(turns, op.target_shift, op.source_shift, op.source_column),
+                step_of(turns, op.target_shift, op.other_shift, op.other_column),
+            )
+        elif op.columns > 1:
+            which += (w >> op.target_shift) % op.columns
+        for turn in range(turns):
+            column = w + (turn << op.target_shift)
+            target = written(op, r, column)
+            source = op.source + (column >> op.source_shift) * op.source_column
+            other = op.other + above * op.other_slot + (column >> op.other_shift) * op.other_column
+            for example in range(first, first + outer):
+                home = example * plan.size
+                if op.code == AFFINE:
+                    affine(state, plan, op, which + turn, slot, items, (home + target, home + source, home + other), steps)
+                    continue
+                for m in range(items):
+                    y = home + target + m * steps[0]
+                    a = home + source + slot * op.source_slot + m * steps[1]
+                    b = home + other + m * steps[2]
+                    if op.code == GATE:
+                        gate(state, plan.gates, a, b, y, op.count)
+                    elif op.code == ADD:
+                        add(state, a, b, y, op.count, op.low)
+                    elif op.code == RELU:
+                        relu(state, a, y, op.count)
+                    else:
+                        seldom(plan.rare, state, plan, op, a, b, y)
 
 
 @compiled
@@ -272,15 +246,29 @@ def walk(
     for r in range(span.row, span.last_row):
         if who.kind == GIVEN:
             put_row(plan, state, span, r, symbols)
-        # the row's own operations count as a place before the first
-        for place in range(span.place - (span.place == 0), span.last_place):
-            w, c = place // channels, place % channels
-            along = place < 0
-            table = plan.rows if along else plan.sites[plan.starts[c] : plan.starts[c + 1]]
-            execute(table, plan, state, span.first, span.examples, r, max(w, 0), along)
-            if along or who.kind == NOBODY:
+        # a row's own operations come before its places: first one part of them, column by column, or along the row
+        steps = 0
+        if span.place == 0:
+            for run in range(len(plan.runs)):
+                steps += plan.columns if plan.runs[run, 2] else 1
+        run, column = 0, plan.columns - 1
+        for step in range(steps + span.last_place - span.place):
+            place = span.place + step - steps
+            along, first_op, last_op, w, table = False, 0, 0, 0, plan.sites
+            if step < steps:
+                table, first_op, last_op = plan.rows, plan.runs[run, 0], plan.runs[run, 1]
+                along = plan.runs[run, 2] == 0
+                w = 0 if along else column
+                column -= 1
+                if along or column < 0:
+                    run, column = run + 1, plan.columns - 1
+            else:
+                c = place % channels
+                w, first_op, last_op = place // channels, plan.starts[c], plan.starts[c + 1]
+            execute(table, first_op, last_op, plan, state, span.first, span.examples, r, w, along)
+            if step < steps or who.kind == NOBODY or who.kind == GIVEN:
                 continue
-            site = r * places + place
+            c, site = place % channels, r * places + place
             for example in range(span.first, span.first + span.examples):
                 start = example * plan.size + written(output, r, w) + c * count
                 if len(stack):

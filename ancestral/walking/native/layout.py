@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,29 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ancestral.causal.channels import COLOURS
 from ancestral.causal.layer import Clock
-from ancestral.causal.program import Add, Affine, Operation, Part, Point, Program, Put
-from ancestral.causal.stepping import Place
+from ancestral.causal.pointwise import DOUBLES, PAIRS
+from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Point, Program, Put
+from ancestral.causal.stepping import Place, places
+from ancestral.walking.exact.whole import GATE_ARGUMENT
 
 Array = npt.NDArray[Any]
 
-AFFINE, GATE, RELU, ADD = range(4)
-POINTS = {"gate": GATE, "relu": RELU}
+AFFINE, GATE, RELU, ADD, GLU, ELU, TANH, SIGMOID, CONCAT_ELU, COUPLE, SCALED_GATE = range(11)
+POINTS = {"gate": GATE, "relu": RELU, "glu": GLU, "elu": ELU, "tanh": TANH, "sigmoid": SIGMOID, "concat_elu": CONCAT_ELU}
+COMMON = ("gate", "relu")  # functions that most networks are made of; the others are compiled when one needs them
 
-OPERANDS = ("target", "source", "other")  # where one starts in row 0 at column 0, and how far slots and columns lie apart
+# Of an operand: where it starts in row 0 at column 0; its slots, how far slots and columns lie apart, how many rows above the
+# place it lies, and how often the side of its places is halved.
+OPERANDS, OPERAND = ("target", "source", "other"), ("", "_slots", "_slot", "_column", "_above", "_shift")
+NUMBERS = ("code", "count", "low", "high", "windows", "length", "weights", "biases")
+SETS = ("rows", "columns", "weight_set", "bias_set")  # after how many rows and columns sets of weights repeat, and their sizes
+MIXTURE = ("colour", "components", "levels")
+FRACTIONS = ("of_source", "of_other", "of_target")  # of functions of whole numbers
 OPERATION = np.dtype(
-    [(name, np.int64) for name in ("code", "count", "low", "high", "windows", "above", "length", "weights", "biases")]
-    + [(name + part, np.int64) for name in OPERANDS for part in ("", "_slots", "_slot", "_column")]
+    [(name, np.int64) for name in NUMBERS + SETS + MIXTURE + FRACTIONS]
+    + [(name + part, np.int64) for name in OPERANDS for part in OPERAND]
 )
 NO_BOUND = -1  # as the lower bound of floats, of which only 0 is another
 MOST_SHIFT = 31  # of a sum of 32 bits
@@ -53,6 +64,8 @@ def supported(program: Program) -> str | None:
     if functions:
         return f"it has no {', '.join(sorted(functions))}"
     maps = [op for op in program.operations if isinstance(op, Affine)]
+    if program.coarsest & (program.coarsest - 1):
+        return f"it halves the sides of places, and some are {program.coarsest} pixels wide"
     if any(op.weight.device.type != "cpu" for op in maps):
         return "the weights are not on a CPU"
     if not program.exact and any(op.weight.dtype != torch.float32 for op in maps):
@@ -104,30 +117,46 @@ class Weights:
         self.biases = whole(np.concatenate(self._biases), biases)
 
     def _affine(self, op: Affine) -> tuple[int, int]:
+        """Where the first set of an operation's weights starts; the others follow, each as far from the one before."""
         if self.exact and op.scaling is None:
             raise LayoutError("an affine operation of an exact Program has no scaling")
-        weight, pair = array(op.weight), 1 + self.exact
+        starts = [self._set(op, which) for which in range(len(op.weight))]
+        return starts[0]
+
+    def _set(self, op: Affine, which: int) -> tuple[int, int]:
+        weight, pair = array(op.weight[which]), 1 + self.exact
         _, length, columns = weight.shape
         padding = (0, self.tiling.padded(columns) - columns)
         padded = np.pad(weight, ((0, 0), (0, -length % pair), padding))
         steps = padded.reshape(-1, pair, padded.shape[2]).swapaxes(1, 2)  # (steps, columns, pair)
         width = self.tiling.lanes * self.tiling.vectors
         panels = [steps[:, first : first + width].ravel() for first in range(0, steps.shape[1], width)]
-        shifts = [] if op.scaling is None else [op.scaling.init, op.scaling.out]
+        shifts = [] if op.scaling is None else [op.scaling.init[which], op.scaling.out[which]]
         if any(((shift < 0) | (shift > MOST_SHIFT)).any() for shift in shifts):
             raise LayoutError(f"shifts of an exact Program must be 0 .. {MOST_SHIFT}")
-        vectors = np.stack([np.pad(array(bias), padding).reshape(-1, self.tiling.lanes) for bias in (op.bias, *shifts)], 1)
+        vectors = np.stack([np.pad(array(bias), padding).reshape(-1, self.tiling.lanes) for bias in (op.bias[which], *shifts)], 1)
         return self._append(0, self._values, np.concatenate(panels)), self._append(1, self._biases, vectors.ravel())
 
     def _table(self, put: Put, channel: int) -> tuple[int, int]:
         rows = put.layer.absorb(torch.arange(self.levels), channel) if put.table is None else put.table[channel]
         return self._append(0, self._values, array(rows).ravel()), rows.shape[1]
 
+    def size(self, op: Affine) -> tuple[int, int]:
+        """How far sets of an operation's weights lie apart, and of its biases."""
+        _, windows, length, columns = op.weight.shape
+        wide, pair = self.tiling.padded(columns), 1 + self.exact
+        return lines(windows * -(-length // pair) * pair * wide), lines(wide * (3 if self.exact else 1))
+
     def _append(self, which: int, parts: list[Array], more: Array) -> int:
         start = self._sizes[which]
-        parts.append(np.pad(more, (0, -len(more) % LINE)))  # weights start where a line of memory does
+        parts.append(np.pad(more, (0, lines(len(more)) - len(more))))  # weights start where a line of memory does
         self._sizes[which] += len(parts[-1])
         return start
+
+
+def lines(values: int) -> int:
+    """Values that fill whole lines of memory."""
+    return -(-values // LINE) * LINE
 
 
 def array(values: Tensor) -> Array:
@@ -161,6 +190,7 @@ class Layout:
     Attributes:
         size: values of one example.
         rows, sites, every: records of the operations of a row, of a site (by colour channel), and of all.
+        runs: (m, 3) the operations of a row in parts, each from where, to where, and whether from right to left.
         starts: (C + 1,) where the operations of each colour channel begin in ``sites``.
         puts: (C, puts) records of what a symbol writes.
         output: (1,) record, the target of which is the buffer of the parameters.
@@ -185,6 +215,7 @@ class Layout:
         by = list(zip(program.operations, records, strict=True))
         self.every = stack(records)
         self.rows = stack([record for op, record in by if op.clock is Clock.ROW])
+        self.runs = runs(program)
         sites = [[record for op, record in by if op.clock is Clock.SITE and op.channel == c] for c in range(program.shape[0])]
         self.sites = stack([record for records in sites for record in records])
         self.starts = np.cumsum([0, *map(len, sites)])
@@ -198,20 +229,15 @@ class Layout:
         return self._offsets[buffer] + self.places[buffer].offset(row, column, first)
 
     def _places(self, context: dict[int, tuple[int, int]], rollback: int, parallel: bool) -> list[Place]:
-        channels, height, width = self.program.shape
-        extra = -(-rollback // (channels * width))
-        places = []
+        _, height, width = self.program.shape
+        found = places(self.program, rollback, wide=parallel)
         for index, buffer in enumerate(self.program.buffers):
             if buffer.clock is Clock.ONCE:
                 if context.get(index) not in ((1, 1), (height, width)):
                     raise LayoutError(f"{buffer.name} is filled with {context.get(index)} sites, not 1 x 1 or {height} x {width}")
                 rows, columns = context[index]
-                places.append(Place(buffer.name, rows, columns, buffer.features, 0, columns > 1))
-            else:
-                wide = buffer.wide or parallel or (buffer.carried and rollback > 0)
-                columns = buffer.left + width + buffer.right if wide else 1
-                places.append(Place(buffer.name, buffer.rows + extra, columns, buffer.features, buffer.left, wide))
-        return places
+                found[index] = Place(buffer.name, rows, columns, buffer.features, 0, columns > 1)
+        return found
 
     # -- records -------------------------------------------------------------------------------------------------------------
 
@@ -224,14 +250,31 @@ class Layout:
             self._reads(record, op, "source", op.a)
             self._reads(record, op, "other", op.b)
             return record
-        if op.function not in POINTS or op.source.count != op.target.count * (1 + (op.function == "gate")):
-            raise LayoutError(f"the native engine has no {op.function} from {op.source.count} to {op.target.count} features")
-        record["code"] = POINTS[op.function]
         self._reads(record, op, "source", op.source)
+        if op.scaling is not None:
+            record["of_source"], record["of_other"] = op.scaling.source, op.scaling.other
+            record["of_target"], record["high"] = op.scaling.target, op.scaling.limit
+        if isinstance(op, Couple):
+            record["code"], record["colour"] = COUPLE, op.channel
+            record["components"], record["levels"] = op.components, op.levels
+            if op.source.count != (1 + 3 * COLOURS) * op.components or op.target.count != 3 * op.components:
+                raise LayoutError(f"a mixture of {op.components} components has {op.source.count} and {op.target.count} numbers")
+            self._reads(record, op, "other", op.symbols)
+            return record
+        sizes = {op.source.count, op.source.count if op.other is None else op.other.count}
+        if op.function not in POINTS or sizes != {op.target.count // (1 + (op.function in DOUBLES))}:
+            raise LayoutError(f"the native engine has no {op.function} from {op.source.count} to {op.target.count} features")
+        if (op.other is not None) is not (op.function in PAIRS):
+            raise LayoutError(f"{op.function} takes {1 + (op.function in PAIRS)} operands")
+        record["code"] = SCALED_GATE if scaled_gate(op) else POINTS[op.function]
+        if op.other is not None:
+            self._reads(record, op, "other", op.other)
         return record
 
     def _affine(self, op: Affine, weights: int, biases: int) -> Array:
-        windows, length, columns = op.weight.shape
+        sets, windows, length, columns = op.weight.shape
+        if sets != op.phases[0] * op.phases[1]:
+            raise LayoutError(f"{sets} sets of weights do not repeat after {op.phases} rows and columns")
         if columns != op.target.count or (op.init is not None and op.init.count != columns):
             raise LayoutError(f"an affine operation of {columns} columns writes {op.target.count}")
         record = self._writes(op.target)
@@ -240,7 +283,9 @@ class Layout:
         if op.init is not None:
             self._reads(record, op, "other", op.init)
         record["code"], record["weights"], record["biases"] = AFFINE, weights, biases
-        record["windows"], record["above"], record["length"] = windows, op.reach.above, -(-length // (1 + self.weights.exact))
+        record["windows"], record["length"] = windows, -(-length // (1 + self.weights.exact))
+        record["rows"], record["columns"] = op.phases
+        record["weight_set"], record["bias_set"] = self.weights.size(op)
         record["low"] = 0 if op.relu else NO_BOUND
         if op.scaling is not None:
             record["low"], record["high"] = max(op.scaling.low, 0) if op.relu else op.scaling.low, op.scaling.high
@@ -249,7 +294,7 @@ class Layout:
     def _window(self, op: Affine) -> Part:
         """All features of a buffer, after a check that windows over it stay inside."""
         buffer, place, reach = self.program.buffers[op.source], self.places[op.source], op.reach
-        rows, length, _ = op.weight.shape
+        _, rows, length, _ = op.weight.shape
         fits = (
             rows == reach.above + reach.own_row
             and reach.above < place.rows
@@ -260,7 +305,10 @@ class Layout:
         )
         if not fits:
             raise LayoutError(f"a window of {rows} x {length} values, {reach}, reaches outside of {place}")
-        return Part(op.source, 0, place.features)
+        return Part(op.source, 0, place.features, above=reach.above)
+
+    def _right(self, buffer: int) -> int:
+        return self.program.buffers[buffer].right
 
     def _put(self, put: Put, index: int, channel: int) -> Array:
         group = self.program.buffers[put.target].group(channel)
@@ -274,11 +322,14 @@ class Layout:
         """A record that writes to a part; whatever else it reads is the zeros at the start."""
         record = np.zeros((), OPERATION)
         record["count"], record["source_slots"], record["other_slots"] = target.count, 1, 1
+        record["rows"], record["columns"] = 1, 1
         self._operand(record, "target", target)
         return record
 
     def _reads(self, record: Array, op: Operation, name: str, part: Part) -> None:
-        if part.buffer == op.target.buffer:
+        before = part.above > 0 or part.left > 0 or (op.backwards and part.left < 0)
+        window = isinstance(op, Affine) and name == "source" and (not op.reach.own_row or not op.reach.own_site)
+        if part.buffer == op.target.buffer and not (before or window):
             raise LayoutError(f"an operation reads {self.places[part.buffer].name}, which it writes itself")
         self._operand(record, name, part)
 
@@ -286,9 +337,36 @@ class Layout:
         place = self.places[part.buffer]
         if not 0 <= part.first <= part.first + part.count <= place.features:
             raise LayoutError(f"{part} lies outside of {place}")
-        record[name] = self.at(part.buffer, first=part.first)
+        if part.above >= place.rows or (part.left and not place.wide) or not -self._right(part.buffer) <= part.left <= place.left:
+            raise LayoutError(f"{part} lies before what {place} keeps")
+        record[name] = self.at(part.buffer, column=-part.left, first=part.first)
+        record[name + "_above"], record[name + "_shift"] = part.above, place.scale.bit_length() - 1
         record[name + "_slots"], record[name + "_slot"] = place.rows, place.columns * place.features
         record[name + "_column"] = place.features if place.wide else 0
+
+
+def scaled_gate(op: Point) -> bool:
+    """Whether a gate of whole numbers has operands of other fractions than the table's."""
+    bits = op.scaling
+    return bits is not None and op.function == "gate" and (bits.source, bits.other) != (GATE_ARGUMENT, GATE_ARGUMENT)
+
+
+def rare(program: Program) -> bool:
+    """Whether a Program has operations that few networks have, and that are compiled apart."""
+    points = [op for op in program.operations if isinstance(op, Point)]
+    return any(op.function not in COMMON or scaled_gate(op) for op in points) or any(
+        isinstance(op, Couple) for op in program.operations
+    )
+
+
+def runs(program: Program) -> Array:
+    """(m, 3) the operations of a row in parts, each from where, to where, and whether from right to left."""
+    found, first = [], 0
+    for backwards, group in groupby(op.backwards for op in program.rows):
+        count = len(list(group))
+        found.append((first, first + count, int(backwards)))
+        first += count
+    return np.array(found, np.int64).reshape(-1, 3)
 
 
 def stack(records: Sequence[Array]) -> Array:

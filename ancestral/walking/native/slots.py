@@ -44,14 +44,14 @@ def weight(who: Chooser, below_largest: int) -> int:
 
 
 @compiled
-def curve(who: Chooser, argument: int) -> int:
-    """The tabulated distribution function; see ``fixed.interpolate``."""
+def interpolated(curve: Array, argument: int) -> int:
+    """The tabulated distribution function at an argument; see ``fixed.interpolate``."""
     bits = ARGUMENT - GRID
-    limit = (len(who.curve) // 2) << bits
+    limit = (len(curve) // 2) << bits
     place = min(max(argument, -limit), limit - 1) + limit
     cell, rest = place >> bits, place & ((1 << bits) - 1)
-    left = int64(who.curve[cell])
-    return left + (((int64(who.curve[cell + 1]) - left) * rest) >> bits)
+    left = int64(curve[cell])
+    return left + (((int64(curve[cell + 1]) - left) * rest) >> bits)
 
 
 @compiled
@@ -93,7 +93,7 @@ def below_edge(parts: Array, who: Chooser, edge: int) -> int:
     total = 0
     for k in range(parts.shape[1]):
         argument = ((who.edges[edge - 1] - parts[1, k]) * parts[2, k]) >> (EDGE + INVERSE - ARGUMENT)
-        total += parts[0, k] * curve(who, argument)
+        total += parts[0, k] * interpolated(who.curve, argument)
     return total >> PRECISION
 
 
@@ -111,7 +111,7 @@ def entries(parameters: Array, who: Chooser) -> Array:
     table = np.empty(levels + 1, np.int64)
     table[0], table[levels] = 1, SLOTS - 1
     if who.kind == BERNOULLI:
-        table[1] = entry_at(1, curve(who, -int64(parameters[0]) << (ARGUMENT - LOGIT)), SLOTS, levels)
+        table[1] = entry_at(1, interpolated(who.curve, -int64(parameters[0]) << (ARGUMENT - LOGIT)), SLOTS, levels)
     elif who.kind == CATEGORICAL:
         largest, below = largest_of(parameters), int64(0)
         for v in range(levels):
