@@ -199,9 +199,11 @@ def test_real_values() -> None:
     model = build("vae", data.spec, preset="tiny")
     found = evaluate(model, data, importance_samples=3)
     assert found.density and found.status == "bound" and found.verdict is not None and " of " not in found.verdict.split(";")[0]
-    assert data.units is not None and f"{data.units.nats:+.4f} nats" in found.data["units"]
-    assert "of a density" in found.lines()[0] and "Units: standardised" in found.lines()[-1]
-    assert evaluate(model, data.test.x.double(), importance_samples=3).nats == pytest.approx(found.nats)
+    assert data.units is not None and f"{-data.units.nats:+.4f} nats" in found.data["units"]
+    assert "of a density" in found.lines()[0] and "Units: the original" in found.lines()[-1]
+    array = evaluate(model, data.test.x.double(), importance_samples=3)
+    assert found.nats == pytest.approx(array.nats + data.units.nats) and found.rate == pytest.approx(array.rate)
+    assert found.iwae == pytest.approx(array.iwae - data.units.nats) and found.elbo == pytest.approx(array.elbo - data.units.nats)
 
 
 # -- single examples and symbols -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from ancestral.families import (
     Binned,
     Categorical,
     Discrete,
+    LaplaceMixture,
     Logistic,
     LogisticMixture,
     Normal,
@@ -35,6 +36,7 @@ DISCRETE: dict[str, Discrete] = {
     "logistic mixture": LogisticMixture(256, components=5),
     "one logistic": LogisticMixture(16, components=1),
     "binned normal": Binned(Normal(), 64),
+    "binned laplace": Binned(LaplaceMixture(3), 33, low=-2.0, high=3.0),
     "binned mixture": Binned(NormalMixture(3), 33, low=-2.0, high=3.0),
 }
 SMALLEST, LARGEST = 2.0**-53, 1 - 2.0**-53  # the extremes that `uniforms` can give
@@ -223,7 +225,7 @@ def test_families_are_values() -> None:
 
 def test_sizes() -> None:
     families = [*DISCRETE.values(), Normal(), NormalMixture(4)]
-    assert [family.size for family in families] == [1, 7, 256, 2, 2, 2, 15, 3, 2, 9, 2, 12]
+    assert [family.size for family in families] == [1, 7, 256, 2, 2, 2, 15, 3, 2, 9, 9, 2, 12]
 
 
 def test_senseless_families_are_refused() -> None:

@@ -1,8 +1,9 @@
-"""Normal families against independent densities, and what bins make of them."""
+"""Normal and Laplace families against independent densities, and what bins make of them."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -12,9 +13,15 @@ import torch
 from torch import Tensor
 
 from ancestral.core import DataError, Family
-from ancestral.families import Binned, Continuous, Normal, NormalMixture
+from ancestral.families import Binned, Continuous, LaplaceMixture, Normal, NormalMixture
 
-CONTINUOUS: dict[str, Continuous] = {"normal": Normal(), "normal mixture": NormalMixture(4), "one normal": NormalMixture(1)}
+CONTINUOUS: dict[str, Continuous] = {
+    "normal": Normal(),
+    "normal mixture": NormalMixture(4),
+    "one normal": NormalMixture(1),
+    "laplace mixture": LaplaceMixture(4),
+    "one laplace": LaplaceMixture(1),
+}
 
 
 def parameters(family: Family, n: int) -> Tensor:
@@ -26,8 +33,13 @@ def continuous(request: pytest.FixtureRequest) -> Continuous:
     return CONTINUOUS[request.param]
 
 
+def form(family: Family) -> Any:
+    """SciPy's distribution of one component."""
+    return scipy.stats.laplace if isinstance(family, LaplaceMixture) else scipy.stats.norm
+
+
 def density_mixture(row: Tensor, k: int) -> list[tuple[float, float, float]]:
-    """Weight, mean and standard deviation of every component."""
+    """Weight, mean and scale of every component."""
     if len(row) == 2:
         return [(1.0, float(row[0]), math.exp(row[1]))]
     weights = row[:k].softmax(0)
@@ -35,13 +47,15 @@ def density_mixture(row: Tensor, k: int) -> list[tuple[float, float, float]]:
 
 
 def test_densities_are_those_of_scipy_and_integrate_to_one(continuous: Continuous) -> None:
-    x = torch.linspace(-60, 60, 240_001)
+    even, around = torch.linspace(-60, 60, 240_001), torch.linspace(-40, 40, 200_001)
     for row in parameters(continuous, 4).unbind():
         parts = density_mixture(row, continuous.size // 3)
+        kinks = isinstance(continuous, LaplaceMixture)  # which need points of their own, and closer ones
+        x = torch.cat([mean + scale * around for _, mean, scale in parts]).sort().values if kinks else even
         density = continuous.log_prob(row, x).exp()
-        expected = sum(weight * scipy.stats.norm.pdf(x.numpy(), mean, scale) for weight, mean, scale in parts)
+        expected = sum(weight * form(continuous).pdf(x.numpy(), mean, scale) for weight, mean, scale in parts)
         assert np.allclose(density.numpy(), expected, rtol=1e-12, atol=1e-300)
-        assert float(torch.trapezoid(density, x)) == pytest.approx(1, abs=1e-10)
+        assert float(torch.trapezoid(density, x)) == pytest.approx(1, abs=1e-7 if kinks else 1e-10)
 
 
 def test_quantile_inverts_the_distribution_function(continuous: Continuous) -> None:
@@ -49,7 +63,7 @@ def test_quantile_inverts_the_distribution_function(continuous: Continuous) -> N
     for row in parameters(continuous, 20).unbind():
         parts = density_mixture(row, continuous.size // 3)
         x = continuous.quantile(row.expand(len(u), -1), u)
-        below = sum(weight * scipy.stats.norm.cdf(x.numpy(), mean, scale) for weight, mean, scale in parts)
+        below = sum(weight * form(continuous).cdf(x.numpy(), mean, scale) for weight, mean, scale in parts)
         assert np.allclose(below, u.numpy(), rtol=1e-9, atol=0)
         assert continuous.quantile(row.float(), u[3]).dtype == torch.float32
 
@@ -63,9 +77,9 @@ def test_mode_is_as_high_as_a_fine_grid(continuous: Continuous) -> None:
 
 def test_densities_have_no_probabilities_and_say_what_to_do(continuous: Continuous) -> None:
     assert not continuous.discrete
-    with pytest.raises(DataError, match=r"Binned\(Normal"):
+    with pytest.raises(DataError, match=r"Binned\((Normal|Laplace)"):
         continuous.log_pmf(torch.zeros(1, continuous.size))
-    with pytest.raises(DataError, match=r"Binned\(Normal"):
+    with pytest.raises(DataError, match=r"Binned\((Normal|Laplace)"):
         continuous.table(torch.zeros(1, continuous.size), 12)
 
 
@@ -74,13 +88,16 @@ def test_gradients_of_densities_are_right(continuous: Continuous) -> None:
     assert torch.autograd.gradcheck(lambda rows: continuous.log_prob(rows, x), rows)
 
 
-@pytest.mark.parametrize(
+ENDS = pytest.mark.parametrize(
     ("low", "high"),
     [
         *[(-1.0, 1.0), (0.3, 0.301), (2.0, 2.00001), (30.0, 31.0), (-31.0, -30.0), (900.0, 901.0), (-50.0, 60.0), (-200.0, 90.0)],
         *[(-math.inf, -20.0), (20.0, math.inf), (-math.inf, 45.0), (-45.0, math.inf), (-math.inf, math.inf)],
     ],
 )
+
+
+@ENDS
 def test_normal_intervals_agree_with_many_digits(low: float, high: float) -> None:
     with mpmath.workdps(50):
         ends = [mpmath.erfc(-mpmath.mpf(end) / mpmath.sqrt(2)) / 2 if math.isfinite(end) else (end > 0) for end in (low, high)]
@@ -92,6 +109,30 @@ def test_normal_intervals_agree_with_many_digits(low: float, high: float) -> Non
     found = Normal().log_interval(row, *interval)
     assert float(found.detach()) == pytest.approx(expected, rel=1e-10, abs=1e-15)
     assert torch.autograd.grad(found, row)[0].isfinite().all()
+
+
+@ENDS
+def test_laplace_intervals_agree_with_many_digits(low: float, high: float) -> None:
+    with mpmath.workdps(500):
+        below = [mpmath.exp(end) / 2 if end <= 0 else 1 - mpmath.exp(-mpmath.mpf(end)) / 2 for end in (low, high)]
+        expected = float(mpmath.log(below[1] - below[0]))
+    row = torch.tensor([0.0, 0.7, -0.5], requires_grad=True)
+    interval = [row[1].detach() + row[2].detach().exp() * end for end in (low, high)]
+    found = LaplaceMixture(1).log_interval(row, *interval)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-10, abs=1e-15)
+    assert torch.autograd.grad(found, row)[0].isfinite().all()
+
+
+def test_gradients_of_intervals_are_right(continuous: Continuous) -> None:
+    rows, low = parameters(continuous, 6).requires_grad_(), torch.randn(6)
+    high = torch.cat([low[:4] + 0.3, torch.tensor([math.inf, math.inf])])
+    assert torch.autograd.gradcheck(lambda rows: continuous.log_interval(rows, low, high), rows)
+
+
+def test_an_edge_in_the_middle_of_a_laplace_density_has_its_gradient() -> None:
+    row = torch.zeros(3, requires_grad=True)
+    (slope,) = torch.autograd.grad(LaplaceMixture(1).log_interval(row, torch.tensor(-math.inf), torch.tensor(0.0)), row)
+    assert slope.tolist() == pytest.approx([0, -1, 0])  # d log F / dx = (1/2) / (1/2) at the mean
 
 
 # Binned

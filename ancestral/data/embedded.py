@@ -7,13 +7,11 @@ scikit-learn is imported inside the functions, because it is slow to load.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-import torch
 
+from ancestral.data.prepare import standardized
 from ancestral.data.source import CUT, Array, Source, divide, permutation
-from ancestral.data.splits import Units
 
 SEED = 0  # of every permutation here; never changes
 TILE, CROP, STRIDE = 64, 32, 8
@@ -68,16 +66,8 @@ def measurements() -> Source:
     found = load_breast_cancer()
     origin = "Breast cancer Wisconsin (diagnostic) (UCI), 30 real values a row, by way of scikit-learn"
     names = tuple(str(name) for name in found.target_names)
-    raw = divide(Source("measurements", origin, {"train": found.data}, {"train": found.target}, class_names=names), SEED)
-    train = raw.x["train"]
-    mean, scale = _six_digits(train.mean(0)), _six_digits(train.std(0))
-    units = Units(torch.from_numpy(mean), torch.from_numpy(scale))
-    step = f"standardised on train (in the original units log p is {-units.nats:+.4f} nats per row more)"
-    return replace(raw, x={part: (x - mean) / scale for part, x in raw.x.items()}, steps=(*raw.steps, step), units=units)
-
-
-def _six_digits(x: Array) -> Array:
-    return np.array([float(f"{value:.6g}") for value in x])  # sums differ in the last bit between processors; the data must not
+    raw = Source("measurements", origin, {"train": found.data}, {"train": found.target}, class_names=names)
+    return standardized(divide(raw, SEED))
 
 
 READERS: dict[str, Callable[[], Source]] = {"digits": digits, "photos": photos, "measurements": measurements}

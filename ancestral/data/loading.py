@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,9 +19,20 @@ from ancestral.data.embedded import READERS
 from ancestral.data.files import read_file
 from ancestral.data.idx import holds_idx, read_idx_folder
 from ancestral.data.images import read_folder
-from ancestral.data.prepare import arranged, coloured, counted, fitted, quantised, with_alphabet, with_labels
+from ancestral.data.prepare import (
+    arranged,
+    coloured,
+    counted,
+    dequantized,
+    fitted,
+    quantised,
+    standardized,
+    tabulated,
+    with_alphabet,
+    with_labels,
+)
 from ancestral.data.source import PARTS, Array, Source, divide, limited
-from ancestral.data.splits import Examples, Grey, Splits
+from ancestral.data.splits import Dequantized, Examples, Grey, Redrawn, Splits
 from ancestral.spec import DataSpec
 
 BINARIZE = ("threshold", "sample", "dynamic")
@@ -37,6 +49,9 @@ class _Options:
     limit: int | None = None
     seed: int = 0
     labels: bool = True
+    columns: tuple[int | None, ...] = ()
+    dequantize: bool = False
+    standardize: bool = False
 
     def __post_init__(self) -> None:
         lowest = {"levels": 2, "resize": 1, "size": 1, "limit": 1, "seed": 0}
@@ -48,6 +63,8 @@ class _Options:
             raise DataError(f"channels is {self.channels!r}; it must be 1 (grey) or 3 (colour)")
         if self.binarize not in (None, *BINARIZE):
             raise DataError(f"binarize is {self.binarize!r}; it must be one of {', '.join(BINARIZE)}")
+        if self.dequantize and (self.binarize or self.columns):
+            raise DataError("dequantize makes every symbol real-valued: leave binarize and columns out")
 
 
 def load_data(
@@ -61,11 +78,14 @@ def load_data(
     limit: int | None = None,
     seed: int = 0,
     labels: bool = True,
+    columns: Sequence[int | None] = (),
+    dequantize: bool = False,
+    standardize: bool = False,
 ) -> Splits:
     """Read data into three sets of symbols.
 
     Sets that a source has are kept; ``ancestral.data.source.divide`` says how missing ones are cut from the training set.
-    The options apply in this order: labels, limit, size, resize, channels, levels, binarize.
+    The options apply in this order: columns, labels, limit, size, resize, channels, levels, binarize or dequantize, standardize.
 
     Args:
         source: a name in ``EMBEDDED``; a path to a ``.npy``, ``.npz`` or idx file (gzipped or not), to a folder that holds
@@ -81,23 +101,32 @@ def load_data(
         limit: at most so many examples of each set, a seeded choice.
         seed: of the splits, the limit and the binarisation; splits of embedded data stay as they are.
         labels: whether to keep labels where there are some.
+        columns: of a table, the levels of each column that holds whole numbers, and None for each real one.
+        dequantize: whole numbers v become (v + u) / levels, u uniform in [0, 1), for models that are densities: drawn once,
+            and anew by the trainer through ``Splits.grey``. The density of v + u bounds P(v); see `Units`.
+        standardize: real values get mean 0 and standard deviation 1 on the training set; ``Splits.units`` undoes it.
 
     Raises:
         DataError: the source is unknown, missing, broken, empty or not of a kind above, or an option does not fit it.
 
     Example:
         >>> load_data("digits", binarize="threshold").spec
-        DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10)
+        DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10, columns=())
     """
-    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels)
+    table = tuple(columns)
+    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels, table, dequantize, standardize)
     if isinstance(source, Splits):
         if options != _Options():
             raise DataError("these data are loaded already; give the options to the call that read them")
         return source
-    raw = with_alphabet(arranged(_read(source, size)), levels)
+    raw = with_alphabet(tabulated(arranged(_read(source, size)), table), levels)
     raw = divide(with_labels(raw, labels), seed)
     raw = limited(raw, limit, seed) if limit is not None else raw
     raw = quantised(coloured(fitted(raw, size, resize), channels), levels)
+    if dequantize:
+        raw = dequantized(raw, standardize)
+    elif standardize:
+        raw = standardized(raw, [i for i, count in enumerate(table) if count is not None])
     return _finished(raw, options)
 
 
@@ -128,7 +157,9 @@ def _missing(name: str) -> DataError:
 
 def _finished(raw: Source, options: _Options) -> Splits:
     x = {part: torch.from_numpy(np.require(raw.x[part], requirements=["C", "W"])) for part in PARTS}
-    levels, grey, values = raw.levels, None, "real values" if raw.levels is None else f"{raw.levels} levels"
+    x = {part: values.float() if values.is_floating_point() else values for part, values in x.items()}
+    levels, values = raw.levels, "real values" if raw.levels is None else f"{raw.levels} levels"
+    grey: Redrawn | None = None
     if options.binarize is not None:
         if levels is None:
             raise DataError(f"{raw.origin} is real-valued; binarize is for grey levels")
@@ -136,8 +167,14 @@ def _finished(raw: Source, options: _Options) -> Splits:
         x = {part: _binary(greys[part], part, options) for part in PARTS}
         grey = greys["train"] if options.binarize == "dynamic" else None
         levels, values = 2, f"{values} binarised by {_rule(options, levels)}"
+    if options.dequantize and raw.units is not None:
+        whole = {part: Dequantized(x[part], raw.units) for part in PARTS}
+        x = {part: _drawn(whole[part], part, options) for part in PARTS}
+        grey, levels = whole["train"], None
+        values = f"{values} dequantised with uniform noise, drawn anew in training and once with seed {options.seed}"
     y = {part: torch.from_numpy(labels) for part, labels in raw.labels.items()}
-    spec = DataSpec("image" if x["train"].dim() == 4 else "vector", tuple(x["train"].shape[1:]), levels, raw.classes)
+    kind = "image" if x["train"].dim() == 4 else "vector"
+    spec = DataSpec(kind, tuple(x["train"].shape[1:]), levels, raw.classes, options.columns)
     note = "; ".join((raw.origin, *raw.steps, values, counted(raw))) + "."
     train, validation, test = (Examples(x[part], y.get(part)) for part in PARTS)
     return Splits(train, validation, test, spec, raw.name, note, raw.class_names, raw.units, grey)
@@ -146,7 +183,11 @@ def _finished(raw: Source, options: _Options) -> Splits:
 def _binary(grey: Grey, part: str, options: _Options) -> Tensor:
     if options.binarize == "threshold":
         return (2 * grey.x.long() >= grey.levels).to(torch.uint8)
-    return grey.draw(torch.arange(len(grey.x)), options.seed, STREAMS[part])
+    return _drawn(grey, part, options)
+
+
+def _drawn(before: Redrawn, part: str, options: _Options) -> Tensor:
+    return before.draw(torch.arange(len(before.x)), options.seed, STREAMS[part])
 
 
 def _rule(options: _Options, levels: int) -> str:

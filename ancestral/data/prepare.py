@@ -1,11 +1,11 @@
-"""From the arrays of a source to symbols: layout, type, range, labels, size, colour, levels, binarisation.
+"""From the arrays of a source to symbols: layout, type, range, labels, size, colour, levels, units.
 
 Arrays are (n, C, H, W) or (n, D).  Everything that is rounded is rounded once, in the order of the functions below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +13,13 @@ import torch
 
 from ancestral.core import DataError
 from ancestral.data.source import PARTS, Array, Source
+from ancestral.data.splits import Units
 
 CHUNK = 4096  # rows at a time where a step needs wider numbers than the data
 
 
 def arranged(source: Source) -> Source:
-    """The source with images as (n, C, H, W), all sets alike, whole numbers or finite float32.
+    """The source with images as (n, C, H, W), all sets alike, whole numbers or real ones that float32 holds.
 
     Raises:
         DataError: no examples, a rank or type that is no image and no table, real-valued images, NaN, sets of other shapes.
@@ -41,7 +42,7 @@ def _arranged(x: Array, where: str) -> Array:
         raise DataError(f"{where}: type {x.dtype} is neither whole numbers nor real ones")
     x, kind = _layout(x, where), x.dtype
     if kind.kind == "f":
-        x = _finite(x, where)
+        _check_finite(x, where)
     if kind.kind == "f" and x.ndim == 4:
         raise DataError(
             f"{where}: real-valued images ({kind}); symbols are whole numbers, so undo the scaling first, for instance"
@@ -65,13 +66,12 @@ def _layout(x: Array, where: str) -> Array:
     )
 
 
-def _finite(x: Array, where: str) -> Array:
+def _check_finite(x: Array, where: str) -> None:
     with np.errstate(over="ignore"):
         x = x.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(1))
     if len(bad):
         raise DataError(f"{where}: {len(bad):,} rows hold NaN or infinite values, first row {bad[0]}; remove or replace them")
-    return x
 
 
 def with_alphabet(source: Source, wanted: int | None) -> Source:
@@ -216,6 +216,74 @@ def quantised(source: Source, levels: int | None) -> Source:
     table = (np.arange(source.levels) * levels // source.levels).astype(np.uint8 if levels <= 256 else np.int64)
     step = f"reduced from {source.levels} levels"
     return replace(source, x={part: table[x] for part, x in source.x.items()}, levels=levels, steps=(*source.steps, step))
+
+
+def tabulated(source: Source, columns: tuple[int | None, ...]) -> Source:
+    """The source as real numbers, where ``columns`` says which of them are whole; see `DataSpec`.
+
+    Raises:
+        DataError: there are columns and the examples are no vectors of so many values, or have one alphabet already.
+    """
+    if not columns:
+        return source
+    train = source.x["train"]
+    if train.ndim != 2 or train.shape[1] != len(columns) or source.levels is not None:
+        raise DataError(f"{source.origin}: columns={columns} are for tables of so many columns, each with levels of its own")
+    return replace(source, x={part: x.astype(np.float64) for part, x in source.x.items()})
+
+
+def standardized(source: Source, whole: Collection[int] = ()) -> Source:
+    """Real values with mean 0 and standard deviation 1 on the training set, to six digits; ``Source.units`` undoes it.
+
+    Args:
+        whole: columns that hold whole numbers, which stay as they are.
+
+    Raises:
+        DataError: the source is in other units already or holds whole numbers, or a column never changes.
+    """
+    if source.units is not None or source.x["train"].dtype.kind != "f":
+        why = "holds whole numbers, which have no unit: dequantize them too" if source.units is None else "has its units already"
+        raise DataError(f"{source.origin} {why}; standardize is for real values")
+    units = _standard(source, False, whole)
+    x = {part: units.convert(torch.from_numpy(values)).numpy() for part, values in source.x.items()}
+    return replace(source, x=x, units=units, steps=(*source.steps, _said(units, "standardised on train")))
+
+
+def dequantized(source: Source, standard: bool) -> Source:
+    """Whole numbers with the ``units`` that they get once noise is added: [0, 1), or ``standard`` ones, with the noise.
+
+    Raises:
+        DataError: the source is real-valued.
+    """
+    if source.levels is None:
+        raise DataError(f"{source.origin} is real-valued; dequantize is for whole numbers")
+    sites = source.x["train"].shape[1:]
+    plain = Units(torch.zeros(sites, dtype=torch.float64), torch.full(sites, float(source.levels), dtype=torch.float64), True)
+    units = _standard(source, True) if standard else plain
+    step = "standardised on train with noise" if standard else f"divided by {source.levels} with noise"
+    return replace(source, units=units, steps=(*source.steps, _said(units, step)))
+
+
+def _standard(source: Source, noise: bool, whole: Collection[int] = ()) -> Units:
+    """Mean and standard deviation of every site of the training set; uniform noise adds 1/2 to means and 1/12 to variances."""
+    train = source.x["train"]
+    mean = train.mean(0, dtype=np.float64)
+    variance = sum(((train[i : i + CHUNK] - mean) ** 2).sum(0) for i in range(0, len(train), CHUNK)) / len(train)
+    still = [i for i in np.flatnonzero(np.ptp(train, axis=0) == 0).tolist() if not noise and i not in whole]
+    if still:
+        raise DataError(f"{source.origin}: column {still[0]} has one value in all of train, so it has no scale; leave it out")
+    mean, scale = _six_digits(mean + noise / 2), _six_digits(np.sqrt(variance + noise / 12))
+    mean[list(whole)], scale[list(whole)] = 0.0, 1.0
+    return Units(torch.from_numpy(mean), torch.from_numpy(scale), noise)
+
+
+def _six_digits(x: Array) -> Array:
+    digits = [float(f"{value:.6g}") for value in x.flat]  # sums differ in the last bit between processors; the data must not
+    return np.array(digits).reshape(x.shape)
+
+
+def _said(units: Units, step: str) -> str:
+    return f"{step} (in the original units log p is {-units.nats:+.4f} nats per row more)"
 
 
 def counted(source: Source) -> str:

@@ -28,7 +28,7 @@ class Source:
         class_names: name of each label, or empty.
         classes: number of labels, or None as long as there are none.
         steps: what was done to the data so far, in words for the note.
-        units: how real values were standardised, or None.
+        units: how real values were standardised, or how whole ones will be dequantised, or None.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -50,49 +51,88 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
-class Grey:
-    """Training examples before binarisation, from which a trainer can draw anew whenever it meets an example.
-
-    Attributes:
-        x: (n, \\*shape) grey values 0 .. levels - 1, row by row those of ``Splits.train``.
-        levels: number of grey values; a pixel is 1 with probability v / (levels - 1).
-    """
-
-    x: Tensor
-    levels: int
-
-    def draw(self, rows: Tensor, seed: int, stream: int = 0) -> Tensor:
-        """(m,) row numbers to (m, \\*shape) zeros and ones, uint8; each row is a pure function of (seed, stream, row)."""
-        return torch.cat(
-            [self._draw(some, seed, stream) for some in torch.split(rows, 1024)]
-        )  # the uniforms take 8 bytes a pixel
-
-    def _draw(self, rows: Tensor, seed: int, stream: int) -> Tensor:
-        grey = self.x.index_select(0, rows.to(self.x.device))
-        sites = grey[0].numel() if len(grey) else 0
-        u = torch.cat([uniforms(seed, range(row, row + 1), sites, stream) for row in rows.tolist()] or [torch.empty(0, 0)])
-        return (u.view(grey.shape).to(grey.device) * (self.levels - 1) <= grey).to(torch.uint8)
-
-
-@dataclass(frozen=True, eq=False)
 class Units:
-    """The change of units of standardised data: x = (original - mean) / scale.
+    """The change of units of real-valued data: x = (original - mean) / scale.
 
     Attributes:
-        mean, scale: (D,) float64, in the units of the original.
+        mean, scale: (\\*shape) float64, in the units of the original.
+        dequantized: the originals are whole numbers v with noise, v + u, u uniform in [0, 1). Then the mean of -log p(original)
+            over u is an upper bound of -log P(v), P the integral of p from v to v + 1 (Theis et al., arXiv:1511.01844).
     """
 
     mean: Tensor
     scale: Tensor
+    dequantized: bool = False
 
     @property
     def nats(self) -> float:
         """log p(original) = log p(x) - nats, for densities of one example."""
         return float(self.scale.log().sum())
 
+    def convert(self, original: Tensor) -> Tensor:
+        """(n, \\*shape) originals to x, in float64."""
+        return (original.double() - self.mean.to(original.device)) / self.scale.to(original.device)
+
     def restore(self, x: Tensor) -> Tensor:
-        """(n, D) standardised values to the original units."""
+        """(n, \\*shape) values x to the original units; where these are dequantised, ``floor`` gives whole numbers."""
         return x * self.scale.to(x) + self.mean.to(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Redrawn(ABC):
+    """Training examples before noise, from which a trainer can draw anew whenever it meets an example.
+
+    Attributes:
+        x: (n, \\*shape) whole numbers, row by row those of ``Splits.train``.
+    """
+
+    x: Tensor
+
+    @abstractmethod
+    def noisy(self, x: Tensor, u: Tensor) -> Tensor:
+        """(m, \\*shape) rows of x and uniforms in (0, 1), float64, to what a model is trained on."""
+
+    def draw(self, rows: Tensor, seed: int, stream: int = 0) -> Tensor:
+        """(m,) row numbers to (m, \\*shape) examples; each row is a pure function of (seed, stream, row)."""
+        return torch.cat(
+            [self._draw(some, seed, stream) for some in torch.split(rows, 1024)]
+        )  # the uniforms take 8 bytes a pixel
+
+    def _draw(self, rows: Tensor, seed: int, stream: int) -> Tensor:
+        x = self.x.index_select(0, rows.to(self.x.device))
+        sites = x[0].numel() if len(x) else 0
+        u = torch.cat([uniforms(seed, range(row, row + 1), sites, stream) for row in rows.tolist()] or [torch.empty(0, 0)])
+        return self.noisy(x, u.view(x.shape).to(x.device))
+
+
+@dataclass(frozen=True, eq=False)
+class Grey(Redrawn):
+    """Grey values 0 .. levels - 1, to be binarised: a pixel is 1 with probability v / (levels - 1).
+
+    Attributes:
+        levels: number of grey values.
+    """
+
+    levels: int
+
+    def noisy(self, x: Tensor, u: Tensor) -> Tensor:
+        """(m, \\*shape) zeros and ones, uint8."""
+        return (u * (self.levels - 1) <= x).to(torch.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Dequantized(Redrawn):
+    """Whole numbers v, to be modelled by a density: x is v + u in the model's units, u uniform in [0, 1).
+
+    Attributes:
+        units: those units.
+    """
+
+    units: Units
+
+    def noisy(self, x: Tensor, u: Tensor) -> Tensor:
+        """(m, \\*shape) values, float32."""
+        return self.units.convert(x + u).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +145,8 @@ class Splits:
         name: what figures and run folders call the data.
         note: one sentence: origin, range, binarisation, split rule, number of examples.
         class_names: name of each label where the source has names, else empty.
-        units: how real-valued data were standardised, or None.
-        grey: the training set before binarisation where it was binarised with ``"dynamic"``, or None.
+        units: how real-valued data were standardised or dequantised, or None where they are as they were given.
+        grey: the training set before noise where it was binarised with ``"dynamic"`` or dequantised, or None.
 
     Raises:
         DataError: a set does not fit the spec.
@@ -126,7 +166,7 @@ class Splits:
     note: str
     class_names: tuple[str, ...] = ()
     units: Units | None = None
-    grey: Grey | None = None
+    grey: Redrawn | None = None
 
     def __post_init__(self) -> None:
         for part in self._parts.values():
@@ -144,7 +184,8 @@ class Splits:
     def hash(self) -> str:
         """SHA-256 of the content (spec, symbols, labels, grey values), in hexadecimal; name and note do not count."""
         spec = self.spec
-        digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes)).encode())
+        columns = (spec.columns,) if spec.columns else ()
+        digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes, *columns)).encode())
         tensors = [tensor for part in self._parts.values() for tensor in (part.x, part.labels)]
         for tensor in [*tensors, None if self.grey is None else self.grey.x]:
             if tensor is None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log, sqrt
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Context
+from ancestral.data.splits import Units
 
 
 def bits(nats: float) -> float:
@@ -24,6 +27,20 @@ def bits_per_dim(nats: float, sites: int) -> float:
         0.5635528
     """
     return bits(nats) / sites
+
+
+def in_units(figures: Mapping[str, Any], units: Units | None) -> dict[str, Any]:
+    """Figures of `Evaluation`, by name, of a model that saw data in these units, turned to those of the original data.
+
+    A density p(x) of x = (original - mean) / scale is p(x) / (product of scales) in the original units, so that what is made of
+    -log p(x) grows by the sum of log scales; rates and differences of distortions stay. Of dequantised data this makes bits/dim
+    those of the whole numbers: 8 more than in [0, 1) where there are 256 levels.
+    """
+    if units is None:
+        return dict(figures)
+    signs = {"nats": 1, "order_nats": 1, "distortion": 1, "elbo_subset": -1, "iwae": -1}
+    turned = {name: figures[name] + sign * units.nats for name, sign in signs.items() if figures.get(name) is not None}
+    return {**figures, **turned}
 
 
 def example_nats(likelihood: Autoregressive, x: Tensor, context: Context | None) -> Tensor:

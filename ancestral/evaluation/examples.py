@@ -16,7 +16,7 @@ from torch import Tensor
 from ancestral.core import Context, DataError, check_symbols
 from ancestral.data.loading import load_data
 from ancestral.data.source import LIMIT, PARTS, permutation
-from ancestral.data.splits import Examples, Splits
+from ancestral.data.splits import Examples, Splits, Units
 from ancestral.objectives import Batch
 from ancestral.sampling.strategies import Model, Progress, context_of
 from ancestral.spec import DataSpec
@@ -33,11 +33,13 @@ class Chosen:
     Attributes:
         x, labels: (n, *shape) symbols and (n,) classes or None.
         rows: n row numbers.
+        units: how their values were made of the original ones, or None.
     """
 
     x: Tensor
     labels: Tensor | None
     rows: Sequence[int]
+    units: Units | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -46,7 +48,7 @@ class Chosen:
         """The examples at these places, in this order."""
         index = torch.as_tensor(places, dtype=torch.long, device=self.x.device)
         labels = None if self.labels is None else self.labels[index]
-        return Chosen(self.x[index], labels, [self.rows[place] for place in places])
+        return Chosen(self.x[index], labels, [self.rows[place] for place in places], self.units)
 
     def batches(self, model: Model, seed: int, size: int) -> Iterator[tuple[Batch, Context | None]]:
         """Batches as the model takes them: on its device, whole numbers wide enough to reckon with, labels as a context."""
@@ -75,6 +77,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be at least 1 (None takes all examples)")
     data = load_data(data) if isinstance(data, (str, os.PathLike)) else data
+    units = data.units if isinstance(data, Splits) else None
     if isinstance(data, Splits):
         if split not in PARTS:
             raise ValueError(f"there is no split {split!r}; choose one of {', '.join(PARTS)}")
@@ -90,7 +93,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
     rows = range(len(examples)) if limit is None else sorted(permutation(len(examples), seed, LIMIT)[:limit].tolist())
     labels = examples.labels if getattr(model.config, "conditional", False) else None
     note |= {"examples": len(rows), "available": len(examples), "labels": labels is not None}
-    return Chosen(examples.x, labels, range(len(examples))).take(list(rows)), note
+    return Chosen(examples.x, labels, range(len(examples)), units).take(list(rows)), note
 
 
 def counter(progress: Progress | None, total: int) -> Tick:
@@ -107,10 +110,11 @@ def counter(progress: Progress | None, total: int) -> Tick:
 
 
 def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
-    if (data.shape, data.levels) != (model.shape, model.levels):
+    if (data.shape, data.levels, data.columns) != (model.shape, model.levels, model.columns):
+        mine, wanted = (f" and columns={spec.columns}" if spec.columns else "" for spec in (data, model))
         raise DataError(
-            f"{name} has examples of shape {data.shape} with levels={data.levels}, and the model takes {model.shape} with"
-            f" levels={model.levels}: read the data as they were read for training (levels=, binarize=, size=, channels=)"
+            f"{name} has examples of shape {data.shape} with levels={data.levels}{mine}, and the model takes {model.shape} with"
+            f" levels={model.levels}{wanted}: read the data as they were read for training (levels=, binarize=, size=, channels=)"
         )
 
 
@@ -125,7 +129,7 @@ def _note_of(data: Splits, split: str) -> dict[str, Any]:
     drawn = [step for step in data.note.rstrip(".").split("; ") if "binarised" in step]
     note = {"name": data.name, "split": split, "range": _range(data.spec), "binarisation": drawn[0] if drawn else None}
     if data.units is not None:
-        note["units"] = f"standardised; in the original units {data.units.nats:+.4f} nats an example"
+        note["units"] = f"the original ones; in those of the model {-data.units.nats:+.4f} nats an example"
     return {**note, "note": data.note, "hash": data.hash}
 
 
@@ -138,4 +142,6 @@ def _note_of_array(x: Tensor, spec: DataSpec) -> dict[str, Any]:
 
 
 def _range(spec: DataSpec) -> str:
+    if spec.whole_columns:
+        return f"{len(spec.whole_columns)} of {spec.sites} columns whole numbers"
     return "real values" if spec.levels is None else f"0 .. {spec.levels - 1}"

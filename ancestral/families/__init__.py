@@ -10,11 +10,13 @@ from ancestral.families.base import Discrete as Discrete
 from ancestral.families.bernoulli import Bernoulli as Bernoulli
 from ancestral.families.binned import Binned as Binned
 from ancestral.families.categorical import Categorical as Categorical
+from ancestral.families.columns import Columns as Columns
 from ancestral.families.integer import EqualMassBins as EqualMassBins
 from ancestral.families.integer import Integer as Integer
 from ancestral.families.integer import IntegerBernoulli as IntegerBernoulli
 from ancestral.families.integer import IntegerBins as IntegerBins
 from ancestral.families.integer import IntegerCategorical as IntegerCategorical
+from ancestral.families.laplace import LaplaceMixture as LaplaceMixture
 from ancestral.families.logistic import Logistic as Logistic
 from ancestral.families.logistic import LogisticMixture as LogisticMixture
 from ancestral.families.logistic import logistic_log_prob as logistic_log_prob

@@ -21,6 +21,7 @@ WAYS = {
     "bound": "bound: ELBO, a single sample of z, KL weight 1",
     "approximate": "approximate",
 }
+NOISE = "bound: whole numbers with uniform noise, drawn once"
 
 
 def headline(title: str, model: Model, evaluation: Evaluation) -> str:
@@ -35,7 +36,7 @@ def headline(title: str, model: Model, evaluation: Evaluation) -> str:
     values = data["range"] if evaluation.density else f"values {data['range']}"
     error, k, weighted = evaluation.bits_per_dim_error, evaluation.importance_samples, evaluation.iwae_bits_per_dim
     details = [
-        WAYS[evaluation.status],
+        NOISE if evaluation.status == "bound" and evaluation.rate is None else WAYS[evaluation.status],
         *([f"standard error {error:.4f}"] if error is not None else []),
         *([f"importance-weighted with k = {k}: {weighted:.3f}"] if weighted is not None else []),
         f"{share} {data['available']:,} examples of {data['name']}, {data['split']}, {values}",
@@ -74,7 +75,7 @@ def figures(evaluation: Evaluation) -> str:
 
 
 def _costs(found: Evaluation) -> list[Row]:
-    name = "Negative ELBO" if found.status == "bound" else "Negative log-likelihood"
+    name = "Negative ELBO" if found.rate is not None else "Negative log-likelihood"
     symbol = with_error(found.bits_per_dim, found.bits_per_dim_error, 4)
     nats = with_error(found.nats, found.nats_error)
     return [

@@ -33,15 +33,20 @@ def causal(subject: Subject) -> str:
 
 
 def _receptive_field(subject: Subject, network: CausalNetwork) -> int:
-    """Compare the declared receptive field with the support of the Jacobian at one site; how many pixels it has."""
-    _, height, width = network.shape
+    """Compare the declared receptive field with the support of the Jacobian at one site; how many pixels it has.
+
+    Pixels are places of the layout, in which the layers see the symbols.
+    """
+    channels, height, width = network.layout
     row, column = height - 1, width // 2
+    last = network.order.sites[
+        (row * width + column + 1) * channels - 1
+    ]  # the last colour channel sees all of its pixel's others
     x = subject.x.double().requires_grad_()
-    last = network(x, subject.context)[:, -1, row, column]  # the last colour channel sees all of its pixel's others
-    (slope,) = torch.autograd.grad(last.pow(2).sum(), x)
-    measured = {(r - row, c - column) for r, c in slope.abs().amax((0, 1)).nonzero().tolist()}
+    (slope,) = torch.autograd.grad(network(x, subject.context).flatten(1, -2)[:, last].pow(2).sum(), x)
+    measured = {(r - row, c - column) for r, c in network.laid_out(slope).abs().amax((0, 1)).nonzero().tolist()}
     inside = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
-    declared = inside if network.shape[0] > 1 else inside - {(0, 0)}
+    declared = inside if channels > 1 else inside - {(0, 0)}
     require(measured == declared, f"the Jacobian reaches {len(measured)} pixels, the network declares {len(declared)}")
     return len(measured)
 
@@ -88,7 +93,8 @@ def stepwise(subject: Subject) -> str:
         ahead = flat[parents][:, walk.site : walk.site + back]
         walk.extend(ahead)
         walk.rollback(back)
-        seen.append((walk.conditional.parameters - other[:, walk.site]).abs().max().item() / scale)
+        found = walk.conditional
+        seen.append((found.parameters - other[:, walk.site, : found.family.size]).abs().max().item() / scale)
         walk.settle(flat[parents][:, walk.site])
     require(not seen or max(seen) <= EXACT, "select, extend and rollback lead to other parameters")
     require(torch.equal(walk.symbols.flatten(1), subject.x[parents].flatten(1)), "a walk does not hold the symbols it was given")

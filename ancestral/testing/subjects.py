@@ -125,10 +125,13 @@ def _coded(subject: Subject) -> Coded:
 
 
 def random_symbols(likelihood: Autoregressive, n: int, generator: torch.Generator) -> Tensor:
-    """(n, *shape) symbols drawn evenly, or standard normal values of a continuous family."""
+    """(n, *shape) symbols drawn evenly, or standard normal values where they are real."""
     shape, levels = (n, *likelihood.network.shape), likelihood.family.levels
     if levels is None:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
+        x = torch.randn(shape, generator=generator, dtype=torch.float64)
+        for column, count in likelihood.spec.whole_columns.items():
+            x[:, column] = torch.randint(count, (n,), generator=generator).to(x)
+        return x
     return torch.randint(levels, shape, generator=generator)
 
 
