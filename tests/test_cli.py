@@ -281,7 +281,6 @@ def prepared(folder: Path, agave: Path) -> None:
         ("complete agave odd.npy --known mask.npy", "mask of shape (4, 4)"),
         ("complete agave odd.npy --known grey.npy", "other than 0 and 1"),
         ("complete agave --known bottom", "there is no file bottom"),
-        ("complete agave --known left", "not offered yet"),
         ("score agave large.png", "--size 8"),
         ("score agave nothing.png", "there is no file or folder nothing.png"),
         ("interpolate agave odd.npy", "even number"),

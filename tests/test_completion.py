@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tiny_cli import asking, calling
 from tiny_latents import Flat, awake, coins, fits, fixed, gaussian, pixels, probabilities, states
 from torch import Tensor
 
+from ancestral.cli.draw import MASKS
 from ancestral.core import DataError
 from ancestral.draw import Draw
+from ancestral.hub import save
 from ancestral.latent.latent import Latent
 from ancestral.sampling import complete, sample
 from ancestral.sampling.complete import Completion
@@ -57,14 +62,23 @@ def test_completion_of_rows_with_prefixes_of_their_own() -> None:
     assert torch.equal(complete(model, x, known, seed=1).x, x)  # with the uniforms that made x
 
 
-def test_evidence_after_a_hole_is_refused() -> None:
+def test_the_status_says_which_rows_can_be_exact() -> None:
     x = torch.zeros(2, 1, 5, 4, dtype=torch.long)
     known = top((2, 1, 5, 4), 2)
+    assert complete(fresh("gated-pixelcnn", GREY), x, known).status == "exact"
     known[1, 0, 3, 2] = True
-    for name in ("gated-pixelcnn", "agave"):
-        with pytest.raises(DataError, match=r"row 1 knows site \(0, 3, 2\).*any order or sequential Monte Carlo"):
-            complete(fresh(name, GREY), x, known)
-    assert complete(fresh("vae", GREY), x, known).status == "approximate"  # its pixels need no order
+    for name in ("gated-pixelcnn", "agave", "vae"):
+        done = complete(fresh(name, GREY), x, known, particles=2)
+        assert (done.status, done.particles) == ("approximate", 2)
+
+
+def test_evidence_of_what_is_exact_is_exact() -> None:
+    model, everything = fresh("gated-pixelcnn", DataSpec("image", (1, 2, 3), levels=2)), states((1, 2, 3))
+    known = torch.tensor([[True, True, True], [False, False, False]])
+    found = complete(model, everything[:20], known).log_evidence
+    for x, evidence in zip(everything[:20], found, strict=True):
+        agrees = ((everything == x) | ~known).flatten(1).all(1)
+        assert float(evidence) == pytest.approx(float(model.log_prob(everything[agrees]).detach().logsumexp(0)))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +147,9 @@ def test_completion_through_latents_is_a_function_of_the_row() -> None:
     assert torch.equal(whole.x[3:], late.x)
     assert whole.effective_sample_size is not None and late.effective_sample_size is not None
     assert torch.allclose(whole.effective_sample_size[3:], late.effective_sample_size)
-    with pytest.raises(ValueError, match="at least 2"):
-        complete(model, x, top((1, 5, 4), 3), particles=1)
+    for options, hint in (({"particles": 1}, "at least 2"), ({"batch_size": 0}, "at least 1"), ({"first_row": -1}, "at least 0")):
+        with pytest.raises(ValueError, match=hint):
+            complete(model, x, top((1, 5, 4), 3), **options)
 
 
 def test_completion_in_single_precision() -> None:
@@ -164,3 +179,40 @@ def test_parallel_completion_keeps_what_is_known() -> None:
     with torch.no_grad():
         found = fixed_point(model, 3, None, Draw(5, known=(x, known))).x
     assert torch.equal(found, complete(model, x, known, seed=5).x)
+
+
+# -- from the command line -----------------------------------------------------------------------------------------------------
+
+PICTURES = {
+    "top": ("#####", "#####", "#####", ".....", "....."),
+    "left": ("###..",) * 5,
+    "hole": ("#####", "#...#", "#...#", "#...#", "#####"),
+    "checkerboard": ("#.#.#", ".#.#.", "#.#.#", ".#.#.", "#.#.#"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_names_of_masks(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = fresh("gated-pixelcnn", DataSpec("image", (1, 5, 5), levels=4))
+    x, known = sample(model, 2, seed=1), torch.tensor([[cell == "#" for cell in row] for row in PICTURES[name]])
+    np.save(tmp_path / "x.npy", x.numpy())
+    save(model, tmp_path / "run")
+    call = calling(capsys, monkeypatch)
+    words = ("complete", tmp_path / "run", tmp_path / "x.npy", "--known", name, "-n", "3", "--particles", "4", "--seed", "9")
+    told = asking(call)(*words, "--out", tmp_path / "done.npy")
+    done = complete(model, x.repeat_interleave(3, 0), known, seed=9, particles=4)
+    assert np.array_equal(np.load(tmp_path / "done.npy"), done.x.numpy())
+    assert told["status"] == done.status == ("exact" if name == "top" else "approximate")
+    assert told["particles"] == done.particles and len(told["log_evidence"]) == 2
+    assert ("least_effective_sample_size" in told) == (name != "top")
+    lines = call(*words, "--out", tmp_path / "done.png")[1].splitlines()
+    assert "3 completions of each of 2 pictures" in lines[0]
+    assert lines[1].startswith("exact: each is drawn" if name == "top" else "approximate: each is one of 4 particles")
+
+
+def test_small_images_have_holes() -> None:
+    for height, width in ((1, 1), (2, 3), (3, 3), (4, 7), (28, 28)):
+        hole = ~MASKS["hole"](torch.arange(height)[:, None], torch.arange(width), height, width)
+        rows, columns = hole.any(1).sum(), hole.any(0).sum()
+        assert (height / 2 - 1 <= rows <= max(1, height / 2 + 1)) and (width / 2 - 1 <= columns <= max(1, width / 2 + 1))
+        assert hole.sum() == rows * columns and torch.equal(hole, hole.flip(0, 1))

@@ -1,4 +1,4 @@
-"""Sampling: one sample for one seed and row, by whatever method; completions against enumeration; ways through latent space."""
+"""Sampling by walks: one sample for one seed and row; samples against enumeration; ways through latent space."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.families import Normal
 from ancestral.latent.latent import Latent
-from ancestral.sampling import METHODS, decoded_means, interpolate, parallel_sample, sample, traverse
+from ancestral.sampling import decoded_means, interpolate, sample, traverse
 from ancestral.sampling.interpolate import slerp
 from ancestral.sampling.strategies import Rows
 from ancestral.spec import DataSpec
 
 GREY = DataSpec("image", (1, 5, 4), levels=4, classes=3)
 RGB = DataSpec("image", (3, 3, 4), levels=5)
+WALKS = ("cached", "recompute")  # test_parallel_sampling.py has the other methods
 
 
 def fresh(name: str, spec: DataSpec, **overrides: Any) -> Any:
@@ -36,13 +37,12 @@ MODELS = [("gated-pixelcnn", GREY), ("gated-pixelcnn", RGB), ("agave", GREY), ("
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.3, "top_k": 3, "top_p": 0.95}, {"temperature": 0}])
 def test_methods_agree(name: str, spec: DataSpec, options: dict[str, Any]) -> None:
     model = fresh(name, spec)
-    cached, recomputed, parallel = (sample(model, 5, seed=4, method=method, **options) for method in METHODS)
+    cached, recomputed = (sample(model, 5, seed=4, method=method, **options) for method in WALKS)
     assert torch.equal(cached, recomputed)
-    assert torch.equal(cached, parallel)
     assert len(cached.unique()) > 1 or options.get("temperature") == 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WALKS)
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "agave"])
 def test_a_row_depends_on_its_number_alone(name: str, method: str) -> None:
     model = fresh(name, GREY)
@@ -62,17 +62,17 @@ class Sums(Network):
 
 def test_methods_agree_on_real_values() -> None:
     model = Autoregressive(Sums((6,), discrete=False), Normal(), DataSpec("vector", (6,)))
-    cached, recomputed, parallel = (sample(model, 4, seed=1, method=method) for method in METHODS)
+    cached, recomputed = (sample(model, 4, seed=1, method=method) for method in WALKS)
     noise = torch.special.ndtri(uniforms(1, range(4), 6))
     for i in range(6):
         assert torch.allclose(cached[:, i], cached[:, :i].sum(1) + noise[:, i])
-    assert torch.equal(cached, recomputed) and torch.allclose(cached, parallel)
+    assert torch.equal(cached, recomputed)
 
 
 def test_single_precision() -> None:
     model = fresh("agave", GREY).float()
-    cached, recomputed, parallel = (sample(model, 6, seed=1, method=method) for method in METHODS)
-    assert torch.equal(cached, recomputed) and torch.equal(cached, parallel)
+    cached, recomputed = (sample(model, 6, seed=1, method=method) for method in WALKS)
+    assert torch.equal(cached, recomputed)
     assert interpolate(model, cached[:2], cached[2:4], steps=3).shape == (3, 2, 1, 5, 4)
 
 
@@ -83,7 +83,7 @@ def test_samples_are_the_quantiles_of_their_own_conditionals() -> None:
     assert torch.equal(model.conditionals(x).quantile(u), x)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", WALKS)
 def test_samples_follow_the_likelihood(method: str) -> None:
     model = fresh("gated-pixelcnn", DataSpec("image", (1, 2, 3), levels=2))
     expected = model.log_prob(states((1, 2, 3))).exp().detach()
@@ -102,22 +102,10 @@ def test_samples_with_latents_follow_the_likelihood(built: Callable[[Posterior],
     assert fits(median, at_zero) > 1e-3 > fits(median, expected)
 
 
-def test_passes() -> None:
-    model = fresh("gated-pixelcnn", RGB)
-    found = parallel_sample(model, 8, seed=3, batch_size=8)
-    assert 2 <= found.passes <= 36
-    assert torch.equal(found.x, sample(model, 8, seed=3))
-    assert parallel_sample(fresh("vae", GREY), 4).passes == 2  # one pass settles independent pixels, another one sees it
-    assert parallel_sample(fresh("gated-pixelcnn", DataSpec("image", (1, 1, 1), levels=2)), 4).passes == 1
-
-
 def test_progress_counts_symbols() -> None:
     model, told = fresh("gated-pixelcnn", GREY), list[tuple[int, int]]()
     sample(model, 5, batch_size=2, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told) and len(told) == 3 * 20 and told[-1] == (100, 100)
-    told.clear()
-    sample(model, 5, batch_size=2, method="parallel", progress=lambda done, total: told.append((done, total)))
-    assert told == [(40, 100), (80, 100), (100, 100)]
 
 
 def test_modes_and_gradients_are_left_alone() -> None:

@@ -1,35 +1,44 @@
 """Completion: symbols that are known stay, the others are drawn given them.
 
-Exact models walk over the known symbols first, which is exact where those come before all others. Of a latent-variable
-model z must be drawn given the known symbols, p(z | x_known) ~ p(z) p(x_known | z), which importance resampling does up to
-the number of its particles (Rubin 1987; Robert & Casella 2004, section 14.3)::
+Every row takes the first way that is open to it::
 
-      pilot      z_j ~ p(z), one resampled by p(x_known | z_j)  ──▶  a guess at the whole x
-      particles  half z_j ~ p(z), half z_j ~ q(z | guess), one resampled by  p(x_known | z_j) p(z_j) / mixture(z_j)
+      exact        known symbols come before all others in the model's order, or it takes any order: a walk, known ones first
+      through z    the same of a latent-variable model, or one with a factorised decoder: z given what is known, then a walk
+      particles    of the walk over x, or over z and x, which are weighted by the known symbols as they come
 
-The mixture bounds the weights: they never exceed p(x_known | z) by more than a factor of two. The guess is made of the
-known symbols and of randomness of its own, so it makes the weights no less right, only more even.
+See `ancestral.sampling.proposals` for z, and `ancestral.sampling.particles` for the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import log
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Context, DataError, check_symbols
-from ancestral.draw import Draw, inverse_cdf, uniforms
+from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Descent, Noise
 from ancestral.networks.factorised import Factorised
+from ancestral.sampling.particles import filtered, stepping
+from ancestral.sampling.proposals import Proposals, known_terms
 from ancestral.sampling.sample import walked
-from ancestral.sampling.strategies import Model, Progress, Rows, check_prefix, context_of, inference, likelihood_of
+from ancestral.sampling.strategies import (
+    Interrupted,
+    Model,
+    Progress,
+    Rows,
+    Scattered,
+    context_of,
+    inference,
+    known_first,
+    likelihood_of,
+    prefixes,
+)
 
-RESAMPLING = 2**32  # stream of the uniforms that pick particles; streams 1, 2, ... are those of the groups of z
-GUESS = 2**62  # the guess draws as rows so far away, so that the completion's own uniforms stay unused
+SCORED = 8  # rows whose evidence is computed at once: all sites of a row take more memory than its walk
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,20 @@ class Completion:
 
     Attributes:
         x: (n, *shape) symbols; those that were known are as they were.
-        status: ``"exact"``: drawn from p(x | known); ``"approximate"``: by importance resampling of z.
-        particles: how many z each row chose from; None where it is exact.
-        effective_sample_size: (n,) of how many equally good particles the weights were worth, 1 .. particles; None likewise.
+        status: ``"exact"``: drawn from p(x | known); ``"approximate"``: some rows were chosen from particles by their weights.
+        log_evidence: (n,) log p(x_known) in nats, known symbols of whatever probability included; where the status is
+            approximate the logarithm of an unbiased estimate, as long as temperature, top_k and top_p are left alone.
+        particles: how many particles each row chose from; None where it is exact.
+        effective_sample_size, least: (n,) of how many equally good particles the weights were worth, 1 .. particles: at the
+            end, and when they were worth least; None likewise. Rows that are exact all the same count as all particles.
     """
 
     x: Tensor
     status: str
+    log_evidence: Tensor
     particles: int | None = None
     effective_sample_size: Tensor | None = None
+    least: Tensor | None = None
 
 
 def complete(
@@ -68,20 +82,23 @@ def complete(
 ) -> Completion:
     """Draw the unknown symbols of x given the known ones; row i is a pure function of the seed and ``first_row + i``.
 
+    It is exact for an autoregressive model where the known symbols of a row come before all others in its order, and for any
+    symbols where the model takes any order: then the known ones come first, and the distribution is that of this order.
+
     Args:
         x: (n, *shape) symbols; what stands at unknown sites does not matter.
         known: booleans that broadcast to (n, *shape), True where the symbol is to stay.
-        particles: z's to choose from in each row of a latent-variable model, at least 2; memory grows with it.
+        particles: how many each row chooses from where it is not exact, at least 2; memory grows with it.
         labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
-        temperature, top_k, top_p: how each unknown symbol is drawn; see `Draw`. z is chosen without them.
-        batch_size: rows that walk together.
+        temperature, top_k, top_p: how each unknown symbol is drawn; see `Draw`. Particles are weighted without them.
+        batch_size: rows, or particles of rows, that walk together.
         engine: what carries the walk out; see `sample`.
-        progress: is told (symbols settled, of how many) of the last walk.
+        progress: is told (symbols settled, of how many), particles of a row taken as one.
 
     Raises:
-        DataError: x or known does not fit the model, or a known site comes after an unknown one, which only a latent-variable
-            model with a factorised decoder can take.
+        DataError: x or known does not fit the model, or no particle gives the known symbols a probability above zero.
         ValueError: an argument is outside its range.
+        Interrupted: Ctrl-C; its ``complete`` holds the first rows, as far as they were done.
 
     Example:
         >>> import ancestral
@@ -90,25 +107,18 @@ def complete(
         >>> completion = complete(model, x, top)
         >>> completion.status, completion.x[:, :, :2].eq(1).all().item()
         ('exact', True)
+        >>> complete(model, x, ~top).status
+        'approximate'
     """
     x, known = _evidence(model, x, known)
+    for name, value, least in (("particles", particles, 2), ("batch_size", batch_size, 1), ("first_row", first_row, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}; it must be at least {least}")
     n = len(x)
-    likelihood, latent = likelihood_of(model), model if isinstance(model, Latent) else None
-    if latent is None or not isinstance(likelihood.network, Factorised):
-        check_prefix(known, likelihood.network)
-    if particles < 2:
-        raise ValueError(f"particles is {particles}; it must be at least 2, one from the prior and one from the posterior")
-    draw = Draw(seed, temperature, top_k, top_p, (x, known), first_row)
-    rows = Rows(model, n, context_of(model, n, labels, context), seed=seed, first_row=first_row)
+    draw = Scattered(seed, temperature, top_k, top_p, (x, known), rows=range(first_row, first_row + n))
+    task = _Task(model, x, known, context_of(model, n, labels, context), draw, particles, batch_size, engine, progress)
     with inference(model):
-        if latent is None:
-            return Completion(walked(likelihood, rows, draw, batch_size, engine, progress), "exact")
-        some = max(1, batch_size // particles)
-        chosen = [_resampled(latent, rows, range(i, min(i + some, n)), x, known, particles) for i in range(0, n, some)]
-        z = {name: torch.cat([each[name] for each, _ in chosen]) for name in chosen[0][0]}
-        rows = Rows(model, n, rows.context, z)
-        done = walked(likelihood, rows, draw, batch_size, engine, progress)
-    return Completion(done, "approximate", particles, torch.cat([size for _, size in chosen]))
+        return _merged(task, _ways(task))
 
 
 def _evidence(model: Model, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
@@ -128,79 +138,150 @@ def _evidence(model: Model, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     return (x.to(parameter.dtype) if model.spec.levels is None else x.long()), known
 
 
-def _resampled(
-    model: Latent, rows: Rows, some: range, x: Tensor, known: Tensor, particles: int
-) -> tuple[dict[str, Tensor], Tensor]:
-    """z of the rows ``some`` given what is known of them, (m, *latent) by group, and (m,) effective sample sizes."""
-    keys = range(rows.first_row + some.start, rows.first_row + some.stop)
-    here = torch.arange(some.start, some.stop, device=x.device)
-    context = rows.context and rows.context.select(here)
-    cloud = _Cloud(model, x[here], known[here], context, rows.seed, keys, particles)
-    weights, pilot = cloud.pilot()
-    guess = cloud.guess(pilot.features, cloud.pick(weights, 0))
-    weights, z = cloud.particles_near(guess)
-    picked = cloud.pick(weights, 1)
-    size = (2 * weights.logsumexp(1) - (2 * weights).logsumexp(1)).exp()
-    return {name: values.index_select(0, picked) for name, values in z.items()}, size
-
-
 @dataclass(frozen=True)
-class _Cloud:
-    """Particles of m rows, k of each, in blocks: those of row i are k i .. k i + k - 1."""
+class _Task:
+    """Rows to complete, with everything that decides how; `complete` says what the fields mean."""
 
-    model: Latent
+    model: Model
     x: Tensor
     known: Tensor
     context: Context | None
-    seed: int
-    rows: range
+    draw: Scattered
     k: int
+    batch_size: int
+    engine: str
+    progress: Progress | None
 
-    def noise(self, first: int, count: int, prior: bool) -> Noise:
-        """Noise of ``count`` particles of each row; 0 .. k - 1 are the pilot's, k .. 2 k - 1 the others."""
-        keys = [2 * self.k * row + first + j for row in self.rows for j in range(count)]
-        return Noise(self.seed, keys, prior=prior)
+    @property
+    def likelihood(self) -> Autoregressive:
+        return likelihood_of(self.model)
 
-    def evidence(self, features: Context, count: int) -> Tensor:
-        """(m, count) log p(x_known | z), in nats: of a prefix by the chain rule, of a factorised decoder anywhere."""
-        x, known = (part.repeat_interleave(count, 0) for part in (self.x, self.known))
-        terms = self.model.likelihood.conditionals(x, features).log_prob(x).where(known, 0.0)
-        return terms.flatten(1).sum(1, dtype=torch.float64).view(-1, count)
+    def some(self, here: Sequence[int], before: int = 0) -> _Task:
+        """The task of these rows, ``before`` of whose companions are done."""
+        index = torch.tensor(here, device=self.x.device)
+        x, known, rows = self.x[index], self.known[index], [self.draw.rows[row] for row in here]
+        draw = replace(self.draw, known=(x, known), rows=rows)
+        done, total = before * self.model.spec.sites, len(self.x) * self.model.spec.sites
+        progress = None if self.progress is None else partial(_told, self.progress, done, total)
+        context = self.context and self.context.select(index)
+        return replace(self, x=x, known=known, context=context, draw=draw, progress=progress)
 
-    def pilot(self) -> tuple[Tensor, Descent]:
-        """(m, k) log-weights of particles from the prior, and their descent."""
-        wide = self.context and self.context.repeat(self.k)
-        noise = self.noise(0, self.k, prior=True)
-        descent = self.model.topdown.descend(noise, context=wide, n=len(self.x) * self.k)
-        return self.evidence(descent.features, self.k), descent
-
-    def pick(self, weights: Tensor, turn: int) -> Tensor:
-        """(m,) places among the m k particles, one of each row, drawn by (m, k) log-weights."""
-        if not weights.logsumexp(1).isfinite().all():
-            raise DataError("no particle gives the known symbols a probability above zero; are they like the data of the model?")
-        u = uniforms(self.seed, self.rows, 2, RESAMPLING)[:, turn].to(weights.device)
-        return inverse_cdf(weights.softmax(1), u) + self.k * torch.arange(len(weights), device=weights.device)
-
-    def guess(self, features: Context, picked: Tensor) -> Tensor:
-        """(m, *shape) the known symbols, completed by a walk that sees the picked features."""
-        likelihood: Autoregressive = self.model.likelihood
-        draw = Draw(self.seed, known=(self.x, self.known), first_row=GUESS + self.rows.start)
-        return likelihood.walk(len(self.x), features.select(picked)).run(draw)
-
-    def particles_near(self, guess: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(m, k) log-weights of particles from the prior and from the guess's posterior, and their (m k, *latent) z."""
-        half = self.k // 2
-        share = log(half / self.k), log(1 - half / self.k)
-        weights, groups = [], []
-        for first, count, prior in ((0, half, True), (half, self.k - half, False)):
-            wide = self.context and self.context.repeat(count)
-            descent = self.model.descend(guess.repeat_interleave(count, 0), self.noise(self.k + first, count, prior), wide)
-            log_p, log_q = _total([group.log_p for group in descent.groups]), _total([group.log_q for group in descent.groups])
-            ratio = log_p - torch.logaddexp(log_p + share[0], log_q + share[1])
-            weights.append(self.evidence(descent.features, count) + ratio.view(-1, count))
-            groups.append({group.name: group.z.reshape(-1, count, *group.z.shape[1:]) for group in descent.groups})
-        return torch.cat(weights, 1), {name: torch.cat([z[name] for z in groups], 1).flatten(0, 1) for name in groups[0]}
+    def proposals(self, model: Latent) -> Proposals:
+        """Particles of z of all rows."""
+        return Proposals(model, self.x, self.known, self.context, self.draw.seed, self.draw.rows, self.k)
 
 
-def _total(groups: Sequence[Tensor]) -> Tensor:
-    return torch.stack([values.flatten(1).sum(1, dtype=torch.float64) for values in groups]).sum(0)
+Way = Callable[[_Task], Completion]
+
+
+def _told(progress: Progress, before: int, total: int, settled: int, _: int) -> None:
+    progress(before + settled, total)
+
+
+def _ways(task: _Task) -> list[tuple[list[int], Way]]:
+    """Rows that are completed alike, and how; no row's way depends on its companions."""
+    model, network = task.model, task.likelihood.network
+    simple: Way = _walked
+    always = apart = network.any_order
+    if isinstance(model, Latent):  # p(x_known | z) of a factorised decoder can be had of any known symbols
+        simple, always, apart = partial(_through_z, model), isinstance(network, Factorised), False
+    groups: dict[tuple[bool, bytes], list[int]] = {}
+    for row, prefix in enumerate(prefixes(task.known, network).tolist()):
+        mask = bytes(task.known[row].flatten().tolist()) if apart and not prefix else b""
+        groups.setdefault((prefix or always, mask), []).append(row)
+    return [(rows, simple if easy else _by_particles) for (easy, _), rows in groups.items()]
+
+
+def _merged(task: _Task, ways: list[tuple[list[int], Way]]) -> Completion:
+    """The completion of all rows, in their order.
+
+    Raises:
+        Interrupted: Ctrl-C.
+    """
+    parts, rows = list[Completion](), list[int]()
+    try:
+        for here, way in ways:
+            parts.append(way(task.some(here, len(rows))))
+            rows += here
+    except KeyboardInterrupt as stop:
+        last = [stop.complete] if isinstance(stop, Interrupted) else []
+        rows += here[: sum(map(len, last))]
+        first = next(row for row in range(len(task.x) + 1) if row not in rows)
+        done = torch.cat([*(part.x for part in parts), *last, task.x[:0]])
+        raise Interrupted(done[[rows.index(row) for row in range(first)]], len(task.x)) from stop
+    return _joined(parts, rows)
+
+
+def _joined(parts: Sequence[Completion], rows: Sequence[int]) -> Completion:
+    """One completion of parts, which hold these rows one after the other."""
+    place = torch.tensor(rows, device=parts[0].x.device).argsort()
+    x, evidence = torch.cat([part.x for part in parts])[place], torch.cat([part.log_evidence for part in parts])[place]
+    k = max(part.particles or 0 for part in parts)
+    if not k:
+        return Completion(x, "exact", evidence)
+    alike = [torch.full_like(part.log_evidence, k) for part in parts]
+    sizes, least = (
+        torch.cat([each if size is None else size for each, size in zip(alike, some, strict=True)])[place]
+        for some in ([part.effective_sample_size for part in parts], [part.least for part in parts])
+    )
+    return Completion(x, "approximate", evidence, k, sizes, least)
+
+
+# -- rows that are completed alike ---------------------------------------------------------------------------------------------
+
+
+def _walked(task: _Task) -> Completion:
+    """Exactly, by walks that settle the known symbols first; all rows know the same symbols, or a prefix each."""
+    likelihood, network = task.likelihood, task.likelihood.network
+    if not prefixes(task.known, network).all():
+        arranged = network.arrange(known_first(task.known[0], network.order))
+        likelihood = Autoregressive(arranged, likelihood.family, likelihood.spec)
+    rows = Rows(task.model, len(task.x), task.context)
+    x = walked(likelihood, rows, task.draw, task.batch_size, task.engine, task.progress)
+    scored = stepping(likelihood, task.engine, len(task.x))
+    batches = rows.batches(min(task.batch_size, SCORED))
+    evidence = [known_terms(scored, x[i.start : i.stop], task.known[i.start : i.stop], seen) for i, seen in batches]
+    return Completion(x, "exact", torch.cat(evidence))
+
+
+def _through_z(model: Latent, task: _Task) -> Completion:
+    """By z that importance resampling draws given the known symbols, and a walk that sees it."""
+    n, some = len(task.x), max(1, task.batch_size // task.k)
+    chosen = [task.some(range(i, min(i + some, n))).proposals(model).resampled() for i in range(0, n, some)]
+    z = {name: torch.cat([each[name] for each, _, _ in chosen]) for name in chosen[0][0]}
+    evidence, size = torch.cat([each[1] for each in chosen]), torch.cat([each[2] for each in chosen])
+    rows = Rows(model, n, task.context, z)
+    x = walked(task.likelihood, rows, task.draw, task.batch_size, task.engine, task.progress)
+    return Completion(x, "approximate", evidence, task.k, size, size)
+
+
+def _by_particles(task: _Task) -> Completion:
+    """By particles of the walk over x, and of z where there are latents."""
+    n, some, parts = len(task.x), max(1, task.batch_size // task.k), list[Completion]()
+    try:
+        for i in range(0, n, some):
+            parts.append(_particles(task.some(range(i, min(i + some, n)), i)))
+    except KeyboardInterrupt as stop:
+        raise Interrupted(torch.cat([*(part.x for part in parts), task.x[:0]]), n) from stop
+    return _joined(parts, range(n))
+
+
+def _particles(task: _Task) -> Completion:
+    """The particles of all rows at once; those of z are first a pilot, whose completion is the guess that the others lie near."""
+    m, k = len(task.x), task.k
+    likelihood = stepping(task.likelihood, task.engine, m * k)
+    walk, weights, turn = partial(likelihood.walk, m, task.context), None, 0
+    if isinstance(task.model, Latent):
+        proposals = task.proposals(task.model)
+        pilot = likelihood.walk(m * k, proposals.pilot())
+        guess = filtered(pilot, task.x, task.known, task.draw.rows, k, Draw(task.draw.seed), turn=1, tell=_tell(task, 0, 2)).x
+        weights, _, features = proposals.near(guess)
+        walk, turn = partial(likelihood.walk, m * k, features), 1
+    found = filtered(walk(), task.x, task.known, task.draw.rows, k, task.draw, weights, tell=_tell(task, turn, turn + 1))
+    return Completion(found.x, "approximate", found.log_evidence, k, found.effective_sample_size, found.least)
+
+
+def _tell(task: _Task, turn: int, turns: int) -> Callable[[int], None] | None:
+    """What tells the progress of one of several walks over all sites."""
+    progress, m, sites = task.progress, len(task.x), task.model.spec.sites
+    return None if progress is None else lambda settled: progress(m * (turn * sites + settled) // turns, m * sites)

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from ancestral.core import Autoregressive, Conditional, Context, DataError, Network
+from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
 from ancestral.draw import Draw, uniforms
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Descent, Noise, given
 from ancestral.objectives import label_context
+from ancestral.spec import Order
 
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
@@ -60,6 +61,29 @@ def needs_latents(model: Model, what: str) -> Latent:
     if isinstance(model, Latent):
         return model
     raise ValueError(f"{what} moves through latents, and an autoregressive model by itself has none: take a VAE such as agave")
+
+
+def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Autoregressive:
+    """The same model, its weights shared, for symbols settled in another order or examples of another shape.
+
+    Convolutional and recurrent models of images take any height and width, larger than in training too, and the eight
+    symmetries of the raster order; those of any order take every `Order`. What was learned of one size or order need not hold
+    in another.
+
+    Raises:
+        OrderError: the network cannot, or there are latents, which belong to one shape and one order.
+
+    Example:
+        >>> import ancestral
+        >>> model = ancestral.build("row-lstm", ancestral.DataSpec("image", (1, 4, 4), levels=2), preset="tiny")
+        >>> arrange(model, "columns-leftward", (1, 6, 9)).log_prob(torch.zeros(2, 1, 6, 9, dtype=torch.long)).shape
+        torch.Size([2])
+    """
+    if isinstance(model, Latent):
+        raise OrderError("the latents of this model belong to one shape and one order: only models without take others")
+    network = model.network.arrange(order, None if shape is None else tuple(shape))
+    spec = model.spec if shape is None else replace(model.spec, shape=tuple(shape))
+    return Autoregressive(network, model.family, spec, model.config)
 
 
 def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, context: Context | None) -> Context | None:
@@ -119,16 +143,18 @@ class Rows:
             yield rows, self._seen(rows)
 
     def _seen(self, rows: range) -> Context | None:
-        like = self.model.anchor
-        here = torch.arange(rows.start, rows.stop, device=like.device)
+        here = torch.arange(rows.start, rows.stop, device=self.model.anchor.device)
         context = self.context and self.context.select(here)
-        if not isinstance(self.model, Latent):
-            return context
+        return self.descended(self.model, rows, context).features if isinstance(self.model, Latent) else context
+
+    def descended(self, model: Latent, rows: range, context: Context | None) -> Descent:
+        """The z of these rows, as given or drawn, and what is decoded of them."""
         if self.z is not None:
-            return self.model.features({name: values.to(like).index_select(0, here) for name, values in self.z.items()}, context)
+            here = given({name: z[rows.start : rows.stop].to(model.anchor) for name, z in self.z.items()})
+            return model.topdown.descend(here, context=context, n=len(rows))
         keys = range(self.first_row + rows.start, self.first_row + rows.stop)
         noise = Noise(self.seed, keys, self.temperature, prior=True)
-        return self.model.topdown.descend(noise, context=context, n=len(rows)).features
+        return model.topdown.descend(noise, context=context, n=len(rows))
 
 
 def _rows(part: Tensor, n: int, what: str) -> Tensor:
@@ -177,15 +203,24 @@ def counted(choose: Choose, progress: Progress | None, before: int, total: int) 
     return choose_and_tell
 
 
-def check_prefix(known: Tensor, network: Network) -> None:
-    """Raise ``DataError`` where, in a row of (n, *shape) booleans, a known site comes after an unknown one in the order."""
+def prefixes(known: Tensor, network: Network) -> Tensor:
+    """(n,) whether, in that row of (n, *shape) booleans, all known sites come before all unknown ones in the order."""
     settled = known.flatten(1)[:, list(network.order.sites)]
-    late = (settled[:, 1:] & ~settled[:, :-1]).nonzero()
-    if len(late):
-        row, place = late[0].tolist()
-        site = torch.unravel_index(torch.tensor(network.order.sites[place + 1]), network.shape)
-        raise DataError(
-            f"row {row} knows site {tuple(int(i) for i in site)}, which comes after an unknown one in the order of this model."
-            " Evidence after a hole needs a model of any order or sequential Monte Carlo, which are not offered yet; known sites"
-            " must come before all unknown ones, as the top rows of an image do"
-        )
+    return ~(settled[:, 1:] & ~settled[:, :-1]).any(1)
+
+
+def known_first(known: Tensor, order: Order) -> Order:
+    """The order with the known sites of (*shape) booleans before all others, either kind in the order that it had."""
+    mask = known.flatten().tolist()
+    return Order(tuple(sorted(order.sites, key=lambda site: not mask[site])))  # sorting is stable
+
+
+@dataclass
+class Scattered(Draw):
+    """A draw for rows whose numbers do not follow each other: row i takes the uniforms of row ``rows[first_row + i]``."""
+
+    rows: Sequence[int] = ()
+
+    def uniforms(self, n: int, sites: int) -> Tensor:
+        """(n, sites) the uniforms of n rows, by the place of a site in the flattened example."""
+        return uniforms(self.seed, self.rows[self.first_row : self.first_row + n], sites)
