@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ancestral.core import Autoregressive, Context
+from ancestral.core import Autoregressive, Context, Network
+from ancestral.draw import uniforms
 from ancestral.latent.latent import Elbo, Latent
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.spec import DataSpec
 
 Terms = dict[str, Tensor]
+KNOWN = 2**34  # stream of the uniforms that choose known sites; it never changes, nor do the numbers that come of it
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Batch:
     Attributes:
         x: (n, *shape) symbols.
         labels: (n,) integers for a conditional model.
+        dropped: (n,) booleans, True where the model is to see the null label, a vector of zeros, instead of the row's.
         seed, rows: the noise of this step, and the global row of each row.
         step: steps of the stage that came before.
     """
@@ -40,6 +43,7 @@ class Batch:
     seed: int = 0
     rows: Sequence[int] | None = None
     step: int = 0
+    dropped: Tensor | None = None
 
 
 def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Context | None:
@@ -62,6 +66,33 @@ def nll(model: Autoregressive | Latent, batch: Batch) -> Terms:
     likelihood = model.likelihood if isinstance(model, Latent) else model
     value = -likelihood.log_prob(batch.x, _context(model, batch)).mean()
     return {"loss": value, "nll": value}
+
+
+def orderless(model: Autoregressive, batch: Batch) -> Terms:
+    """D / (D - |m|) times the sum over unknown sites of -log p(x_i | x_m, m) (Uria, Murray & Larochelle 2014, eq. 14).
+
+    How many sites are known is uniform in 0 .. D - 1, then which. The mean over those is that of -log p(x) over all orders: of
+    networks with ``given``, which take any order.
+    """
+    rows, sites = range(len(batch.x)) if batch.rows is None else batch.rows, model.spec.sites
+    u = uniforms(batch.seed, rows, sites + 1, KNOWN)
+    count = (u[:, -1:] * sites).long()
+    known = (u[:, :-1] < u[:, :-1].sort(1).values.gather(1, count)).to(batch.x.device).view(batch.x.shape)
+    parameters = model.network.given(batch.x, known, _context(model, batch))  # type: ignore[operator]
+    parameters = parameters.float() if parameters.element_size() < 4 else parameters
+    terms = model.family.log_prob(parameters, batch.x).masked_fill(known, 0).flatten(1).sum(1)
+    value = -(terms * (sites / (sites - count[:, 0])).to(terms)).mean()
+    return {"loss": value, "orderless": value}
+
+
+def ensemble_nll(model: Autoregressive, batch: Batch) -> Terms:
+    """-log p(x) under one member of an ensemble of masks, each step another in turn (Germain et al. 2015, section 4.2).
+
+    Exact for that member; the ensemble, the mean of their probabilities, does better on average.
+    """
+    network = model.network
+    member: Network = network.masked(batch.step % len(network.maskings))  # type: ignore[operator, arg-type]
+    return nll(Autoregressive(member, model.family, model.spec), batch)
 
 
 def elbo(model: Latent, batch: Batch, beta: float = 1.0, free_bits: float = 0.0, warmup: int = 0) -> Terms:
@@ -142,7 +173,11 @@ def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:
 
 
 def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
-    return label_context(batch.labels, model.spec, model.anchor)
+    context = label_context(batch.labels, model.spec, model.anchor)
+    if context is None or batch.dropped is None:
+        return context
+    dropped = batch.dropped[:, None]
+    return context.map(lambda part: part.masked_fill(dropped, 0))
 
 
 def _elbo(model: Latent, batch: Batch) -> Elbo:
@@ -151,6 +186,8 @@ def _elbo(model: Latent, batch: Batch) -> Elbo:
 
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "nll": nll,
+    "orderless": orderless,
+    "ensemble_nll": ensemble_nll,
     "elbo": elbo,
     "auxiliary_elbo": auxiliary_elbo,
     "auxiliary_guided": auxiliary_guided,

@@ -24,6 +24,7 @@ Number = Annotated[int, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
+Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
 Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
 
@@ -127,6 +128,7 @@ class Evaluate(Computing):
     batch_size: int = 64  # examples, or samples of them, that are decoded together
     seed: int = 0  # of noise and choices
     numerics: Literal["float", "exact"] = "float"  # exact also says what the whole numbers of files cost, on the subset
+    orders: int = 1  # average p(x) over so many orders: random ones where the model takes any, else its own, else turned images
     reading: OmitArgPrefixes[Reading] = Reading()
 
 
@@ -147,11 +149,13 @@ class Sample(Drawing):
 
     number: Number = 16  # how many
     labels: tuple[int, ...] = ()  # classes to draw, over and over; by default every class of a conditional model in turn
+    guidance: float = 0.0  # how much more than the model's own to lead towards the labels; needs training with --label-dropout
     z_temperature: float = 1.0  # spread of z; 0 takes the median of its prior
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
-    method: Literal["cached", "recompute", "parallel"] = "cached"  # all give the same samples, at other speeds
+    method: Literal["cached", "recompute", "parallel", "wavefront"] = "cached"  # all give the same samples, at other speeds
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
+    size: Sides = None  # height and width of the images, where the network takes others than it was trained on
     columns: int = 8  # images in a row
     batch_size: int = 64  # rows that walk together
     engine: Engine = "auto"  # what carries cached walks out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
@@ -172,10 +176,11 @@ class Complete(Drawing):
     """Draw the unknown part of pictures given the known part."""
 
     pictures: Pictures = ()  # image files, folders of them, or .npy; by default four test examples
-    known: str = "top"  # top, left, or a file: a picture that is white, or a .npy that is true, where pixels are known
+    known: str = "top"  # top, left, hole (all but the middle), checkerboard, or a file: white or true where pixels are known
     number: Number = 4  # completions of each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
-    particles: int = 64  # z's to choose from, for a latent-variable model
+    particles: int = 64  # to choose from, where the model cannot complete exactly
+    batch_size: int = 64  # rows, or particles of rows, that walk together
     engine: Engine = "auto"  # what carries the walk out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
@@ -248,6 +253,7 @@ class Compress(Coding):
     pictures: Pictures = ()  # image files, folders of them, .npy or .npz; by default the test examples
     out: Place = None  # the file to write; by default an .anc in the run
     limit: int | None = None  # at most so many files, or test examples
+    labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ancestral.cli.commands import Answer, Coding, Compress, Decompress, Info, Reading, Verify
 from ancestral.cli.runs import data_of, progress, threads_of
-from ancestral.coding.codec import Opened, block_items, shared_out, spec_of, write
+from ancestral.coding.codec import Opened, block_items, labelled_header, shared_out, spec_of, write
 from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
@@ -49,7 +49,7 @@ def compress(command: Compress) -> Answer:
     model = _ready(command, load(command.run))
     path = command.out or command.run / f"{_name(command)}.anc"
     _check_place(path, command.force)
-    x, manifest = _items(command, model)
+    x, manifest, labels = _items(command, model)
     header = {
         FILES: manifest.text(),
         HINT: command.run.resolve().name,
@@ -59,13 +59,16 @@ def compress(command: Compress) -> Answer:
     weights = _packed(command.run) if command.embed_model else None
     threads = threads_of(command, model)
     with whole(path) as file, progress("compressing") as tick:
-        write(file, model, x, header=header, weights=weights, engine=command.engine, threads=threads, progress=tick)
+        write(
+            file, model, x, labels=labels, header=header, weights=weights, engine=command.engine, threads=threads, progress=tick
+        )
     size, png = path.stat().st_size, png_size(x, manifest)
     values = {
         "out": path,
         "files": len(manifest.items),
         "pictures": manifest.examples,
         "items": len(x),
+        "labels": labels is not None,
         "bytes": size,
         "model_bytes": len(weights or b""),
         "bits_per_dim": 8 * size / manifest.symbols,
@@ -85,24 +88,40 @@ def _name(command: Compress) -> str:
     return command.pictures[0].resolve().stem if len(command.pictures) == 1 else "pictures"
 
 
-def _items(command: Compress, model: Model) -> tuple[Tensor, Manifest]:
-    """What is to be compressed.
+def _items(command: Compress, model: Model) -> tuple[Tensor, Manifest, Tensor | None]:
+    """What is to be compressed, and (n,) labels of its items where the model is conditional and they are known.
 
     Raises:
         DataError: there is nothing, or something that the model cannot tell exactly.
-        ValueError: the limit is below 1.
+        ValueError: the limit is below 1, or there is not one label for each picture.
     """
-    limit = command.limit
+    limit, known = command.limit, torch.tensor(command.labels) if command.labels else None
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be at least 1")
     if command.pictures:
         x, manifest = collected(command.pictures, model.spec, limit)
+        known = _of_folders(command.pictures, manifest) if known is None else known
     else:
-        test = data_of(command.run, None, Reading()).test.x[:limit].numpy()
-        x, manifest = assembled([array_item("test.npy", test, model.spec)], model.spec)
+        test = data_of(command.run, None, Reading()).test
+        x, manifest = assembled([array_item("test.npy", test.x[:limit].numpy(), model.spec)], model.spec)
+        known = known if known is not None or test.labels is None else test.labels[:limit]
     if not len(x):
         raise DataError("there is nothing to compress: the arrays hold no examples")
-    return x, manifest
+    if known is None or not (command.labels or getattr(model.config, "conditional", False)):
+        return x, manifest, None
+    if len(known) != manifest.examples:
+        raise ValueError(f"{len(known)} labels for {manifest.examples} pictures: give one each")
+    tiles = [item.tiles(manifest.spec) for item in manifest.items for _ in range(item.batch(manifest.spec)[0])]
+    return x, manifest, known.repeat_interleave(torch.tensor(tiles))
+
+
+def _of_folders(paths: Sequence[Path], manifest: Manifest) -> Tensor | None:
+    """(n,) which subfolder of a folder each picture lies in, by name, as data are read; None unless there is one a class."""
+    folders = sorted(entry.name for entry in paths[0].iterdir() if entry.is_dir()) if paths[0].is_dir() else []
+    names = [item.name.split("/")[0] for item in manifest.items]
+    if len(paths) > 1 or len(folders) != manifest.spec.classes or not set(names) <= set(folders):
+        return None
+    return torch.tensor([folders.index(name) for name in names])
 
 
 def _check_place(path: Path, force: bool) -> None:
@@ -167,6 +186,7 @@ def info(command: Info) -> Answer:
         "pictures": manifest.examples,
         "items": header.get("items"),
         "spec": spec.to_dict(),
+        "labels": labelled_header(header, spec),
         "scheme": header.get("scheme"),
         "model": header.get("model"),
         "run": header.get(HINT),
@@ -185,7 +205,7 @@ def _told(values: dict[str, Any]) -> list[str]:
     shape = "x".join(map(str, spec["shape"]))
     rows = {
         "holds": f"{values['pictures']:,} pictures in {len(values['files']):,} files, {values['items']:,} items",
-        "items": f"{spec['kind']} {shape}, {spec['levels']} levels",
+        "items": f"{spec['kind']} {shape}, {spec['levels']} levels{', with labels' if values['labels'] else ''}",
         "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
         "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",
         "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from ancestral.cli.runs import items_of, opened, progress, said
 from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
+from ancestral.draw import Draw
 from ancestral.files import write_whole
 from ancestral.hub import Model
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images
+from ancestral.sampling.guidance import guided
+from ancestral.sampling.parallel import PASSES
+from ancestral.sampling.sample import sampled
 from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents
 from ancestral.spec import DataSpec
 
@@ -28,53 +33,59 @@ COLUMNS = 8  # pairs of original and reconstruction in a row
 EXAMPLES = 4  # test examples to complete where no pictures are named
 VEIL = 128  # grey of what is not there
 
+# which pixels are known, by (H, 1) rows, (W,) columns, H and W; the hole is half as high and as wide as the image, or more
+MASKS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {
+    "top": lambda r, c, h, w: r < (h + 1) // 2,
+    "left": lambda r, c, h, w: c < (w + 1) // 2,
+    "hole": lambda r, c, h, w: ~(_middle(r, h) & _middle(c, w)),
+    "checkerboard": lambda r, c, h, w: (r + c) % 2 == 0,
+}
+
 
 def sample(command: Sample) -> Answer:
     """Draw new examples, below the image that z alone describes where that is asked for."""
     model, n = opened(command, command.run), command.number
+    if command.size is not None:
+        model = sampling.arrange(model, shape=(model.spec.shape[0] or 0, *command.size))
     labels = _labels(model, command.labels, n)
     rows = Rows(model, n, context_of(model, n, labels, None), seed=command.seed, temperature=command.z_temperature)
     above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
-    x, stopped = _drawn(command, model, labels)
-    above = None if above is None else above[: len(x)]
+    drawn, stopped = _drawn(command, rows)
+    x, above = drawn.x, None if above is None else above[: len(drawn.x)]
     columns = min(command.columns, n)
 
     def sheet() -> Pixels:
-        drawn = pixels(x, model.spec.levels)
-        return _stacked([drawn] if above is None else [_enlarged(above, drawn.shape[1]), drawn], columns)
+        seen = pixels(x, model.spec.levels)
+        return _stacked([seen] if above is None else [_enlarged(above, seen.shape[1]), seen], columns)
 
     path = _write(command, "sample", model.spec, x, sheet, columns)
     if stopped is not None:
         said(f"{path}: those that were done")
         raise stopped
-    return Answer({"out": path, "number": n, "seed": command.seed, "labels": labels}, [f"{path}: {n:,} samples"])
+    values, line = {"out": path, "number": n, "seed": command.seed, "labels": labels}, f"{path}: {n:,} samples"
+    if command.guidance:
+        values["guidance"] = command.guidance
+    if command.method in PASSES:
+        values["passes"] = drawn.passes
+        line += f" in {drawn.passes:,} passes over {model.spec.sites:,} symbols"
+    return Answer(values, [line])
 
 
-def _drawn(command: Sample, model: Model, labels: list[int] | None) -> tuple[Tensor, sampling.Interrupted | None]:
+def _drawn(command: Sample, rows: Rows) -> tuple[sampling.Sampled, sampling.Interrupted | None]:
     """The samples; after Ctrl-C those that were done, with the interruption."""
-    with progress("drawing") as tick:
+    draw = Draw(command.seed, command.temperature, command.top_k, command.top_p)
+    with progress("drawing") as tick, inference(rows.model):
         try:
-            drawn = sampling.sample(
-                model,
-                command.number,
-                temperature=command.temperature,
-                top_k=command.top_k,
-                top_p=command.top_p,
-                seed=command.seed,
-                method=command.method,
-                labels=labels,
-                z_temperature=command.z_temperature,
-                batch_size=command.batch_size,
-                engine=command.engine,
-                progress=tick,
-            )
+            if command.guidance:
+                x = guided(rows, draw, command.guidance, command.method, command.batch_size, command.engine, tick)
+                return sampling.Sampled(x, rows.model.spec.sites), None
+            return sampled(rows, draw, command.method, command.batch_size, command.engine, tick), None
         except sampling.Interrupted as stop:
             if not len(stop.complete):
                 raise
-            return stop.complete, stop
-    return drawn, None
+            return sampling.Sampled(stop.complete, 0), stop
 
 
 def reconstruct(command: Reconstruct) -> Answer:
@@ -105,6 +116,7 @@ def complete(command: Complete) -> Answer:
             known,
             seed=command.seed,
             particles=command.particles,
+            batch_size=command.batch_size,
             engine=command.engine,
             labels=None if items.labels is None else items.labels.repeat_interleave(n),
             temperature=command.temperature,
@@ -120,15 +132,23 @@ def complete(command: Complete) -> Answer:
         return np.concatenate(rows, 1).reshape(-1, *whole.shape[1:])
 
     path = _write(command, "complete", model.spec, done.x, sheet, n + 2)
-    values = {"out": path, "items": items.names, "status": done.status, "particles": done.particles}
-    lines = [f"{path}: {n} completions of each of {len(items.x):,} pictures ({done.status})"]
-    if done.effective_sample_size is not None:
-        sizes = done.effective_sample_size.view(-1, n).mean(1).tolist()
-        values["effective_sample_size"] = sizes
-        lines.append(
-            f"each z was chosen from {done.particles} particles, worth {min(sizes):.1f} to {max(sizes):.1f} equally good ones"
-        )
-    return Answer(values, lines)
+    evidence = (done.log_evidence.view(-1, n).logsumexp(1) - log(n)).tolist()
+    values = {"out": path, "items": items.names, "status": done.status, "particles": done.particles, "log_evidence": evidence}
+    if done.effective_sample_size is not None and done.least is not None:
+        values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
+        values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
+    return Answer(values, [f"{path}: {n} completions of each of {len(items.x):,} pictures", _trust(done)])
+
+
+def _trust(done: sampling.Completion) -> str:
+    """The status of completions in words."""
+    if done.effective_sample_size is None or done.least is None:
+        return f"{done.status}: each is drawn from the model's own distribution of what is unknown given what is known"
+    low, high = float(done.effective_sample_size.min()), float(done.effective_sample_size.max())
+    return (
+        f"{done.status}: each is one of {done.particles} particles, chosen by their weights, which are worth {low:.1f} to "
+        f"{high:.1f} equally good ones at the end and {float(done.least.min()):.1f} at the least"
+    )
 
 
 def interpolate(command: Interpolate) -> Answer:
@@ -160,14 +180,11 @@ def _known(where: str, spec: DataSpec) -> Tensor:
         DataError: the file is missing or no mask, or its shape is not the model's.
     """
     mask = torch.zeros(*(size or 0 for size in spec.shape), dtype=torch.bool)
-    if where in ("top", "left") and spec.kind != "image":
-        raise DataError(f"only images have a {where}: give the file of a mask (--known FILE)")
-    if where == "top":
-        mask[:, : (mask.shape[1] + 1) // 2] = True
-        return mask
-    if where == "left":
-        mask[:, :, : (mask.shape[2] + 1) // 2] = True
-        return mask
+    if where in MASKS:
+        if spec.kind != "image":
+            raise DataError(f"only images have a {where}: give the file of a mask (--known FILE)")
+        height, width = mask.shape[1:]
+        return MASKS[where](torch.arange(height)[:, None], torch.arange(width), height, width).expand(mask.shape)
     read = _mask(Path(where))
     if read.shape not in (mask.shape, mask.shape[1:]):
         raise DataError(
@@ -176,9 +193,14 @@ def _known(where: str, spec: DataSpec) -> Tensor:
     return read.expand(mask.shape)
 
 
+def _middle(places: Tensor, size: int) -> Tensor:
+    edge = (size + 1) // 4
+    return (places >= edge) & (places < size - edge)
+
+
 def _mask(path: Path) -> Tensor:
     if not path.exists():
-        raise DataError(f"--known takes top, left or the file of a mask, and there is no file {path}")
+        raise DataError(f"--known takes {', '.join(MASKS)} or the file of a mask, and there is no file {path}")
     if path.suffix.lower() in SUFFIXES:
         image = read_images([path])[0] >= 128
         return torch.from_numpy(image.any(-1) if image.ndim == 3 else image)

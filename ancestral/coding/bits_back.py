@@ -11,12 +11,15 @@ How many items go together is written down for every group, so that a decoder ne
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ancestral.coding import autoregressive
 from ancestral.coding.coder import PRECISION, Stack
 from ancestral.coding.errors import CodecError
+from ancestral.coding.labelled import told
 from ancestral.walking.twin import ExactLatents, Posterior, Twin
 
 BITS = 12  # of a latent unit whose bits come back
@@ -25,40 +28,49 @@ MOST_LANES = 64
 TWO_PART = 0x80  # marks a group whose z was not chosen with bits from the stack
 
 
-def encode(twin: Twin, latents: ExactLatents, x: Tensor) -> bytes:
-    """(n, *shape) symbols as bytes: how many bits the first latents have, the groups, and the stack."""
+def encode(twin: Twin, latents: ExactLatents, x: Tensor, vector: Tensor | None = None) -> bytes:
+    """(n, *shape) symbols as bytes: how many bits the first latents have, the groups, and the stack.
+
+    Args:
+        vector: (n, classes) labels, for latents that are told them.
+    """
     stack, groups, done = Stack(), bytearray(), 0
-    coarse = _coarse_bits(twin, latents, x[:1]) if len(x) else COARSE[0]
+
+    def here(n: int) -> ExactLatents:
+        return told(latents, None if vector is None else vector[done : done + n])
+
+    coarse = _coarse_bits(twin, here(1), x[:1]) if len(x) else COARSE[0]
     while done < len(x):
-        freely = _freely(stack, latents, x[done:])
+        freely = _freely(stack, here, x[done:])
         if freely is None:
             items, bits = x[done : done + 1], coarse
-            chosen = latents.posterior(items, bits).centre
+            chosen = here(1).posterior(items, bits).centre
         else:
             stack, chosen = freely
             items, bits = x[done : done + len(chosen)], BITS
-        autoregressive.push(stack, twin.likelihood, items, latents.features(chosen, bits))
+        autoregressive.push(stack, twin.likelihood, items, here(len(items)).features(chosen, bits))
         stack.push_uniform(chosen.flatten().numpy(), bits)
         groups.append(len(items) | (TWO_PART if freely is None else 0))
         done += len(items)
     return bytes([coarse]) + len(groups).to_bytes(4, "little") + bytes(groups) + stack.to_bytes()
 
 
-def decode(twin: Twin, latents: ExactLatents, payload: bytes, n: int) -> Tensor:
-    """The (n, *shape) symbols that ``encode`` was given.
+def decode(twin: Twin, latents: ExactLatents, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+    """The (n, *shape) symbols that ``encode`` was given, with the same labels.
 
     Raises:
         CodecError: the payload holds something else.
     """
     coarse, groups, stack = _opened(payload, n)
-    parts: list[Tensor] = []
+    parts, left = list[Tensor](), n
     for group in reversed(groups):
         lanes, alone = group & ~TWO_PART, bool(group & TWO_PART)
-        bits = coarse if alone else BITS
+        bits, left = coarse if alone else BITS, left - lanes
+        here = told(latents, None if vector is None else vector[left : left + lanes])
         chosen = torch.from_numpy(stack.pop_uniform(lanes * latents.units, bits)).view(lanes, latents.units)
-        items = autoregressive.pop(stack, twin.likelihood, lanes, latents.features(chosen, bits))
+        items = autoregressive.pop(stack, twin.likelihood, lanes, here.features(chosen, bits))
         if not alone:
-            start, frequency = latents.posterior(items, bits).interval(chosen)
+            start, frequency = here.posterior(items, bits).interval(chosen)
             stack.push(start.flatten().numpy(), frequency.flatten().numpy())
         parts.insert(0, items)
     if not stack.empty:
@@ -75,17 +87,17 @@ def _opened(payload: bytes, n: int) -> tuple[int, bytes, Stack]:
     return payload[0], groups, Stack.from_bytes(payload[5 + count :])
 
 
-def _freely(stack: Stack, latents: ExactLatents, left: Tensor) -> tuple[Stack, Tensor] | None:
+def _freely(stack: Stack, here: Callable[[int], ExactLatents], left: Tensor) -> tuple[Stack, Tensor] | None:
     """The stack and the bins after as many items as can have chosen them with bits from it; None where not even one can.
 
     A choice fails where the bits run out, or where they happen to say a slot that no bin owns: then fewer items are tried.
     """
-    sure = max(0, stack.bits) // (PRECISION * latents.units)
+    sure = max(0, stack.bits) // (PRECISION * here(1).units)
     lanes = min(MOST_LANES, len(left), 1 << max(0, sure.bit_length() - 1))
     while lanes:
         copy = Stack.from_bytes(stack.to_bytes())
         try:
-            return copy, _popped(copy, latents.posterior(left[:lanes], BITS))
+            return copy, _popped(copy, here(lanes).posterior(left[:lanes], BITS))
         except CodecError:
             lanes //= 2
     return None

@@ -23,10 +23,22 @@ from ancestral.coding import autoregressive, bits_back
 from ancestral.coding.coder import Stack
 from ancestral.coding.container import CODED, STORED, Block, Writer, digest
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
+from ancestral.coding.labelled import (
+    LabelledTwin,
+    in_turn,
+    label_bytes,
+    labelled_restored,
+    labelled_twin,
+    packed,
+    unpacked,
+    vectors,
+)
 from ancestral.coding.reader import Reader
-from ancestral.core import Autoregressive, check_symbols
+from ancestral.core import Autoregressive, Context, check_symbols
+from ancestral.data.splits import Examples
 from ancestral.draw import uniforms
 from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import context_of
 from ancestral.spec import DataSpec
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
@@ -38,19 +50,31 @@ Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
 LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
+LABELS = "labels"  # in the header of a file that holds them
 AUTOREGRESSIVE, BITS_BACK = "autoregressive", "bits-back"
 
 
-def compress(model: Model, x: Tensor, *, engine: str = "auto", threads: int = 1, progress: Progress | None = None) -> bytes:
+def compress(
+    model: Model,
+    x: Tensor,
+    *,
+    labels: Sequence[int] | Tensor | None = None,
+    engine: str = "auto",
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> bytes:
     """(n, *shape) symbols as the bytes of an ``.anc`` file, which ``decompress`` turns back into them on any machine.
 
     Args:
         model: of discrete symbols.
+        labels: (n,) classes of the items, for a conditional model: it then knows better what to expect, and they are kept in
+            the file, log2(classes) bits each. Without them the model is given the null label.
         engine, threads: what computes; the bytes do not depend on it. Blocks are shared among threads.
         progress: is told (items coded, of how many).
 
     Raises:
         DataError: x does not fit the model.
+        ValueError: the labels do not fit, or the model takes none.
         CodecError: the model has no exact twin, without which files could not be decoded elsewhere.
 
     Example:
@@ -61,7 +85,7 @@ def compress(model: Model, x: Tensor, *, engine: str = "auto", threads: int = 1,
         True
     """
     file = BytesIO()
-    write(file, model, x, engine=engine, threads=threads, progress=progress)
+    write(file, model, x, labels=labels, engine=engine, threads=threads, progress=progress)
     return file.getvalue()
 
 
@@ -94,6 +118,7 @@ def write(
     model: Model,
     x: Tensor,
     *,
+    labels: Sequence[int] | Tensor | None = None,
     header: Mapping[str, Any] | None = None,
     weights: bytes | None = None,
     examples: Tensor | None = None,
@@ -109,9 +134,15 @@ def write(
         examples: what calibrates the twin; x itself by default.
     """
     check_symbols(x, model.spec)
+    context_of(model, len(x), labels, None)
+    classes = None if labels is None else torch.as_tensor(labels).cpu().long()
+    some = x if examples is None else examples
+    some = some if len(some) else fixed_items(model.spec)
     try:
-        some = x if examples is None else examples
-        exact = twin(model, some if len(some) else fixed_items(model.spec), engine, threads)
+        if classes is None:
+            exact: Twin = twin(model, some, engine, threads)
+        else:
+            exact = labelled_twin(model, some, classes if some is x else in_turn(len(some), model.spec), engine, threads)
     except LoweringError as error:
         raise CodecError(f"this model has no exact twin, so its files could not be decoded elsewhere: {error}") from error
     own = {
@@ -121,12 +152,16 @@ def write(
         "model": exact.identity,
         "calibration": exact.calibration,
         "canary": canary(exact),
+        **({} if classes is None else {LABELS: True}),
     }
+    size = block_items(model.spec)
+    parts = [Examples(x[i : i + size], None if classes is None else classes[i : i + size]) for i in range(0, len(x), size)]
     with Writer(file, {**own, **(header or {})}, weights) as writer:
-        done, parts = 0, torch.split(x, block_items(model.spec)) if len(x) else ()
-        for items, payload in shared_out(lambda items: encoded(exact, items), parts, threads):
-            writer.add(len(items), raw(items, model.spec), payload, CODED)
-            done += len(items)
+        done = 0
+        for part, payload in shared_out(lambda part: encoded(exact, part.x, part.labels), parts, threads):
+            before = b"" if part.labels is None else packed(part.labels, model.spec.classes or 0)
+            writer.add(len(part), before + raw(part.x, model.spec), before + payload, CODED)
+            done += len(part)
             if progress is not None:
                 progress(done, len(x))
 
@@ -134,6 +169,9 @@ def write(
 @dataclass
 class Opened:
     """A file with the twin that decodes it.
+
+    Attributes:
+        labelled: whether the file holds labels.
 
     Raises:
         WrongModel: the file was made with another model.
@@ -155,13 +193,16 @@ class Opened:
         self.shape = tuple(size or 0 for size in self.spec.shape)
         if self.spec != self.model.spec:
             raise WrongModel(f"of {self.spec}", f"of {self.model.spec}")
+        self.labelled = labelled_header(header, self.spec)
+        self._labels: dict[int, Tensor] = {}
         try:
             whole.self_test()
         except whole.NumericsError as error:
             raise NumericsError(f"this machine does not compute whole numbers exactly: {error}") from error
         try:
-            self.twin = restored(self.model, header["calibration"], self.engine, self.threads)
-        except (LoweringError, KeyError, TypeError) as error:
+            make = labelled_restored if self.labelled else restored
+            self.twin: Twin = make(self.model, header["calibration"], self.engine, self.threads)
+        except (LoweringError, KeyError, TypeError, ValueError) as error:
             raise WrongModel(header["model"], f"which the calibration of the file does not fit ({error})") from error
         if self.twin.identity != header["model"]:
             raise WrongModel(header["model"], self.twin.identity)
@@ -169,6 +210,12 @@ class Opened:
             raise NumericsError(
                 "this machine computes other numbers than the one that made the file, so it cannot be decoded here"
             )
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(n,) the labels of the items decoded so far, block by block; None where the file holds none."""
+        found = [self._labels[index] for index in sorted(self._labels)]
+        return torch.cat([torch.zeros(0, dtype=torch.long), *found]) if self.labelled else None
 
     def blocks(self, progress: Progress | None = None) -> Iterator[tuple[Block, Tensor]]:
         """Every block with its (items, *shape) symbols."""
@@ -185,16 +232,22 @@ class Opened:
         Raises:
             DecodeMismatch: they are not what was encoded.
         """
-        if block.items > MOST_ITEMS or (block.kind == STORED and len(block.payload) != block.items * item_bytes(self.spec)):
+        if block.items > MOST_ITEMS:
             raise DecodeMismatch(block.index)
-        if block.kind == STORED:
-            items = unraw(block.payload, self.spec)
-        else:
-            try:
-                items = payload_items(self.twin, block.payload, block.items)
-            except CodecError as error:
-                raise DecodeMismatch(block.index) from error
-        block.check(raw(items, self.spec))
+        classes = self.spec.classes or 0
+        start = label_bytes(block.items, classes) if self.labelled else 0
+        before, payload = block.payload[:start], block.payload[start:]
+        if block.kind == STORED and len(payload) != block.items * item_bytes(self.spec):
+            raise DecodeMismatch(block.index)
+        try:
+            labels = unpacked(before, block.items, classes) if self.labelled else None
+            stored = block.kind == STORED
+            items = unraw(payload, self.spec) if stored else payload_items(self.twin, payload, block.items, labels)
+        except CodecError as error:
+            raise DecodeMismatch(block.index) from error
+        block.check(before + raw(items, self.spec))
+        if labels is not None:
+            self._labels[block.index] = labels
         return items
 
 
@@ -212,6 +265,17 @@ def spec_of(header: Mapping[str, Any]) -> DataSpec:
         ) from error
 
 
+def labelled_header(header: Mapping[str, Any], spec: DataSpec) -> bool:
+    """Whether a file holds the labels of its items.
+
+    Raises:
+        CorruptHeader: it says so, and such items have none.
+    """
+    if header.get(LABELS, False) not in (False, True) or (header.get(LABELS) and spec.classes is None):
+        raise CorruptHeader("the header tells of labels that its items cannot have: it was not written by this program")
+    return bool(header.get(LABELS))
+
+
 def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[tuple[T, U]]:
     """Every item with what is made of it, in order; threads work ahead by as many items as there are of them."""
     if threads == 1:
@@ -227,27 +291,29 @@ def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iter
         yield from ((item, made.result()) for item, made in ahead)
 
 
-def payload_items(exact: Twin, payload: bytes, n: int) -> Tensor:
-    """The (n, *shape) symbols of a payload, the inverse of ``encoded``.
+def payload_items(exact: Twin, payload: bytes, n: int, labels: Tensor | None = None) -> Tensor:
+    """The (n, *shape) symbols of a payload, the inverse of ``encoded`` with the same labels.
 
     Raises:
         CodecError: the payload holds something else.
     """
+    vector = None if labels is None else vectors(labels, exact.likelihood.spec)
     if exact.latents is not None:
-        return bits_back.decode(exact, exact.latents, payload, n)
+        return bits_back.decode(exact, exact.latents, payload, n, vector)
     stack = Stack.from_bytes(payload)
-    items = autoregressive.pop(stack, exact.likelihood, n)
+    items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector))
     if not stack.empty:
         raise CodecError("bits are left over: the data are damaged, or they were made with another model")
     return items
 
 
-def encoded(exact: Twin, x: Tensor) -> bytes:
-    """The payload of a block of (n, *shape) symbols."""
+def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None) -> bytes:
+    """The payload of a block of (n, *shape) symbols, with their (n,) labels where the twin is told them."""
+    vector = None if labels is None else vectors(labels, exact.likelihood.spec)
     if exact.latents is not None:
-        return bits_back.encode(exact, exact.latents, x)
+        return bits_back.encode(exact, exact.latents, x, vector)
     stack = Stack()
-    autoregressive.push(stack, exact.likelihood, x)
+    autoregressive.push(stack, exact.likelihood, x, None if vector is None else Context(vector=vector))
     return stack.to_bytes()
 
 
@@ -258,8 +324,10 @@ def fixed_items(spec: DataSpec, items: int = 4) -> Tensor:
 
 
 def canary(exact: Twin) -> str:
-    """16 hexadecimal digits of what a twin makes of some fixed items."""
-    return digest(encoded(exact, fixed_items(exact.likelihood.spec))).hex()
+    """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels."""
+    x = fixed_items(exact.likelihood.spec)
+    labels = in_turn(len(x), exact.likelihood.spec) if isinstance(exact, LabelledTwin) else None
+    return digest(encoded(exact, x, labels)).hex()
 
 
 def block_items(spec: DataSpec) -> int:

@@ -12,13 +12,15 @@ from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
 from ancestral.networks.factorised import Factorised
-from ancestral.sampling.parallel import iterated
+from ancestral.sampling.guidance import guided
+from ancestral.sampling.parallel import PASSES, Sampled, in_passes
 from ancestral.sampling.strategies import (
     Interrupted,
     Model,
     Progress,
     Recomputed,
     Rows,
+    arrange,
     context_of,
     counted,
     inference,
@@ -27,7 +29,7 @@ from ancestral.sampling.strategies import (
 )
 from ancestral.walking.engines import lowered
 
-METHODS = ("cached", "recompute", "parallel")
+METHODS = ("cached", "recompute", *PASSES)
 
 
 def sample(
@@ -40,12 +42,14 @@ def sample(
     seed: int = 0,
     method: str = "cached",
     labels: Sequence[int] | Tensor | None = None,
+    guidance: float = 0.0,
     context: Context | None = None,
     z: Mapping[str, Tensor] | None = None,
     z_temperature: float = 1.0,
     first_row: int = 0,
     batch_size: int = 64,
     engine: str = "auto",
+    shape: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """(n, *shape) samples; row i is a pure function of the model, the seed and ``first_row + i``, whatever the batch size.
@@ -53,18 +57,25 @@ def sample(
     Args:
         temperature, top_k, top_p: how each symbol is drawn; see `Draw`. Tempering the conditionals is not tempering p(x).
         method: ``"cached"`` remembers what the next symbol needs, ``"recompute"`` makes a whole forward pass a symbol,
-            ``"parallel"`` iterates over all sites at once; all give the same samples.
+            ``"parallel"`` iterates over all sites at once, ``"wavefront"`` settles at once what a limited receptive field
+            leaves independent; all give the same samples. See `parallel_sample` for the number of passes.
         labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
+        guidance: w of log p_w = (1 + w) log p(symbol | label) - w log p(symbol) + constant (Ho & Salimans 2022), before the
+            temperature; needs labels, and a model trained with ``label_dropout``. 0 is plain conditional sampling; where others
+            write a scale s of which 1 is plain, w = s - 1. Each row is walked twice, with and without its label.
         z: latents by group, (n, *latent); drawn from the prior by default.
         z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
         first_row: number of the first row, to go on with an earlier run.
         batch_size: rows that walk together.
         engine: what carries cached walks out: ``"native"`` (CPU, float32), ``"compiled"`` (by torch.compile), ``"eager"``
             (PyTorch) or ``"auto"``: the fastest that can.
+        shape: (C, H, W) of images of another size than the model's, where its network takes others; see `arrange`, which also
+            gives models in another order.
         progress: is told (symbols settled, of how many).
 
     Raises:
         ValueError: an argument is outside its range or does not fit the model.
+        OrderError: a shape that its network cannot take.
         Interrupted: Ctrl-C; its ``complete`` holds the batches that were done.
 
     Example:
@@ -75,23 +86,26 @@ def sample(
         >>> torch.equal(sample(model, 3, seed=1)[2:], sample(model, 1, seed=1, first_row=2, method="parallel"))
         True
     """
+    model = model if shape is None else arrange(model, shape=shape)
     draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
     with inference(model):
-        return sampled(rows, draw, method, batch_size, engine, progress)
+        if guidance:
+            return guided(rows, draw, guidance, method, batch_size, engine, progress)
+        return sampled(rows, draw, method, batch_size, engine, progress).x
 
 
-def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
-    """(n, *shape) symbols of rows that are described already, by one of `METHODS`."""
+def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, engine: str, progress: Progress | None) -> Sampled:
+    """Samples of rows that are described already, by one of `METHODS`."""
     if method not in METHODS:
         raise ValueError(f"there is no sampling method {method!r}; choose one of {', '.join(METHODS)}")
-    if method == "parallel":
-        return iterated(rows, draw, batch_size, progress).x
+    if method in PASSES:
+        return in_passes(rows, draw, method, batch_size, progress)
     likelihood = likelihood_of(rows.model)
     if method == "recompute":
         likelihood = Autoregressive(Recomputed(likelihood.network), likelihood.family, likelihood.spec)
         engine = "eager"
-    return walked(likelihood, rows, draw, batch_size, engine, progress)
+    return Sampled(walked(likelihood, rows, draw, batch_size, engine, progress), likelihood.spec.sites)
 
 
 def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, engine: str, progress: Progress | None) -> Tensor:

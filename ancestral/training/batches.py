@@ -7,7 +7,7 @@ every other has come once, and no batch is short.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ancestral.data.splits import Examples, Splits
+from ancestral.draw import uniforms
 from ancestral.objectives import Batch
 
 ORDER, NOISE, SUBSET = 1, 2, 3  # what Philox words are for; never changes, nor do the numbers that come of it
+DROPPED = 2**33  # stream of the uniforms that drop labels; 0 binarises, and streams 1, 2, ... are those of the groups of z
 VALIDATION = 500  # examples, at most, that a run is judged on while it trains
 
 
@@ -53,6 +55,7 @@ class Stream:
         data: where they come from; binarised anew at every use where ``data.grey`` is there.
         labelled: whether the model takes labels.
         batch_size: rows of a batch over all processes.
+        label_dropout: probability that a row's label is dropped.
         rank, world: which of how many processes this is; it takes rows rank, rank + world, ... of each batch.
     """
 
@@ -65,6 +68,7 @@ class Stream:
     steps: int
     rank: int = 0
     world: int = 1
+    label_dropout: float = 0.0
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -84,7 +88,9 @@ class Stream:
         examples = self.data.train.select(rows)
         if self.data.grey is not None:
             examples = Examples(self.data.grey.draw(rows, seed), examples.labels)
-        return Batch(symbols(examples.x), examples.labels if self.labelled else None, seed, here, step)
+        labels = examples.labels if self.labelled else None
+        dropped = uniforms(seed, here, 1, DROPPED)[:, 0] < self.label_dropout if self.label_dropout else None
+        return Batch(symbols(examples.x), labels, seed, here, step, dropped)
 
 
 def validation_batches(data: Splits, labelled: bool, batch_size: int, seed: int, step: int) -> Iterator[Batch]:
@@ -105,5 +111,6 @@ def symbols(x: Tensor) -> Tensor:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
-    labels = None if batch.labels is None else batch.labels.to(device, non_blocking=True)
-    return Batch(batch.x.to(device, non_blocking=True), labels, batch.seed, batch.rows, batch.step)
+    x, others = batch.x.to(device, non_blocking=True), (batch.labels, batch.dropped)
+    labels, dropped = (None if part is None else part.to(device, non_blocking=True) for part in others)
+    return replace(batch, x=x, labels=labels, dropped=dropped)

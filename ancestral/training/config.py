@@ -39,6 +39,7 @@ class TrainingConfig:
     warmup: int = 100  # steps over which it rises at the start of a stage, at most a tenth of the stage
     decay: str = "cosine"  # how it falls to zero over each stage: cosine, linear, or none, as the papers have it
     ema: float = 0.999  # the averaged weights keep so much of themselves a step; 0 for no averaging
+    label_dropout: float = 0.0  # probability that a conditional model does not see a label, as guidance needs it; 0.1 is usual
     clip: float = 5.0  # largest gradient norm in nats per site, several times what is usual, so that it cuts spikes alone
     precision: str = "32"  # bf16: the network in bfloat16 where that is safe, likelihoods in 32 bits all the same
     channels_last: bool = False  # weights of convolutions in the order that some devices prefer
@@ -64,5 +65,7 @@ class TrainingConfig:
         if not (self.learning_rate > 0 and self.clip > 0 and 0 <= self.ema < 1):
             values = f"{self.learning_rate}, {self.clip} and {self.ema}"
             raise ValueError(f"learning_rate, clip and ema are {values}; the first two must be above 0, ema in [0, 1)")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout is {self.label_dropout}; it must be in [0, 1], 0 to drop no label")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; it must be below 2^63")

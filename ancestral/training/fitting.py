@@ -14,20 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError
+from ancestral.core import Autoregressive, DataError
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.loading import load_data
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.models import nearest
+from ancestral.objectives import label_context
+from ancestral.training.batches import Stream, to_device
 from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
 from ancestral.training.config import TrainingConfig
 from ancestral.training.faults import TrainingError
 from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
 from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
-from ancestral.training.stages import Planned, check, divided, stages_of, validate
+from ancestral.training.stages import Planned, check, divided, labelled, stages_of, validate
 
 Data = str | os.PathLike[str] | Array | Tensor | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
@@ -111,6 +113,7 @@ def fit(
     folder = prepare(Path(out), model, overwrite) if out is not None and RANK == 0 else None
     with _surroundings(model, config, folder) as stop:
         config = replace(config, accelerator=model.anchor.device.type)
+        _initialise(model, splits, config)
         stages = stages or _planned(model, splits, config, started, stop)
         if folder is not None:
             record = {"source": _source(data), "options": dict(data_options or {}), **splits.describe()}
@@ -177,6 +180,11 @@ def _settled(config: TrainingConfig, overrides: Mapping[str, Any], known: Collec
 
 def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfig:
     check(model, data)
+    if config.label_dropout and not labelled(model):
+        raise ValueError(
+            f"label_dropout is {config.label_dropout}, and the model takes no labels: build it with conditional=True, or leave"
+            " label_dropout out"
+        )
     config = replace(config, batch_size=min(config.batch_size, len(data.train)))
     if config.batch_size % WORLD:
         raise ValueError(f"batch_size is {config.batch_size}; {WORLD} processes share it, so it must be a multiple of that")
@@ -210,6 +218,17 @@ def _place(model: Model, config: TrainingConfig) -> None:
             raise ValueError(f"cannot train with accelerator={kind!r} here: {error}") from error
     if config.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _initialise(model: Model, data: Splits, config: TrainingConfig) -> None:
+    """Show the first batch to a network that sets its weights by one, which it does but once in its life."""
+    initialise = getattr(model.network, "initialise", None) if isinstance(model, Autoregressive) else None
+    if initialise is not None:
+        batch = Stream(data, labelled(model), config.batch_size, config.seed, 0, 0, 1).batch(0)
+        torch.manual_seed(batch.seed)  # of dropout; the surroundings put the generators back
+        model.train()
+        batch = to_device(batch, model.anchor.device)
+        initialise(batch.x, label_context(batch.labels, model.spec, model.anchor))
 
 
 def _planned(model: Model, data: Splits, config: TrainingConfig, started: float, stop: threading.Event) -> list[Planned]:

@@ -64,7 +64,8 @@ def run_stage(
     Raises:
         TrainingError: a loss or gradient is not finite, or memory runs out.
     """
-    stream = Stream(data, labelled(model), config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
+    cut = (config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
+    stream = Stream(data, labelled(model), *cut, label_dropout=config.label_dropout)
     device = model.anchor.device
     with training_only(model, planned.stage.parts), _quiet():
         trainer = Trainer(

@@ -1,0 +1,100 @@
+"""Classifier-free guidance: every row is walked twice, with its label and without, and both walks settle the same symbol.
+
+      log p_w(x_i) = (1 + w) log p(x_i | x_<i, label) - w log p(x_i | x_<i) + constant          site by site, over the alphabet
+
+Ho & Salimans 2022, "Classifier-Free Diffusion Guidance" (arXiv:2207.12598), eq. 6, with the probabilities of symbols in place of
+scores. w = 0 leaves the model as it is. Where others write a scale s for null + s (conditional - null), s = 1 + w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import isfinite
+
+import torch
+from torch import Tensor
+
+from ancestral.core import Autoregressive, Conditional, Context, DataError, Family
+from ancestral.draw import Draw
+from ancestral.families import Categorical
+from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import Choose, Interrupted, Progress, Recomputed, Rows, counted, likelihood_of, part_of
+from ancestral.walking.engines import lowered
+
+WALKING = ("cached", "recompute")
+LEAST = -1e4  # nats: probabilities below exp(-10,000) are taken for that, so that no two infinities are subtracted
+
+
+@dataclass(frozen=True)
+class Pairs(Rows):
+    """Rows that are seen twice: n rows with their labels and, below them, the same n with the null label and the same z."""
+
+    def _seen(self, rows: range) -> Context:
+        here = torch.arange(rows.start, rows.stop, device=self.model.anchor.device)
+        context = (self.context or Context()).select(here)
+        null = replace(context, vector=None if context.vector is None else torch.zeros_like(context.vector))
+        if isinstance(self.model, Latent):
+            descent = self.descended(self.model, rows, context)
+            z = {group.name: group.z for group in descent.groups}
+            context, null = descent.features, self.model.features(z, null)
+        return stacked(context, null)
+
+
+def stacked(above: Context, below: Context) -> Context:
+    """The rows of one context above those of another that has the same parts."""
+    return Context(**{name: torch.cat([part, getattr(below, name)]) for name, part in vars(above).items() if part is not None})
+
+
+def combined(conditional: Conditional, weight: float) -> Conditional:
+    """The n guided distributions of 2 n, the labelled ones above and the null ones below, in float64.
+
+    A symbol that is impossible with the label stays so.
+
+    Example:
+        >>> from ancestral.families import Bernoulli
+        >>> both = Conditional(Bernoulli(), torch.tensor([[0.0], [-1.0]]))  # logits of a one with and without the label
+        >>> round(combined(both, 2.0).log_pmf().diff().item(), 6)  # (1 + 2) 0 - 2 (-1)
+        2.0
+    """
+    log_pmf = conditional.family.log_pmf(conditional.parameters.double()).clamp_min(LEAST)
+    told, null = log_pmf.chunk(2)
+    return Conditional(Categorical(log_pmf.shape[-1]), (1 + weight) * told - weight * null)
+
+
+def alike(choose: Choose, weight: float) -> Choose:
+    """The chooser of 2 n rows that settles both rows of a pair as ``choose`` settles their guided distribution."""
+    return lambda site, both: choose(site, combined(both, weight)).repeat(2)
+
+
+def guided(rows: Rows, draw: Draw, weight: float, method: str, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
+    """(n, *shape) symbols of labelled rows, drawn from the guided distributions with the uniforms of the draw; see `sample`.
+
+    Raises:
+        ValueError: the weight is out of range, the rows have no labels, or the method does not walk.
+        DataError: the model is of real values.
+        Interrupted: Ctrl-C; it holds the batches that were done.
+    """
+    likelihood = likelihood_of(rows.model)
+    _check(rows, weight, method, likelihood.family)
+    network = likelihood.network
+    network = Recomputed(network) if method == "recompute" else lowered(likelihood, engine, 2 * rows.n) or network
+    walker = Autoregressive(network, likelihood.family, likelihood.spec)
+    sites, parts = likelihood.spec.sites, [torch.zeros(0, *network.shape, dtype=torch.long, device=network.anchor.device)]
+    try:
+        for some, seen in Pairs(**vars(rows)).batches(batch_size):
+            own = counted(part_of(draw, some), progress, some.start * sites, rows.n * sites)
+            parts.append(walker.walk(2 * len(some), seen).run(alike(own, weight))[: len(some)])
+    except KeyboardInterrupt as stop:
+        raise Interrupted(torch.cat(parts), rows.n) from stop
+    return torch.cat(parts)
+
+
+def _check(rows: Rows, weight: float, method: str, family: Family) -> None:
+    if not (weight >= 0 and isfinite(weight)):
+        raise ValueError(f"guidance is {weight}; it must be a finite number of at least 0 (0 for none)")
+    if rows.context is None or rows.context.vector is None:
+        raise ValueError("guidance leads towards labels, and there are none: give labels of a model built with conditional=True")
+    if method not in WALKING:
+        raise ValueError(f"guided samples are made by walks: method={method!r} is none, choose {' or '.join(WALKING)}")
+    if not family.discrete:
+        raise DataError(f"guidance weighs the probabilities of symbols, and {family} is a density, which has none")
