@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ancestral.core import DataError as DataError
     from ancestral.core import Family as Family
     from ancestral.core import Network as Network
+    from ancestral.core import OrderError as OrderError
     from ancestral.core import State as State
     from ancestral.core import StateError as StateError
     from ancestral.core import Walk as Walk
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from ancestral.latent.latent import Latent as Latent
     from ancestral.models import build as build
     from ancestral.networks.configs import GatedPixelCNNConfig as GatedPixelCNNConfig
+    from ancestral.sampling import arrange as arrange
     from ancestral.sampling import complete as complete
     from ancestral.sampling import interpolate as interpolate
     from ancestral.sampling import sample as sample
@@ -50,7 +52,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ancestral.coding.codec": "compress decompress",
     "ancestral.coding.errors": "CodecError",
-    "ancestral.core": "Autoregressive Conditional Context DataError Family Network State StateError Walk",
+    "ancestral.core": "Autoregressive Conditional Context DataError Family Network OrderError State StateError Walk",
     "ancestral.draw": "Draw",
     "ancestral.evaluation": "Evaluation evaluate score surprisal",
     "ancestral.hub": "load save",
@@ -58,7 +60,7 @@ _HOME = {
     "ancestral.latent.latent": "Latent",
     "ancestral.models": "build",
     "ancestral.networks.configs": "GatedPixelCNNConfig",
-    "ancestral.sampling": "complete interpolate sample traverse",
+    "ancestral.sampling": "arrange complete interpolate sample traverse",
     "ancestral.spec": "DataSpec Order Stage",
     "ancestral.training": "fit resume",
 }

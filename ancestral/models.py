@@ -8,14 +8,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ancestral.latent.configs import AgaveConfig, VaeConfig
-from ancestral.networks.configs import GatedPixelCNNConfig
+from ancestral.networks.configs import (
+    DeepNADEConfig,
+    DiagonalBiLSTMConfig,
+    GatedPixelCNNConfig,
+    MADEConfig,
+    NADEConfig,
+    PixelCNNConfig,
+    PixelCNNPlusPlusConfig,
+    RNADEConfig,
+    RowLSTMConfig,
+)
 from ancestral.spec import DataSpec
 
 if TYPE_CHECKING:
     from ancestral.core import Autoregressive, Family, Network
     from ancestral.latent.latent import Latent
 
-Config = GatedPixelCNNConfig | VaeConfig | AgaveConfig
+Config = (
+    GatedPixelCNNConfig
+    | VaeConfig
+    | AgaveConfig
+    | PixelCNNConfig
+    | PixelCNNPlusPlusConfig
+    | NADEConfig
+    | RNADEConfig
+    | DeepNADEConfig
+    | MADEConfig
+    | RowLSTMConfig
+    | DiagonalBiLSTMConfig
+)
 
 
 @dataclass(frozen=True)
@@ -29,11 +51,33 @@ class Entry:
 
 
 MODELS: dict[str, Entry] = {
+    "nade": Entry(NADEConfig, "ancestral.networks.nade:nade", "exact", "a running sum over sites, a hidden layer at each"),
+    "rnade": Entry(RNADEConfig, "ancestral.networks.nade:rnade", "exact", "NADE of real values: a mixture of densities a site"),
+    "deep-nade": Entry(DeepNADEConfig, "ancestral.networks.nade:deep_nade", "exact", "any site from any others, in any order"),
+    "made": Entry(MADEConfig, "ancestral.networks.made:made", "exact", "a perceptron under masks, several orders as an option"),
     "gated-pixelcnn": Entry(
         GatedPixelCNNConfig,
         "ancestral.networks.gated_pixelcnn:gated_pixelcnn",
         "exact",
         "two-stack gated convolutions, no blind spot",
+    ),
+    "pixelcnn": Entry(
+        PixelCNNConfig, "ancestral.networks.pixelcnn:pixelcnn", "exact", "masked convolutions, residual blocks, a blind spot"
+    ),
+    "pixelcnn++": Entry(
+        PixelCNNPlusPlusConfig,
+        "ancestral.networks.pixelcnnpp:pixelcnnpp",
+        "exact",
+        "gated layers at three resolutions, a mixture over whole pixels",
+    ),
+    "row-lstm": Entry(
+        RowLSTMConfig, "ancestral.networks.pixelrnn:pixelrnn", "exact", "LSTMs row by row, seeing a triangle above"
+    ),
+    "diagonal-bilstm": Entry(
+        DiagonalBiLSTMConfig,
+        "ancestral.networks.pixelrnn:pixelrnn",
+        "exact",
+        "LSTMs along diagonals from both sides, seeing all that came before",
     ),
     "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
     "agave": Entry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
 from math import log, log2
 from pathlib import Path
@@ -19,10 +20,12 @@ from ancestral.coding import CODED, STORED, CodecError, Reader, codec
 from ancestral.coding.codec import Opened, compress, decompress
 from ancestral.coding.container import Writer
 from ancestral.coding.errors import CorruptHeader, WrongModel
-from ancestral.coding.labelled import label_bytes, labelled_twin, packed, unpacked, vectors
+from ancestral.coding.labelled import label_bytes, packed, unpacked
 from ancestral.core import Context
+from ancestral.data.splits import Examples
 from ancestral.objectives import label_context
 from ancestral.sampling import sample
+from ancestral.walking.twin import LABELS, Twin, label_vector, restored, twin
 
 GREY, COLOUR = ancestral.DataSpec("image", (1, 5, 6), 17, 3), ancestral.DataSpec("image", (3, 4, 4), 256, 10)
 BINARY, LIST = ancestral.DataSpec("image", (1, 6, 6), 2, 2), ancestral.DataSpec("vector", (6,), 5, 3)
@@ -45,6 +48,10 @@ def items(spec: ancestral.DataSpec, n: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(n)
     x = torch.randint(spec.levels or 2, (n, *spec.shape), generator=generator)  # type: ignore[arg-type]
     return x, torch.randint(spec.classes or 2, (n,), generator=generator)
+
+
+def told(model: ancestral.Latent, x: Tensor, labels: Tensor) -> Twin:
+    return twin(model, x, "eager", vector=label_vector(labels, model.spec))
 
 
 def kinds(data: bytes) -> list[int]:
@@ -104,12 +111,33 @@ def test_engines_and_threads_agree(
 def test_items_cost_what_the_model_says_given_their_labels() -> None:
     model, labels = made("gated-pixelcnn", GREY, {}), torch.arange(300) % 3
     x = sample(model, 300, seed=1, labels=labels, batch_size=300, engine="eager")
-    exact = labelled_twin(model, x, labels, "eager")
+    exact = told(model, x, labels)
     with torch.no_grad():
-        ideal = -exact.likelihood.log_prob(x, Context(vector=vectors(labels, GREY))).sum().item() / log(2) / 8
+        ideal = -exact.likelihood.log_prob(x, Context(vector=label_vector(labels, GREY))).sum().item() / log(2) / 8
         float_ideal = -model.log_prob(x, label_context(labels, GREY, model.anchor)).sum().item() / log(2) / 8  # type: ignore[attr-defined]
     assert len(codec.encoded(exact, x, labels)) <= 1.001 * ideal + 40
     assert ideal == pytest.approx(float_ideal, rel=0.005)
+
+
+@pytest.mark.parametrize(("name", "spec", "fields"), CASES)
+def test_the_twin_tells_the_cost_given_labels(name: str, spec: ancestral.DataSpec, fields: dict[str, object]) -> None:
+    """Nearly that of the model at the same noise, as `evaluate` says; the calibration alone makes the same twin again."""
+    model, (x, labels) = made(name, spec, fields), items(spec, 20)
+    exact, vector = told(model, x, labels), label_vector(labels, spec)
+    assert exact.labelled and vector is not None
+    theirs = exact.cost(x, vector=vector)
+    assert torch.equal(exact.cost(x[3:5], rows=[3, 4], vector=vector[3:5]), theirs[3:5])
+    found = ancestral.evaluate(model, Examples(x, labels), importance_samples=0, numerics="exact")
+    assert found.exact_nats == pytest.approx(theirs.mean().item(), rel=1e-9)
+    assert abs(found.exact_cost or 1.0) < 0.005 * theirs.mean().item() < (exact.cost(x, vector=1 - vector) - theirs).abs().mean()
+    again = restored(made(name, spec, fields), json.loads(json.dumps(exact.calibration)), "eager")
+    assert again.identity == exact.identity and torch.equal(again.cost(x, vector=vector), theirs)
+    null = twin(model, x, "eager")
+    assert not null.labelled and null.identity != exact.identity
+    with pytest.raises(ValueError, match="without labels takes no"):
+        null.cost(x, vector=vector)
+    with pytest.raises(ValueError, match="with labels takes vector"):
+        exact.cost(x)
 
 
 @pytest.mark.parametrize(("name", "seed"), [("gated-pixelcnn", 3), ("agave", 5)])
@@ -119,14 +147,14 @@ def test_labels_that_matter_make_files_smaller(name: str, seed: int) -> None:
     model = awake(name, BINARY, 1.0, conditional=True).float()
     labels = torch.arange(200) % 2
     x = sample(model, 200, seed=1, labels=labels, batch_size=200, engine="eager")
-    told, null, wrong = (len(compress(model, x, labels=each, engine="eager")) for each in (labels, None, 1 - labels))
-    assert told < 0.9 * null and told < wrong
+    right, null, wrong = (len(compress(model, x, labels=each, engine="eager")) for each in (labels, None, 1 - labels))
+    assert right < 0.9 * null and right < wrong
 
 
 def test_without_labels_files_are_as_they_were() -> None:
     model, (x, _) = made("gated-pixelcnn", GREY, {}), items(GREY, 4)
     opened = Opened(Reader(compress(model, x, engine="eager")), model, "eager")
-    assert "labels" not in opened.reader.header and not opened.labelled and opened.labels is None
+    assert LABELS not in opened.reader.header["calibration"] and not opened.labelled and opened.labels is None
 
 
 def test_labels_of_stored_blocks_are_kept() -> None:
@@ -143,8 +171,7 @@ def test_classes_in_a_row_calibrate_as_classes_in_turn() -> None:
     """Of items sorted by class all classes calibrate the twin, not the first alone."""
     model, labels = made("gated-pixelcnn", GREY, {}), torch.arange(192) // 64
     x, _ = items(GREY, 192)
-    wide = labelled_twin(model, x, labels, "eager").calibration
-    assert wide == labelled_twin(model, x[::3], labels[::3], "eager").calibration
+    assert told(model, x, labels).calibration == told(model, x[::3], labels[::3]).calibration
 
 
 def test_the_command_line_takes_labels_from_the_data_or_the_folders(
@@ -208,8 +235,8 @@ def test_another_model_is_refused() -> None:
 def test_every_fault_of_a_small_file_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, (x, labels) = made(name, GREY, {}), items(GREY, 3)
     data = compress(model, x, labels=labels, engine="eager")
-    exact, right = labelled_twin(model, x, labels, "eager"), Reader(data).header["canary"]
-    monkeypatch.setattr(codec, "labelled_restored", lambda *_: exact)  # the same every time, and slow to make
+    exact, right = told(model, x, labels), Reader(data).header["canary"]
+    monkeypatch.setattr(codec, "restored", lambda *_: exact)  # the same every time, and slow to make
     monkeypatch.setattr(codec, "canary", lambda exact: right)
     monkeypatch.setattr(codec.whole, "self_test", lambda: None)
     assert torch.equal(decompress(model, data, engine="eager"), x)
@@ -241,9 +268,14 @@ def test_damage_behind_valid_checksums_is_found() -> None:
     for header, cut in (({}, 1), ({}, len(x)), ({}, 9_999)):
         with pytest.raises(CodecError):
             decompress(model, rewritten(data, header, cut), engine="eager")
-    for nonsense in ("yes", 3, None):
+    calibration = Reader(data).header["calibration"]
+    for nonsense in ("yes", 3, None, False):
         with pytest.raises(CorruptHeader, match="labels"):
-            decompress(model, rewritten(data, {"labels": nonsense}), engine="eager")
+            decompress(model, rewritten(data, {"calibration": calibration | {LABELS: nonsense}}), engine="eager")
+    without = {key: value for key, value in calibration.items() if key != LABELS}
+    for other in (without, [LABELS], LABELS, 3, None):
+        with pytest.raises(WrongModel):
+            decompress(model, rewritten(data, {"calibration": other}), engine="eager")
     bare = ancestral.DataSpec("image", (1, 5, 6), 17)
     plain = ancestral.build("gated-pixelcnn", bare, preset="tiny")
     with pytest.raises(CorruptHeader, match="labels"):

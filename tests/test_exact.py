@@ -233,7 +233,7 @@ def test_checksums_tell_programs_apart() -> None:
     others = [
         replace(made, operations=(replace(first, bias=bias), *made.operations[1:])),
         replace(made, operations=(replace(first, relu=True), *made.operations[1:])),
-        replace(made, puts=(replace(made.puts[0], table=-made.puts[0].table),)),  # type: ignore[operator]
+        replace(made, puts=(replace(made.puts[0], table=tuple(-table for table in made.puts[0].table)),)),  # type: ignore[operator]
         exact(program, MIXTURE, replace(calibration, buffers=coarser)),
     ]
     assert len({checksum(each) for each in (made, *others)}) == 5

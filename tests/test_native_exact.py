@@ -40,7 +40,7 @@ def integer_program(program: Program, levels: int) -> Program:
         elif isinstance(op, Point):
             op = replace(op, scaling=Rounding(10, 10, 11, 2047))
         operations.append(op)
-    tables = [torch.randint(-500, 500, (program.shape[0], levels, 1)) for _ in program.puts]
+    tables = [tuple(torch.randint(-500, 500, (program.shape[0], levels, 1))) for _ in program.puts]
     puts = tuple(replace(put, table=table) for put, table in zip(program.puts, tables, strict=True))
     return replace(program, puts=puts, operations=tuple(operations), exact=True)
 
@@ -53,7 +53,7 @@ def carried_out(program: Program, x: Tensor, once: dict[int, Tensor]) -> Tensor:
         total = sum(once[signal.index] for signal in fill.signals)
         values[fill.target][:] = (total if fill.order is None else total[:, fill.order]).permute(0, 2, 3, 1).numpy()
     for put in program.puts:
-        values[put.target][:] = torch.stack([put.table[c, x[:, c], 0] for c in range(channels)], -1).numpy()
+        values[put.target][:] = torch.stack([put.table[c][x[:, c], 0] for c in range(channels)], -1).numpy()
     for op in program.operations:
         target = values[op.target.buffer][..., op.target.first : op.target.first + op.target.count]
         if isinstance(op, Affine):

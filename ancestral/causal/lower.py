@@ -28,6 +28,8 @@ from ancestral.causal.layer import (
 )
 from ancestral.causal.program import Add, Affine, Buffer, Fill, Operation, Part, Point, Program, Put
 
+BLOCK = 16  # colour channels that are taken together where they are many
+
 
 def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int]) -> Program:
     """The Program of a recorded graph.
@@ -199,6 +201,8 @@ class Lowering:
         for i, other in enumerate(others):
             last = not maps and i == len(others) - 1
             total = other if total is None else self._add(clock, labels, total, other, relu and last)
+        if clock is Clock.SITE and self.channels >= 2 * BLOCK and maps and not others:
+            return self._in_blocks(maps, labels, total, relu)
         for i, (layer, source, term) in enumerate(maps):
             total = self._affine(layer, source, term, labels, total, relu and i == len(maps) - 1)
         if total is None:
@@ -231,6 +235,58 @@ class Lowering:
                 Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, backwards)
             )
         return target
+
+    def _in_blocks(
+        self, maps: Sequence[tuple[AffineLayer, Signal, Signal]], labels: Labels | None, total: int | None, relu: bool
+    ) -> int:
+        """A sum of graded maps where colour channels are many, each with few features.
+
+        Before the first channel of a block its features take, all together, what the channels before the block give; so an
+        operation of a channel is left with a few products, instead of many for one or two features.
+        """
+        sources = [self.window(layer.reach, source, term) for layer, source, term in maps]
+        early, late = ([self._new(name, Clock.SITE, labels) for _ in maps] for name in ("before", "a"))
+        self._learn(total, len(labels or ()))
+        groups = [self.buffers[late[0]].group(channel) for channel in range(self.channels)]
+        for first in range(0, self.channels, BLOCK):
+            block = [c for c in range(first, min(first + BLOCK, self.channels)) if groups[c].start < groups[c].stop]
+            if not block:
+                continue
+            begin, count = groups[block[0]].start, groups[block[-1]].stop - groups[block[0]].start
+            weights = [[layer.weights(channel) for channel in block] for layer, _, _ in maps]
+            passed = [self.buffers[source].ends[first - 1] if first else 0 for source in sources]
+            start = total
+            for target, source, own, known in zip(early, sources, weights, passed, strict=True):
+                if first:
+                    matrix, bias = (torch.cat(parts, -1) for parts in zip(*((w[:, :, :known], b) for w, b in own), strict=True))
+                    start = self._put(Part(target, begin, count), first, source, start, matrix, bias)
+            for place, channel in enumerate(block):
+                init, group = start, groups[channel]
+                for i, (target, source, own, known) in enumerate(zip(late, sources, weights, passed, strict=True)):
+                    weight, bias = own[place]
+                    part = Part(target, group.start, group.stop - group.start)
+                    bias = torch.zeros_like(bias) if first else bias
+                    bent = relu and i == len(maps) - 1
+                    init = self._put(part, channel, source, init, weight[:, :, known:], bias, bent, known)
+        return late[-1]
+
+    def _put(
+        self,
+        part: Part,
+        channel: int,
+        source: int,
+        init: int | None,
+        weight: Tensor,
+        bias: Tensor,
+        relu: bool = False,
+        first: int = 0,
+    ) -> int:
+        """An affine map of a part of one place's features; its target."""
+        if part.count:
+            start = None if init is None else Part(init, part.first, part.count)
+            numbers = weight.detach().contiguous(), bias.detach()
+            self.operations.append(Affine(Clock.SITE, channel, part, source, Reach(), start, *numbers, relu, first=first))
+        return part.buffer
 
     def window(self, reach: Reach, signal: Signal, output: Signal) -> int:
         """The buffer that windows are read from to make an output, large enough for them."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -93,6 +94,7 @@ class Affine:
         weight: (sets, window rows, values of a window row, N).
         bias: (sets, N).
         scaling: in exact numerics, where weight and bias are whole numbers.
+        first: how many features of the place are passed over, where the window is that place alone.
         phases: after how many rows and columns of the target the sets of weights repeat; at (r, w) it is the set
             (r mod phases[0]) phases[1] + w mod phases[1].
         backwards: of a ROW operation, that the columns of the row are done one by one from right to left, together with those
@@ -111,6 +113,7 @@ class Affine:
     scaling: Scaling | None = None
     phases: tuple[int, int] = (1, 1)
     backwards: bool = False
+    first: int = 0
 
     @property
     def multiply_adds(self) -> int:
@@ -195,12 +198,12 @@ class Put:
 
     Attributes:
         layer: computes them.
-        table: in exact numerics, (C, levels, features) their whole numbers.
+        table: in exact numerics, for every channel (levels, features) their whole numbers.
     """
 
     layer: Input
     target: int
-    table: Tensor | None = None
+    table: tuple[Tensor, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,6 +228,7 @@ class Program:
         recurrent: whether what one site computes is read by the same operations at later ones, so that no two sites can be
             computed at once.
         exact: whether it computes with whole numbers.
+        kept: what engines prepared once for all walks, by whatever they call it.
     """
 
     shape: tuple[int, int, int]
@@ -240,13 +244,15 @@ class Program:
     exact: bool = False
     rows: tuple[Operation, ...] = field(init=False)
     sites: tuple[tuple[Operation, ...], ...] = field(init=False)
+    kept: dict[Any, Any] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rows", tuple(op for op in self.operations if op.clock is Clock.ROW))
-        by_channel = (
-            tuple(op for op in self.operations if op.clock is Clock.SITE and op.channel == c) for c in range(self.shape[0])
-        )
-        object.__setattr__(self, "sites", tuple(by_channel))
+        by_channel: list[list[Operation]] = [[] for _ in range(self.shape[0])]
+        for op in self.operations:
+            if op.clock is Clock.SITE:
+                by_channel[op.channel].append(op)
+        object.__setattr__(self, "sites", tuple(map(tuple, by_channel)))
 
     @property
     def coarsest(self) -> int:
@@ -316,7 +322,8 @@ def _formula(program: Program, op: Operation) -> str:
         text = f"{name(op.a)} + {name(op.b)}"
     else:
         sets, rows, length, features = op.weight.shape
-        text = f"affine {rows} x {length} -> {features} of {program.buffers[op.source].name}{_window(op.reach)}"
+        source = program.buffers[op.source].name + (f"[{op.first}:{op.first + length}]" if op.first else "")
+        text = f"affine {rows} x {length} -> {features} of {source}{_window(op.reach)}"
         text += f", one of {sets} sets of weights" if sets > 1 else ""
         text += f" + {name(op.init)}" if op.init else ""
     return f"relu({text})" if op.relu else text

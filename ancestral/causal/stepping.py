@@ -216,7 +216,7 @@ class Stepper:
 def window_rows(op: Affine) -> list[Part]:
     """The rows of a window, from the top, each as one part that starts at its first column."""
     _, rows, length, _ = op.weight.shape
-    return [Part(op.source, 0, length, op.reach.above - row, op.reach.left) for row in range(rows)]
+    return [Part(op.source, op.first, length, op.reach.above - row, op.reach.left) for row in range(rows)]
 
 
 def carry_out(op: Operation, arithmetic: Arithmetic, view: Callable[[Part], Tensor]) -> None:

@@ -41,6 +41,7 @@ def measured(command: Evaluate) -> Evaluation:
             batch_size=command.batch_size,
             seed=command.seed,
             numerics=command.numerics,
+            orders=command.orders,
             progress=tick,
         )
     content = {"weights": _weights(command.run), **found.to_dict()}

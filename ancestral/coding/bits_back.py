@@ -11,15 +11,12 @@ How many items go together is written down for every group, so that a decoder ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from ancestral.coding import autoregressive
 from ancestral.coding.coder import PRECISION, Stack
 from ancestral.coding.errors import CodecError
-from ancestral.coding.labelled import told
 from ancestral.walking.twin import ExactLatents, Posterior, Twin
 
 BITS = 12  # of a latent unit whose bits come back
@@ -32,26 +29,21 @@ def encode(twin: Twin, latents: ExactLatents, x: Tensor, vector: Tensor | None =
     """(n, *shape) symbols as bytes: how many bits the first latents have, the groups, and the stack.
 
     Args:
-        vector: (n, classes) labels, for latents that are told them.
+        vector: (n, classes) labels, for a twin that is told them.
     """
     stack, groups, done = Stack(), bytearray(), 0
-
-    def here(n: int) -> ExactLatents:
-        return told(latents, None if vector is None else vector[done : done + n])
-
-    coarse = _coarse_bits(twin, here(1), x[:1]) if len(x) else COARSE[0]
+    coarse = _coarse_bits(twin, latents, x[:1], _rows(vector, 0, 1)) if len(x) else COARSE[0]
     while done < len(x):
-        freely = _freely(stack, here, x[done:])
+        freely = _freely(stack, latents, x[done:], _rows(vector, done, len(x)))
         if freely is None:
-            items, bits = x[done : done + 1], coarse
-            chosen = here(1).posterior(items, bits).centre
+            bits, chosen = coarse, latents.posterior(x[done : done + 1], coarse, _rows(vector, done, done + 1)).centre
         else:
-            stack, chosen = freely
-            items, bits = x[done : done + len(chosen)], BITS
-        autoregressive.push(stack, twin.likelihood, items, here(len(items)).features(chosen, bits))
+            bits, (stack, chosen) = BITS, freely
+        end = done + len(chosen)
+        autoregressive.push(stack, twin.likelihood, x[done:end], latents.features(chosen, bits, _rows(vector, done, end)))
         stack.push_uniform(chosen.flatten().numpy(), bits)
-        groups.append(len(items) | (TWO_PART if freely is None else 0))
-        done += len(items)
+        groups.append(len(chosen) | (TWO_PART if freely is None else 0))
+        done = end
     return bytes([coarse]) + len(groups).to_bytes(4, "little") + bytes(groups) + stack.to_bytes()
 
 
@@ -62,15 +54,14 @@ def decode(twin: Twin, latents: ExactLatents, payload: bytes, n: int, vector: Te
         CodecError: the payload holds something else.
     """
     coarse, groups, stack = _opened(payload, n)
-    parts, left = list[Tensor](), n
+    parts, end = list[Tensor](), n
     for group in reversed(groups):
         lanes, alone = group & ~TWO_PART, bool(group & TWO_PART)
-        bits, left = coarse if alone else BITS, left - lanes
-        here = told(latents, None if vector is None else vector[left : left + lanes])
+        bits, labels, end = coarse if alone else BITS, _rows(vector, end - lanes, end), end - lanes
         chosen = torch.from_numpy(stack.pop_uniform(lanes * latents.units, bits)).view(lanes, latents.units)
-        items = autoregressive.pop(stack, twin.likelihood, lanes, here.features(chosen, bits))
+        items = autoregressive.pop(stack, twin.likelihood, lanes, latents.features(chosen, bits, labels))
         if not alone:
-            start, frequency = here.posterior(items, bits).interval(chosen)
+            start, frequency = latents.posterior(items, bits, labels).interval(chosen)
             stack.push(start.flatten().numpy(), frequency.flatten().numpy())
         parts.insert(0, items)
     if not stack.empty:
@@ -87,17 +78,22 @@ def _opened(payload: bytes, n: int) -> tuple[int, bytes, Stack]:
     return payload[0], groups, Stack.from_bytes(payload[5 + count :])
 
 
-def _freely(stack: Stack, here: Callable[[int], ExactLatents], left: Tensor) -> tuple[Stack, Tensor] | None:
+def _rows(vector: Tensor | None, start: int, end: int) -> Tensor | None:
+    """Some of the labels, where there are any."""
+    return None if vector is None else vector[start:end]
+
+
+def _freely(stack: Stack, latents: ExactLatents, left: Tensor, vector: Tensor | None) -> tuple[Stack, Tensor] | None:
     """The stack and the bins after as many items as can have chosen them with bits from it; None where not even one can.
 
     A choice fails where the bits run out, or where they happen to say a slot that no bin owns: then fewer items are tried.
     """
-    sure = max(0, stack.bits) // (PRECISION * here(1).units)
+    sure = max(0, stack.bits) // (PRECISION * latents.units)
     lanes = min(MOST_LANES, len(left), 1 << max(0, sure.bit_length() - 1))
     while lanes:
         copy = Stack.from_bytes(stack.to_bytes())
         try:
-            return copy, _popped(copy, here(lanes).posterior(left[:lanes], BITS))
+            return copy, _popped(copy, latents.posterior(left[:lanes], BITS, _rows(vector, 0, lanes)))
         except CodecError:
             lanes //= 2
     return None
@@ -109,12 +105,12 @@ def _popped(stack: Stack, posterior: Posterior) -> Tensor:
     return torch.stack([torch.from_numpy(row) for row in rows])
 
 
-def _coarse_bits(twin: Twin, latents: ExactLatents, item: Tensor) -> int:
+def _coarse_bits(twin: Twin, latents: ExactLatents, item: Tensor, vector: Tensor | None) -> int:
     """As many bits a unit as make the first item shortest."""
 
     def cost(bits: int) -> int:
-        stack, chosen = Stack(), latents.posterior(item, bits).centre
-        autoregressive.push(stack, twin.likelihood, item, latents.features(chosen, bits))
+        stack, chosen = Stack(), latents.posterior(item, bits, vector).centre
+        autoregressive.push(stack, twin.likelihood, item, latents.features(chosen, bits, vector))
         return stack.bits + bits * chosen.numel()
 
     return min(COARSE, key=cost)

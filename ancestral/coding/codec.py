@@ -23,16 +23,7 @@ from ancestral.coding import autoregressive, bits_back
 from ancestral.coding.coder import Stack
 from ancestral.coding.container import CODED, STORED, Block, Writer, digest
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
-from ancestral.coding.labelled import (
-    LabelledTwin,
-    in_turn,
-    label_bytes,
-    labelled_restored,
-    labelled_twin,
-    packed,
-    unpacked,
-    vectors,
-)
+from ancestral.coding.labelled import label_bytes, packed, unpacked
 from ancestral.coding.reader import Reader
 from ancestral.core import Autoregressive, Context, check_symbols
 from ancestral.data.splits import Examples
@@ -42,7 +33,7 @@ from ancestral.sampling.strategies import context_of
 from ancestral.spec import DataSpec
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import Twin, restored, twin
+from ancestral.walking.twin import LABELS, Twin, label_vector, restored, twin
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -50,7 +41,6 @@ Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
 LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
-LABELS = "labels"  # in the header of a file that holds them
 AUTOREGRESSIVE, BITS_BACK = "autoregressive", "bits-back"
 
 
@@ -138,11 +128,9 @@ def write(
     classes = None if labels is None else torch.as_tensor(labels).cpu().long()
     some = x if examples is None else examples
     some = some if len(some) else fixed_items(model.spec)
+    known = classes if classes is None or some is x else in_turn(len(some), model.spec)
     try:
-        if classes is None:
-            exact: Twin = twin(model, some, engine, threads)
-        else:
-            exact = labelled_twin(model, some, classes if some is x else in_turn(len(some), model.spec), engine, threads)
+        exact = twin(model, some, engine, threads, label_vector(known, model.spec))
     except LoweringError as error:
         raise CodecError(f"this model has no exact twin, so its files could not be decoded elsewhere: {error}") from error
     own = {
@@ -152,7 +140,6 @@ def write(
         "model": exact.identity,
         "calibration": exact.calibration,
         "canary": canary(exact),
-        **({} if classes is None else {LABELS: True}),
     }
     size = block_items(model.spec)
     parts = [Examples(x[i : i + size], None if classes is None else classes[i : i + size]) for i in range(0, len(x), size)]
@@ -200,8 +187,7 @@ class Opened:
         except whole.NumericsError as error:
             raise NumericsError(f"this machine does not compute whole numbers exactly: {error}") from error
         try:
-            make = labelled_restored if self.labelled else restored
-            self.twin: Twin = make(self.model, header["calibration"], self.engine, self.threads)
+            self.twin = restored(self.model, header["calibration"], self.engine, self.threads)
         except (LoweringError, KeyError, TypeError, ValueError) as error:
             raise WrongModel(header["model"], f"which the calibration of the file does not fit ({error})") from error
         if self.twin.identity != header["model"]:
@@ -266,14 +252,17 @@ def spec_of(header: Mapping[str, Any]) -> DataSpec:
 
 
 def labelled_header(header: Mapping[str, Any], spec: DataSpec) -> bool:
-    """Whether a file holds the labels of its items.
+    """Whether a file holds the labels of its items, which is whether its twin is told them.
 
     Raises:
         CorruptHeader: it says so, and such items have none.
     """
-    if header.get(LABELS, False) not in (False, True) or (header.get(LABELS) and spec.classes is None):
+    calibration = header.get("calibration")
+    if not isinstance(calibration, Mapping) or LABELS not in calibration:
+        return False
+    if calibration[LABELS] is not True or spec.classes is None:
         raise CorruptHeader("the header tells of labels that its items cannot have: it was not written by this program")
-    return bool(header.get(LABELS))
+    return True
 
 
 def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[tuple[T, U]]:
@@ -297,7 +286,7 @@ def payload_items(exact: Twin, payload: bytes, n: int, labels: Tensor | None = N
     Raises:
         CodecError: the payload holds something else.
     """
-    vector = None if labels is None else vectors(labels, exact.likelihood.spec)
+    vector = label_vector(labels, exact.likelihood.spec)
     if exact.latents is not None:
         return bits_back.decode(exact, exact.latents, payload, n, vector)
     stack = Stack.from_bytes(payload)
@@ -309,7 +298,7 @@ def payload_items(exact: Twin, payload: bytes, n: int, labels: Tensor | None = N
 
 def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None) -> bytes:
     """The payload of a block of (n, *shape) symbols, with their (n,) labels where the twin is told them."""
-    vector = None if labels is None else vectors(labels, exact.likelihood.spec)
+    vector = label_vector(labels, exact.likelihood.spec)
     if exact.latents is not None:
         return bits_back.encode(exact, exact.latents, x, vector)
     stack = Stack()
@@ -323,10 +312,15 @@ def fixed_items(spec: DataSpec, items: int = 4) -> Tensor:
     return (uniforms(0, range(items), prod(shape)) * levels).long().view(items, *shape)
 
 
+def in_turn(n: int, spec: DataSpec) -> Tensor:
+    """(n,) labels, every class in turn."""
+    return torch.arange(n) % (spec.classes or 1)
+
+
 def canary(exact: Twin) -> str:
     """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels."""
     x = fixed_items(exact.likelihood.spec)
-    labels = in_turn(len(x), exact.likelihood.spec) if isinstance(exact, LabelledTwin) else None
+    labels = in_turn(len(x), exact.likelihood.spec) if exact.labelled else None
     return digest(encoded(exact, x, labels)).hex()
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ancestral.coding.errors import CodecError
 from ancestral.coding.manifest import CHANNELS, Item, Manifest
 from ancestral.core import DataError
-from ancestral.data.images import SUFFIXES
+from ancestral.data.images import SUFFIXES, png
 from ancestral.data.source import Array
 from ancestral.spec import DataSpec
 
@@ -227,13 +227,6 @@ def _joined(tiles: Array, item: Item, spec: DataSpec) -> Array:
         grid = tiles.reshape(-1, down, across, channels, h, w).transpose(0, 3, 1, 4, 2, 5)
         tiles = grid.reshape(-1, channels, down * h, across * w)[:, :, :height, :width]
     return np.moveaxis(tiles, 1, axis)
-
-
-def png(pixels: Array, kind: str) -> bytes:
-    """(H, W, C) bytes as the content of a PNG file of mode "1", "L" or "RGB"."""
-    image, memory = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), io.BytesIO()
-    image.convert(kind, dither=Image.Dither.NONE).save(memory, format="png", optimize=True)
-    return memory.getvalue()
 
 
 def _npy(values: Array) -> bytes:

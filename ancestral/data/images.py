@@ -1,8 +1,9 @@
-"""A folder of images, read with Pillow: sorted by name, subfolders as labels or as sets."""
+"""Image files, with Pillow: a folder of them is read sorted by name, subfolders as labels or as sets; one is made of pixels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,19 @@ def read_images(files: Sequence[Path], size: int | None = None) -> Array:
     if all(one.ndim == 2 for one in pixels):
         return np.stack(pixels)
     return np.stack([one if one.ndim == 3 else np.repeat(one[:, :, None], 3, axis=2) for one in pixels])
+
+
+def png(pixels: Array, mode: str | None = None) -> bytes:
+    """(H, W, 1, 3 or 4) bytes, grey, colour or colour with opacity, as the content of a PNG file.
+
+    Args:
+        mode: what Pillow calls its kind of pixels, such as "1" for one bit each; that of the bytes by default.
+    """
+    from PIL import Image
+
+    image, memory = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), BytesIO()
+    image.convert(mode or image.mode, dither=Image.Dither.NONE).save(memory, format="png", optimize=True)
+    return memory.getvalue()
 
 
 def _read(path: Path, size: int | None) -> Array:

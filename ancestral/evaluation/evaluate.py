@@ -7,7 +7,8 @@ from typing import Any
 
 from ancestral.core import Autoregressive
 from ancestral.data.source import permutation
-from ancestral.evaluation.bits import Mean
+from ancestral.evaluation.bits import Mean, in_units
+from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
@@ -32,6 +33,7 @@ def evaluate(
     batch_size: int = 64,
     seed: int = 0,
     numerics: str = "float",
+    orders: int = 1,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Judge a model: bits/dim with its status, and of latent-variable models all that says whether z is used.
@@ -47,10 +49,13 @@ def evaluate(
         limit: at most so many examples, a seeded choice.
         batch_size: examples, or samples of them, that are decoded together.
         numerics: ``"exact"`` also tells what the whole numbers of files cost, on the subset.
+        orders: of how many orders the probabilities are averaged, for a model without latents: random ones where it takes any,
+            its own where it was trained in several, else symmetries of the raster order. The status is that of the mixture.
         progress: is told (decodings done, of how many).
 
     Raises:
         DataError: there are no examples, or they are not what the model is a model of.
+        OrderError: the model has not so many orders.
         ValueError: an argument is outside its range.
 
     Example:
@@ -60,38 +65,47 @@ def evaluate(
         >>> found.status, found.nats == found.rate + found.distortion, found.elbo_subset <= found.iwae
         ('bound', True, True)
     """
-    for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1)):
+    for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1), ("orders", orders, 1)):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     if numerics not in NUMERICS:
         raise ValueError(f"numerics is {numerics!r}; it must be one of {', '.join(NUMERICS)}")
+    if orders > 1 and (isinstance(model, Latent) or numerics == "exact"):
+        raise ValueError(f"orders is {orders}: the mean over orders is of models without latents, in floating point")
     chosen, note = chosen_examples(model, data, split, limit, seed)
     m = min(subset, len(chosen))
-    work = len(chosen) + (m * importance_samples + m * (m > 1) if isinstance(model, Latent) else 0)
+    work = len(chosen) * orders + (m * importance_samples + m * (m > 1) if isinstance(model, Latent) else 0)
     work += m * (numerics == "exact")
     tick = counter(progress, work)
     with inference(model):
         if isinstance(model, Latent):
             figures = _latent(model, chosen, importance_samples, m, batch_size, seed, tick)
         else:
-            figures = _exact(model, chosen, batch_size, tick)
+            figures = _exact(model, chosen, orders, batch_size, seed, tick)
         if numerics == "exact":
             some = chosen.take(permutation(len(chosen), seed, SUBSET).tolist()[:m])
             figures |= numerics_cost(model, some, seed, batch_size, tick)
+    bounded = chosen.units is not None and chosen.units.dequantized
     return Evaluation(
-        status=status_of(model),
+        status="bound" if bounded else status_of(model),
         examples=len(chosen),
         sites=model.spec.sites,
-        density=model.spec.levels is None,
+        density=model.spec.density and not bounded,
         data=note,
         seed=seed,
-        **figures,
+        **in_units(figures, chosen.units),
     )
 
 
-def _exact(model: Autoregressive, chosen: Chosen, batch_size: int, tick: Tick) -> dict[str, Any]:
-    nats = Mean.of(exact_nats(model, chosen, batch_size, tick))
-    return {"nats": nats.value, "nats_error": nats.error}
+def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
+    if orders == 1:
+        nats = Mean.of(exact_nats(model, chosen, batch_size, tick))
+        return {"nats": nats.value, "nats_error": nats.error}
+    members, kind = ensemble(model.network, orders, seed)
+    each = order_nats(model, members, chosen, batch_size, tick)
+    nats = Mean.of(mixed(each))
+    averaged = {"orders": len(members), "ordering": kind, "order_nats": float(each.mean())}
+    return {"nats": nats.value, "nats_error": nats.error, **averaged}
 
 
 def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:

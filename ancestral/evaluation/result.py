@@ -14,14 +14,16 @@ from ancestral.evaluation.bits import bits, bits_per_dim
 class Evaluation:
     """Figures of a model on a set of examples: means over them, in nats where nothing else is said, and standard errors.
 
-    Everything from ``rate`` on is for latent-variable models and None, zero or empty elsewhere; all that is said of a subset
-    is measured on its examples.
+    Everything from ``rate`` to ``verdict`` is for latent-variable models and None, zero or empty elsewhere; all that is said of
+    a subset is measured on its examples.
 
     Attributes:
-        status: ``"exact"``: nats is -log p(x); ``"bound"``: it is rate + distortion, minus the evidence lower bound.
+        status: ``"exact"``: nats is -log p(x); ``"bound"``: it is rate + distortion, minus the evidence lower bound, or -log p of
+            whole numbers with noise, from a density (`Units`), or both.
         nats, nats_error: cost of an example.
         examples, sites: how many were judged, and symbols of each.
-        density: whether the data are real-valued, so that nats and bits are those of a density in the units of the data.
+        density: whether the data are real-valued, so that nats and bits are those of a density in the original units of the
+            data: standardised `Splits` are converted back, an array is taken as it is.
         data: name, split, range, binarisation, note, hash, examples and available of what was judged.
         seed: of the noise and the choices.
         rate, distortion, auxiliary: KL(q(z | x) || p(z)), -log p(x | z), and -log p(y | z), which is no part of nats.
@@ -37,6 +39,8 @@ class Evaluation:
         verdict: one sentence on what z carries.
         exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
             than in floating point, for the same ``exact_examples`` and the same noise. None where it was not asked for.
+        orders, ordering: nats is -log of the mean of p(x) over so many orders, and which they are.
+        order_nats: mean over these orders of the cost in one alone, at least nats; None where there is one order.
     """
 
     status: str
@@ -73,6 +77,9 @@ class Evaluation:
     exact_cost: float | None = None
     exact_cost_error: float | None = None
     exact_examples: int = 0
+    orders: int = 1
+    ordering: str | None = None
+    order_nats: float | None = None
 
     @property
     def bits_per_dim(self) -> float:
@@ -121,7 +128,8 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """The figures in words, each with its status and on how many examples."""
-        bound = " (bound: ELBO)" if self.status == "bound" else f" ({self.status})"
+        which = "ELBO" if self.rate is not None else "dequantised"
+        bound = f" (bound: {which})" if self.status == "bound" else f" ({self.status})"
         unit = "bits/dim of a density" if self.density else "bits/dim"
         lines = [
             f"{_with_error(self.bits_per_dim, self.bits_per_dim_error, 4)} {unit}{bound},"
@@ -129,6 +137,9 @@ class Evaluation:
         ]
         if self.rate is not None:
             lines += [*self._terms(), *self._subset_lines(), self.verdict or ""]
+        if self.order_nats is not None:
+            alone = f"one of them alone costs {self.order_nats:.2f} nats on average"
+            lines.append(f"the mean of p(x) over {self.orders} orders ({self.ordering}); {alone}")
         if self.exact_nats is not None and self.exact_cost is not None:
             lines.append(
                 f"exact numerics: {bits_per_dim(self.exact_nats, self.sites):.4f} bits/dim,"

@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
             stages += [nn.Conv2d(width, width, 3, stride=2, padding=1)] if level else []
             stages += [Residual(width) for _ in range(blocks)]
         self.stem = nn.Conv2d(shape[0], width, 3, padding=1)
-        self.label = nn.Linear(vector, width) if vector else None
+        self.label = nn.Linear(vector, width, bias=False) if vector else None  # zeros are the null label
         self.stages = nn.Sequential(*stages)
         area = prod(sides(*shape[1:], levels)[-1])
         self.head = nn.Conv2d(width, outputs, 1) if spatial else nn.Sequential(nn.Flatten(), nn.Linear(width * area, outputs))
@@ -76,7 +76,7 @@ class ImageDecoder(nn.Module):
         self.sizes = sides(*outputs[1:], levels)[::-1]
         self.width, self.spatial = width, spatial
         self.stem = nn.Conv2d(latent, width, 1) if spatial else nn.Linear(latent, width * prod(self.sizes[0]))
-        self.label = nn.Linear(vector, width) if vector else None
+        self.label = nn.Linear(vector, width, bias=False) if vector else None  # zeros are the null label
         self.stages = nn.ModuleList(nn.Sequential(*(Residual(width) for _ in range(blocks))) for _ in self.sizes)
         self.grow = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in self.sizes[1:])
         self.head = nn.Conv2d(width, outputs[0], 3, padding=1)

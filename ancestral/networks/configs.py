@@ -43,3 +43,179 @@ class GatedPixelCNNConfig(PixelFields):
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the likelihood, all of the way."""
         return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelCNNConfig:
+    """PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
+
+    name: ClassVar[str] = "pixelcnn"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "channels": 6, "first_kernel": 3, "head": 6, "components": 2},
+        "small": {"layers": 7, "channels": 32, "head": 64},
+        "paper": {},
+    }
+
+    layers: int = 15  # residual blocks
+    channels: int = 128  # features inside a block; twice as many outside
+    first_kernel: int = 7  # window of the first layer, odd
+    kernel: int = 3  # window of the blocks, odd
+    head: int = 1024  # features of each of the two 1x1 layers before the output
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
+    components: int = 5  # components of the logistic mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, all of the way."""
+        return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelCNNPlusPlusConfig:
+    """PixelCNN++ (Salimans et al. 2017)."""
+
+    name: ClassVar[str] = "pixelcnn++"
+    presets: ClassVar[Presets] = {
+        "tiny": {"channels": 3, "resnets": 1, "components": 2},
+        "small": {"channels": 40, "resnets": 2, "components": 5, "dropout": 0.0},
+        "paper": {},
+    }
+
+    channels: int = 160  # features of each of the two streams
+    resnets: int = 5  # layers at each of the three resolutions on the way down; 1 more at the two larger ones on the way up
+    family: str = "auto"  # with three colours a logistic mixture over whole pixels; with one see `image_family`
+    components: int = 10  # components of the logistic mixture
+    dropout: float = 0.5  # probability that a feature inside a layer is dropped in training; 0 for short runs
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, all of the way."""
+        return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NADEConfig:
+    """Neural autoregressive distribution estimator of integers (Larochelle & Murray 2011)."""
+
+    hidden: int = 500  # features of the hidden layer
+    activation: str = "sigmoid"  # sigmoid or relu
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: see `image_family`
+    components: int = 5  # components of the logistic mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    name: ClassVar[str] = "nade"
+    presets: ClassVar[Presets] = {"tiny": {"hidden": 6, "components": 2}, "small": {}, "paper": {}}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, all of the way."""
+        return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNADEConfig:
+    """NADE of real values, a mixture of densities a site (Uria, Murray & Larochelle 2013)."""
+
+    hidden: int = 128  # features of the hidden layer
+    activation: str = "relu"  # relu or sigmoid
+    family: str = "auto"  # normal or laplace, mixtures of them; auto is normal
+    components: int = 10  # components of the mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    name: ClassVar[str] = "rnade"
+    presets: ClassVar[Presets] = {"tiny": {"hidden": 6, "components": 2}, "small": {}, "paper": {"hidden": 512, "components": 20}}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, all of the way."""
+        return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepNADEConfig:
+    """Order-agnostic NADE of any depth (Uria, Murray & Larochelle 2014)."""
+
+    hidden: int = 500  # features of every hidden layer
+    layers: int = 2  # hidden layers
+    activation: str = "relu"  # relu or sigmoid
+    family: str = "auto"  # of integers as nade's, of real values as rnade's
+    components: int = 5  # components of a mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    name: ClassVar[str] = "deep-nade"
+    presets: ClassVar[Presets] = {"tiny": {"hidden": 6, "components": 2}, "small": {}, "paper": {}}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: any site from any others, all of the way."""
+        return (Stage("orderless", "orderless"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MADEConfig:
+    """Masked autoencoder for distribution estimation (Germain et al. 2015)."""
+
+    hidden: int = 1024  # units of every hidden layer
+    layers: int = 2  # hidden layers
+    direct: bool = True  # connect the input with the output directly, too
+    orders: int = 1  # orders that training cycles through, each with masks of its own; the first is the raster order
+    connectivity: bool = True  # units have other labels under every order
+    family: str = "auto"  # of integers as nade's, of real values as rnade's
+    components: int = 5  # components of a mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    name: ClassVar[str] = "made"
+    presets: ClassVar[Presets] = {
+        "tiny": {"hidden": 9, "components": 2},
+        "small": {},
+        "paper": {"hidden": 8000, "orders": 32},
+    }
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, under each order in turn where there are several."""
+        return (Stage("likelihood", "ensemble_nll" if self.orders > 1 else "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelRNNFields:
+    """Sizes of a Row LSTM or a Diagonal BiLSTM."""
+
+    layers: int = 12  # residual layers, each an LSTM or one of either direction
+    channels: int = 128  # hidden values of an LSTM; twice as many features outside
+    first_kernel: int = 7  # window of the first layer, odd
+    head: int = 1024  # features of each of the two 1x1 layers before the output
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
+    components: int = 5  # components of the logistic mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, all of the way."""
+        return (Stage("likelihood", "nll"),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowLSTMConfig(PixelRNNFields):
+    """Row LSTM (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
+
+    name: ClassVar[str] = "row-lstm"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "channels": 3, "first_kernel": 3, "head": 6, "components": 2},
+        "small": {"layers": 4, "channels": 32, "head": 64},
+        "paper": {},
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalBiLSTMConfig(PixelRNNFields):
+    """Diagonal BiLSTM (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
+
+    name: ClassVar[str] = "diagonal-bilstm"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "channels": 3, "first_kernel": 3, "head": 6, "components": 2},
+        "small": {"layers": 3, "channels": 24, "head": 64},
+        "paper": {},
+    }

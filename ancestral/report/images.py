@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from io import BytesIO
 from math import ceil
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from ancestral.core import DataError
+from ancestral.data.images import png
 from ancestral.files import write_whole
 from ancestral.spec import DataSpec
 
@@ -73,13 +72,6 @@ def grid(images: Pixels, columns: int, *, scale: int | None = None, padding: int
         top, left = i // columns * down, i % columns * across
         sheet[top : top + height * scale, left : left + width * scale] = image
     return sheet
-
-
-def png(image: Pixels) -> bytes:
-    """(H, W, 1, 3 or 4) bytes, grey, colour or colour with opacity, as the content of a PNG file."""
-    memory = BytesIO()
-    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(memory, format="png", optimize=True)
-    return memory.getvalue()
 
 
 def save_png(path: str | os.PathLike[str], image: Pixels) -> Path:

@@ -13,8 +13,9 @@ from itertools import count
 import numpy as np
 from matplotlib.figure import Figure
 
+from ancestral.data.images import png
 from ancestral.report.figures import FAINT, FIRST, INK, SECOND
-from ancestral.report.images import Pixels, grid, png
+from ancestral.report.images import Pixels, grid
 
 THEME = {INK: "var(--ink)", FAINT: "var(--line)", FIRST: "var(--first)", SECOND: "var(--second)"}
 

@@ -176,7 +176,7 @@ class Flow:
         pieces = [self._kept(row, row.left, row.above) for row in above]
         past = min(own.count, own.left * self.places[op.source].features)
         pieces += [self._kept(replace(own, count=past), own.left)] if past else []
-        return joined(pieces + ([self._value(Part(op.source, 0, own.count - past))] if own.count > past else []))
+        return joined(pieces + ([self._value(Part(op.source, own.first, own.count - past))] if own.count > past else []))
 
     def _value(self, part: Part) -> Tensor:
         """(n, features) of the site: what was computed now, and before it what earlier steps wrote."""

@@ -102,8 +102,8 @@ class Lowered(Walked):
             return None
         return Native(program, self.levels, rollback, self.threads)
 
-    def compiled(self, program: Program, rollback: int = 0, n: int = 1) -> Compiled | None:
-        """The compiled engine for a Program, or None where another is wanted, or the only one that can, or done sooner.
+    def compiles(self, program: Program, n: int = 1) -> bool:
+        """Whether the compiled engine is to run a Program: not where another is wanted, or the only one that can, or done sooner.
 
         Args:
             n: how many examples there will be.
@@ -113,15 +113,21 @@ class Lowered(Walked):
         """
         auto = self.chosen == "auto" and self.anchor.is_cuda and eager_seconds(program, n) > COMPILING
         if self.chosen != "compiled" and not auto:
-            return None
-        from ancestral.walking.compiled import Compiled, refusal
+            return False
+        from ancestral.walking.compiled import refusal
 
         reason = refusal(program, self.anchor)
-        if reason is None:
-            return Compiled(program, rollback)
-        if self.chosen == "compiled":
+        if reason is not None and self.chosen == "compiled":
             raise EngineError(f"the compiled engine cannot run this network: {reason}; engine='eager' can")
-        return None
+        return reason is None
+
+    def compiled(self, program: Program, rollback: int = 0) -> Compiled | None:
+        """The compiled engine for a Program, or None; errors and reasons are those of ``compiles``."""
+        if not self.compiles(program):
+            return None
+        from ancestral.walking.compiled import Compiled
+
+        return Compiled(program, rollback)
 
     @torch.no_grad()
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -130,7 +136,7 @@ class Lowered(Walked):
         if native is not None:
             return self.source.restored(native.parallel(self.source.laid_out(x), once))
         if self.chosen == "compiled":
-            self.compiled(program)  # all sites at once are eager's work; what it refuses, it refuses here too
+            self.compiles(program)  # all sites at once are eager's work; what it refuses, it refuses here too
         return self.source.restored(parameters(program, computed(program, self.arithmetic, self.source.laid_out(x), once)))
 
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
@@ -153,7 +159,7 @@ class Lowered(Walked):
             progress: is told how many symbols every example has by now.
         """
         program, once = self.prepared(context)
-        if self.compiled(program, n=n) is not None:
+        if self.compiles(program, n):
             return self._walked(n, context, family, draw, progress)
         native = self.native(program, n=n)
         if native is None or not native.draws(family):

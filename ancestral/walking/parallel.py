@@ -100,7 +100,7 @@ def _sites(part: Part, values: Values) -> Tensor:
 
 def _windows(op: Affine, program: Program, values: Values, start: tuple[int, int], shape: torch.Size) -> Tensor:
     """(n m, K) what an affine operation reads at every so manyth place: of each row of a window, the first values."""
-    source, (first, left) = values[op.source], start
+    source, (first, left) = values[op.source][..., op.first :], start
     _, rows, length, _ = op.weight.shape
     ours, theirs = program.scale(op), program.buffers[op.source].scale
     features, reach = source.shape[3], op.reach

@@ -1,7 +1,8 @@
 """The exact twin of a model: its likelihood, and of a latent-variable model its latents too, in whole numbers.
 
 Files are coded with the twin. All that it takes besides the weights is a calibration, a few small integers that examples decide
-and that every file carries: so another machine makes the same twin of the same weights.
+and that every file carries: so another machine makes the same twin of the same weights. The twin of a conditional model is told
+labels, as (n, classes) vectors of zeros and ones, or it is made without them; its calibration says which.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.factorised import Factorised
+from ancestral.objectives import label_context
+from ancestral.spec import DataSpec
 from ancestral.walking.exact.calibration import Calibration, calibrate
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
@@ -34,6 +37,7 @@ from ancestral.walking.exact.operations import Fixed, LoweringError
 
 EXAMPLES = 64  # how many a calibration looks at
 SCALED = 14  # fraction bits of scaled symbols
+LABELS = "labels"  # in the calibration of a twin that is told them
 
 
 @dataclass(frozen=True)
@@ -67,30 +71,36 @@ class ExactLatents:
 
     Args:
         topdown: the float one.
+        levels: of the symbols.
         encoder, decoder: their integer twins.
+        classes: how many numbers the labels have that both take; 0 where they take none.
 
     Attributes:
         shape, units: of z.
         fraction: fraction bits of the features.
     """
 
-    def __init__(self, topdown: FlatTopDown, levels: int, encoder: IntegerNet, decoder: IntegerNet) -> None:
+    def __init__(self, topdown: FlatTopDown, levels: int, encoder: IntegerNet, decoder: IntegerNet, classes: int = 0) -> None:
         self.shape, self.levels, self.encoder, self.decoder = topdown.latent, levels, encoder, decoder
         self.units = prod(self.shape)
-        self.fraction = decoder(Fixed(torch.zeros(1, *self.shape, dtype=torch.float64), fixed.MEAN), None).fraction
+        null = torch.zeros(1, classes) if classes else None
+        self.fraction = self._decoded(torch.zeros(1, *self.shape, dtype=torch.float64), null).fraction
 
-    def posterior(self, x: Tensor, bits: int) -> Posterior:
-        """q(z | x) of (n, *shape) symbols, in 2^bits bins a unit."""
-        found = self.encoder(self._scaled(x), None)
+    def posterior(self, x: Tensor, bits: int, vector: Tensor | None = None) -> Posterior:
+        """q(z | x) of (n, *shape) symbols with these labels, in 2^bits bins a unit."""
+        found = self.encoder(self._scaled(x), _label(vector))
         location, log_scale = (Fixed(half, found.fraction) for half in found.integers.chunk(2, 1))
         both = [location.at(fixed.MEAN).integers, log_scale.at(fixed.LOG_SCALE).integers]
         return Posterior(EqualMassBins(bits), torch.stack(both, -1).flatten(1, -2).long())
 
-    def features(self, chosen: Tensor, bits: int) -> Context:
-        """What the likelihood sees of (n, units) bins."""
+    def features(self, chosen: Tensor, bits: int, vector: Tensor | None = None) -> Context:
+        """What the likelihood sees of (n, units) bins and of these labels."""
         z = EqualMassBins(bits).centres[chosen].double().view(len(chosen), *self.shape)
-        decoded = self.decoder(Fixed(z, fixed.MEAN), None).integers
-        return Context(grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
+        decoded = self._decoded(z, vector).integers
+        return Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
+
+    def _decoded(self, z: Tensor, vector: Tensor | None) -> Fixed:
+        return self.decoder(Fixed(z, fixed.MEAN), _label(vector))
 
     def _scaled(self, x: Tensor) -> Fixed:
         """2 x / (levels - 1) - 1, of fraction 14, by whole numbers alone; halves are rounded up."""
@@ -115,45 +125,71 @@ class Twin:
     calibration: dict[str, Any]
     identity: str
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it is told labels, without which it then computes nothing."""
+        return LABELS in self.calibration
+
     @torch.no_grad()
-    def cost(self, x: Tensor, seed: int = 0, rows: Sequence[int] | None = None, bits: int = 12) -> Tensor:
+    def cost(
+        self, x: Tensor, seed: int = 0, rows: Sequence[int] | None = None, bits: int = 12, vector: Tensor | None = None
+    ) -> Tensor:
         """(n,) nats that coding (n, *shape) symbols takes: exact, or with latents the bound at one z from the posterior.
 
-        Row i of z has the noise of ``rows[i]``, which is that of `Noise`.
+        Args:
+            seed, rows: row i of z has the noise of ``rows[i]``, which is that of `Noise`.
+            bits: of a unit of z.
+            vector: (n, classes) labels, for a twin that is told them.
+
+        Raises:
+            ValueError: the labels are missing, or the twin was made without them.
         """
+        if self.labelled == (vector is None):
+            raise ValueError(f"a twin made {'with labels takes' if self.labelled else 'without labels takes no'} vector of them")
         if self.latents is None:
-            return -self.likelihood.log_prob(x)
-        posterior = self.latents.posterior(x, bits)
+            return -self.likelihood.log_prob(x, None if vector is None else Context(vector=vector))
+        posterior = self.latents.posterior(x, bits, vector)
         noise = uniforms(seed, range(len(x)) if rows is None else rows, self.latents.units, stream=1)
         slots = (noise * fixed.SLOTS).long()
         chosen = posterior.bins.symbol(posterior.parameters, slots)
         rate = posterior.bins.log_prob(posterior.parameters, chosen) + bits * log(2)
-        return rate.sum(1) - self.likelihood.log_prob(x, self.latents.features(chosen, bits))
+        return rate.sum(1) - self.likelihood.log_prob(x, self.latents.features(chosen, bits, vector))
 
 
-def twin(model: Autoregressive | Latent, examples: Tensor, engine: str = "auto", threads: int = 1) -> Twin:
-    """The twin of a model, calibrated by some examples (n, *shape): the first 64 count.
+def twin(
+    model: Autoregressive | Latent, examples: Tensor, engine: str = "auto", threads: int = 1, vector: Tensor | None = None
+) -> Twin:
+    """The twin of a model, calibrated by some examples (n, *shape).
+
+    At most 64 count, spread evenly: where examples are sorted by class, the first ones would all be of one.
+
+    Args:
+        vector: (n, classes) labels of the examples, for a conditional model: the twin is then told labels. Without them it is
+            the twin of the model with the null label.
 
     Raises:
         LoweringError: the model has no exact form.
         DataError: its symbols are real values, or the examples do not fit.
     """
-    return restored(model, calibrated(model, examples[:EXAMPLES]), engine, threads)
+    count = min(EXAMPLES, len(examples))
+    some = torch.arange(count) * len(examples) // max(1, count)
+    calibration = calibrated(model, examples[some], None if vector is None else vector[some])
+    return restored(model, calibration, engine, threads)
 
 
 @torch.no_grad()
-def calibrated(model: Autoregressive | Latent, x: Tensor) -> dict[str, Any]:
-    """What examples decide, as JSON has it."""
+def calibrated(model: Autoregressive | Latent, x: Tensor, vector: Tensor | None = None) -> dict[str, Any]:
+    """What examples decide, and whether they have labels, as JSON has it."""
     model = copy.deepcopy(model).cpu().double()
     check_symbols(x, model.spec)
-    found: dict[str, Any] = {}
-    likelihood, context = _likelihood(model), None
+    found: dict[str, Any] = {} if vector is None else {LABELS: True}
+    likelihood, context = _likelihood(model), None if vector is None else Context(vector=vector)
     if isinstance(model, Latent):
         topdown = flat(model)
-        descent = model.descend(x, Noise(0, range(len(x))))
+        descent = model.descend(x, Noise(0, range(len(x))), context)
         context = descent.features
-        encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), None)
-        decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, None)
+        encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), vector)
+        decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, vector)
         found |= {"encoder": encoder.fractions, "decoder": decoder.fractions}
     network, family = likelihood.network, likelihood.family
     if isinstance(network, CausalNetwork):
@@ -168,15 +204,13 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
         LoweringError: the model has no exact form, or the calibration is another model's.
         DataError: its symbols are real values.
     """
-    likelihood, latents, features = _likelihood(model), None, None
+    likelihood, latents = _likelihood(model), None
+    fractions = {"vector": 0} if LABELS in calibration else {}
     if isinstance(model, Latent):
-        topdown = flat(model)
-        encoder = IntegerNet.from_fractions(topdown.encoder, calibration["encoder"], (True, False))
-        decoder = IntegerNet.from_fractions(topdown.decoder, calibration["decoder"], (True, False))
-        latents = ExactLatents(topdown, model.spec.levels or 2, encoder, decoder)
-        features = latents.fraction
+        latents = _exact_latents(model, calibration)
+        fractions["grid"] = latents.fraction
     family = likelihood.family
-    network = _exact_network(likelihood.network, family, calibration, features, engine, threads)
+    network = _exact_network(likelihood.network, family, calibration, fractions, engine, threads)
     digest = hashlib.blake2b(network.checksum, digest_size=16)
     for net in () if latents is None else (latents.encoder, latents.decoder):
         digest.update(net.checksum())
@@ -185,17 +219,38 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     return Twin(exact_likelihood, latents, dict(calibration), digest.hexdigest())
 
 
+def label_vector(labels: Tensor | None, spec: DataSpec) -> Tensor | None:
+    """(n,) labels as a twin takes them, (n, classes) zeros and ones in float64; None stays None.
+
+    Raises:
+        ValueError: the data have no classes, or a label is outside them.
+    """
+    context = label_context(labels, spec, torch.zeros((), dtype=torch.float64, device="cpu"))
+    return None if context is None else context.vector
+
+
+def _label(vector: Tensor | None) -> Fixed | None:
+    return None if vector is None else Fixed(vector.double(), 0)
+
+
 def _likelihood(model: Autoregressive | Latent) -> Autoregressive:
     return model.likelihood if isinstance(model, Latent) else model
 
 
+def _exact_latents(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents:
+    topdown, given = flat(model), (True, LABELS in calibration)
+    encoder = IntegerNet.from_fractions(topdown.encoder, calibration["encoder"], given)
+    decoder = IntegerNet.from_fractions(topdown.decoder, calibration["decoder"], given)
+    classes = (model.spec.classes or 0) if LABELS in calibration else 0
+    return ExactLatents(topdown, model.spec.levels or 2, encoder, decoder, classes)
+
+
 def _exact_network(
-    network: Network, family: Family, calibration: Mapping[str, Any], features: int | None, engine: str, threads: int
+    network: Network, family: Family, calibration: Mapping[str, Any], fractions: Mapping[str, int], engine: str, threads: int
 ) -> ExactNetwork | ExactFactorised:
-    if isinstance(network, Factorised) and features is not None:
-        return ExactFactorised(network, whole_family(family), features)
+    if isinstance(network, Factorised) and "grid" in fractions:
+        return ExactFactorised(network, whole_family(family), fractions["grid"])
     if isinstance(network, CausalNetwork) and isinstance(family, Discrete):
-        fractions = {} if features is None else {"grid": features}
         return ExactNetwork(network, family, Calibration.from_dict(calibration["network"]), fractions, engine, threads)
     raise LoweringError(f"{type(network).__name__} has no exact form: causal networks and factorised decoders have one")
 

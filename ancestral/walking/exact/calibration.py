@@ -56,7 +56,7 @@ def formats(program: Program, levels: int) -> list[Format]:
     groups = _groups(program)
     asked: dict[int, set[tuple[int, int | None]]] = {group: set() for group in groups}
     for put in program.puts:
-        largest = float(put_values(put, levels, program.shape[0]).abs().max())
+        largest = max(float(values.abs().max()) for values in put_values(put, levels, program.shape[0]))
         exponent = math.frexp(largest * (1 + power(-WEIGHT_BITS)))[1]  # 1 and what float32 makes of it are alike
         asked[groups[put.target]].add((READ, READ.bit_length() - exponent))
     single = {group for group in groups if groups.count(group) == 1}
@@ -93,12 +93,12 @@ def _groups(program: Program) -> list[int]:
     return groups
 
 
-def put_values(put: Put, levels: int, channels: int) -> Tensor:
-    """(C, levels, features) what the symbols become, in float64."""
+def put_values(put: Put, levels: int, channels: int) -> list[Tensor]:
+    """(levels, features) for every channel: what the symbols become, in float64."""
     if levels > LEVELS:
         raise LoweringError(f"symbols have {levels} levels, but activations tell only {LEVELS} apart")
     layer, symbols = copy.deepcopy(put.layer).double().cpu(), torch.arange(levels)
-    return torch.stack([layer.absorb(symbols, channel) for channel in range(channels)])
+    return [layer.absorb(symbols, channel) for channel in range(channels)]
 
 
 def largest_weights(weight: Tensor) -> Tensor:

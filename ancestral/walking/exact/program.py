@@ -79,10 +79,11 @@ class Exactly:
     largest: list[int]
     mixtures: dict[int, int]
 
-    def table(self, put: Put) -> Tensor:
-        """(C, levels, features) integers of the symbols."""
-        values = put_values(put, self.family.levels, self.program.shape[0]) * power(self.calibration.buffers[put.target])
-        return (values + 0.5).floor().clamp(-READ, READ).to(torch.int16)
+    def table(self, put: Put) -> tuple[Tensor, ...]:
+        """(levels, features) integers of the symbols, for every channel."""
+        scale = power(self.calibration.buffers[put.target])
+        found = put_values(put, self.family.levels, self.program.shape[0])
+        return tuple((values * scale + 0.5).floor().clamp(-READ, READ).to(torch.int16) for values in found)
 
     def operation(self, op: Operation) -> Operation:
         """An operation in whole numbers, given in the order in which they run."""

@@ -12,7 +12,6 @@ from functools import cache
 from math import prod
 from threading import Event, Thread
 from typing import NamedTuple
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -131,7 +130,7 @@ class Native:
         """
         symbols = in_order(self._checked(x, self.program.shape))
         result = torch.empty(len(x), self.height, self.width * self.channels * self.size, dtype=self.kind)
-        layout = Layout(self.program, self._weights, sizes(self.program, once), parallel=True)
+        layout = _layout(self.program, self._weights, sizes(self.program, once), parallel=True)
         # sites are computed one after the other where one needs another, or where a row has but one
         stepwise = self.program.recurrent or self.program.columns == 1
         plan = self._plan_of(layout, layout.rows if stepwise else layout.every)
@@ -215,7 +214,7 @@ class Native:
         """The memory (n, size) of a walk that has seen nothing."""
         if like.device.type != "cpu":
             raise LayoutError(f"the native engine runs on a CPU, not on {like.device}: move the model there")
-        layout = Layout(self.program, self._weights, sizes(self.program, once), self.rollback)
+        layout = _layout(self.program, self._weights, sizes(self.program, once), self.rollback)
         self._layout, self._plan = layout, self._plan_of(layout, layout.rows)
         return self._filled(layout, n, once)
 
@@ -225,7 +224,7 @@ class Native:
         numbers = layout.size, self.program.columns, self.width, self.channels
         couples = next((op.levels for op in self.program.operations if isinstance(op, Couple)), 0)
         weights = self._weights.values, self._weights.biases, GATES, mixture_tables(couples)
-        return Plan(*tables, *weights, *numbers, 1 if rare(self.program) else False)
+        return Plan(*tables, *weights, *numbers, 1 if layout.rare else False)
 
     def _filled(self, layout: Layout, n: int, once: dict[int, Tensor]) -> Tensor:
         state = torch.zeros(n, layout.size, dtype=self.kind)
@@ -315,15 +314,24 @@ def in_order(x: Array) -> Array:
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(len(x), prod(x.shape[1:]))
 
 
-_PACKED: WeakKeyDictionary[Program, dict[int, Weights]] = WeakKeyDictionary()
-
-
 def _weights(program: Program, levels: int) -> Weights:
     """The weights of a Program as tiles read them, kept as long as the Program is."""
-    packed = _PACKED.setdefault(program, {})
-    if levels not in packed:
-        packed[levels] = Weights(program, levels, Tiling(LANES, VECTORS))
-    return packed[levels]
+    key = "native", levels
+    if key not in program.kept:
+        program.kept[key] = Weights(program, levels, Tiling(LANES, VECTORS))
+    weights: Weights = program.kept[key]
+    return weights
+
+
+def _layout(
+    program: Program, weights: Weights, context: dict[int, tuple[int, int]], rollback: int = 0, parallel: bool = False
+) -> Layout:
+    """The layout of a walk, kept as long as the Program is."""
+    key = "native", weights.levels, rollback, parallel, *sorted(context.items())
+    if key not in program.kept:
+        program.kept[key] = Layout(program, weights, context, rollback, parallel)
+    layout: Layout = program.kept[key]
+    return layout
 
 
 @cache

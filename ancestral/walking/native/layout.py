@@ -57,7 +57,15 @@ class LayoutError(ValueError):
 
 
 def supported(program: Program) -> str | None:
-    """Why the native engine cannot run a Program; None where it can."""
+    """Why the native engine cannot run a Program; None where it can. The Program keeps the answer."""
+    key = "why not native"
+    if key not in program.kept:
+        program.kept[key] = _refusal(program)
+    reason: str | None = program.kept[key]
+    return reason
+
+
+def _refusal(program: Program) -> str | None:
     if find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     functions = {op.function for op in program.operations if isinstance(op, Point)} - POINTS.keys()
@@ -190,6 +198,7 @@ class Layout:
     Attributes:
         size: values of one example.
         rows, sites, every: records of the operations of a row, of a site (by colour channel), and of all.
+        rare: whether there are operations that are compiled apart.
         runs: (m, 3) the operations of a row in parts, each from where, to where, and whether from right to left.
         starts: (C + 1,) where the operations of each colour channel begin in ``sites``.
         puts: (C, puts) records of what a symbol writes.
@@ -215,7 +224,7 @@ class Layout:
         by = list(zip(program.operations, records, strict=True))
         self.every = stack(records)
         self.rows = stack([record for op, record in by if op.clock is Clock.ROW])
-        self.runs = runs(program)
+        self.runs, self.rare = runs(program), rare(program)
         sites = [[record for op, record in by if op.clock is Clock.SITE and op.channel == c] for c in range(program.shape[0])]
         self.sites = stack([record for records in sites for record in records])
         self.starts = np.cumsum([0, *map(len, sites)])
@@ -298,14 +307,14 @@ class Layout:
         fits = (
             rows == reach.above + reach.own_row
             and reach.above < place.rows
-            and length <= (reach.left + 1 + reach.right) * place.features
+            and op.first + length <= (reach.left + 1 + reach.right) * place.features
             and (place.wide or not (reach.left or reach.right))
             and reach.left <= buffer.left
             and reach.right <= buffer.right
         )
         if not fits:
             raise LayoutError(f"a window of {rows} x {length} values, {reach}, reaches outside of {place}")
-        return Part(op.source, 0, place.features, above=reach.above)
+        return Part(op.source, op.first, place.features - op.first, above=reach.above)
 
     def _right(self, buffer: int) -> int:
         return self.program.buffers[buffer].right

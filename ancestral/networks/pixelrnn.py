@@ -1,0 +1,152 @@
+"""Row LSTM and Diagonal BiLSTM: van den Oord, Kalchbrenner & Kavukcuoglu 2016, "Pixel Recurrent Neural Networks".
+
+::
+
+    symbols ──▶ 7x7 A ──┬─ input term ──▶ LSTM over the image ──▶ 1x1 (h -> 2h) ─ + ──▶ ... ──▶ 2 x (relu, 1x1) ──▶ relu, 1x1
+                        └─────────────────────────────────────────────────────────┘
+
+The Row LSTM reads the three hidden values above, so that a pixel sees a triangle that widens by a column a row, and its own row
+through the input terms. The Diagonal BiLSTM reads its left and its upper neighbour; a second one comes from the right, through
+the rows above alone: together they see everything before a pixel, already in the first layer.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ancestral.causal import LSTM, CausalNetwork, Labels, LeftAffine, Reach, Scale, WindowAffine, relu, spread
+from ancestral.core import Autoregressive
+from ancestral.networks.configs import DiagonalBiLSTMConfig, RowLSTMConfig
+from ancestral.networks.gated_pixelcnn import Feed, image_family
+from ancestral.networks.pixelcnn import MaskedWindow
+from ancestral.spec import DataSpec
+
+
+def pixelrnn(config: RowLSTMConfig | DiagonalBiLSTMConfig, spec: DataSpec) -> Autoregressive:
+    """The model of a `RowLSTMConfig` or a `DiagonalBiLSTMConfig`.
+
+    Raises:
+        ValueError: the data are not images of integers, or have more colours than a layer has features.
+    """
+    if spec.kind != "image" or spec.levels is None:
+        raise ValueError(f"{config.name} models images of integers, not {spec.kind} with levels={spec.levels}")
+    colours, height, width = (size or 0 for size in spec.shape)
+    if min(config.channels, config.head) < colours:
+        raise ValueError(f"channels={config.channels} and head={config.head} must be at least {colours}, one for every colour")
+    chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
+    family = image_family(chosen, spec.levels, config.components)
+    network = PixelRNN(
+        (colours, height, width),
+        spec.levels,
+        family.size,
+        diagonal=isinstance(config, DiagonalBiLSTMConfig),
+        layers=config.layers,
+        channels=config.channels,
+        first_kernel=config.first_kernel,
+        head=config.head,
+        vector=(spec.classes or 0) if config.conditional else 0,
+    )
+    return Autoregressive(network, family, spec, config)
+
+
+class PixelRNN(CausalNetwork):
+    """x' = x + W LSTM(V x), layer by layer.
+
+    (n, C, H, W) symbols to (n, C, H, W, size) parameters. Features are shared among the colour channels, and those of a
+    channel see only the channels before it at their own pixel.
+
+    Args:
+        shape: (C, H, W).
+        levels: the alphabet of the symbols.
+        size: parameters of one conditional.
+        diagonal: whether it is a Diagonal BiLSTM; else it is a Row LSTM.
+        layers, channels, first_kernel, head: depth, hidden values h of an LSTM, window of the first layer, features of the 1x1
+            head.
+        vector: size of ``context.vector``, added in every layer.
+
+    Example:
+        >>> network = PixelRNN((1, 3, 11), levels=2, size=1, diagonal=False, layers=1, channels=2, first_kernel=3, head=2)
+        >>> [sorted(column for row, column in network.receptive_field() if row == above) for above in (-1, -2)]
+        [[-3, -2, -1, 0, 1], [-4, -3, -2, -1, 0, 1, 2]]
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        levels: int,
+        size: int,
+        *,
+        diagonal: bool,
+        layers: int = 12,
+        channels: int = 128,
+        first_kernel: int = 7,
+        head: int = 1024,
+        vector: int = 0,
+    ) -> None:
+        super().__init__(shape)
+        colours = shape[0]
+        wide, narrow, hidden = (spread(features, colours) for features in (2 * channels, channels, head))
+        self.scale = Scale(colours, levels)
+        self.first = MaskedWindow(self.scale.labels, wide, first_kernel, strict=True)
+        self.feed = Feed(vector, 0, 2 * channels)
+        self.layers = nn.ModuleList(
+            Diagonal(colours, wide, narrow, vector) if diagonal else Row(wide, narrow, vector) for _ in range(layers)
+        )
+        self.diagonal = diagonal
+        self.head = nn.Sequential(
+            *(relu(), LeftAffine(wide, hidden)),
+            *(relu(), LeftAffine(hidden, hidden)),
+            *(relu(), LeftAffine(hidden, spread(colours * size, colours))),
+        )
+
+    def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        symbols = self.scale(x)
+        h = self.feed(self.first(symbols), vector, grid)
+        for layer in self.layers:
+            h = layer(h, symbols, vector) if self.diagonal else layer(h, vector)
+        return self.head(h)  # type: ignore[no-any-return]
+
+
+class Row(nn.Module):
+    """x + W LSTM over rows, whose input term reads the site and its left neighbour.
+
+    Args:
+        wide, narrow: colour channels of the features outside, and of the hidden values.
+        vector: size of ``context.vector``.
+    """
+
+    def __init__(self, wide: Labels, narrow: Labels, vector: int) -> None:
+        super().__init__()
+        self.term, self.feed = LeftAffine(wide, narrow * 4, left=1), Feed(vector, 0, 4 * len(narrow))
+        self.lstm, self.out = LSTM(narrow, "row"), LeftAffine(narrow, wide)
+
+    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
+        return self.out(self.lstm(self.feed(self.term(x), vector, None))) + x  # type: ignore[no-any-return]
+
+
+class Diagonal(nn.Module):
+    """x + W LSTM from the left + W' LSTM from the right, which is a row behind: its input term reads the row above.
+
+    The paper computes the second on the mirrored image and shifts what it gives down by a row. That row is known whole, so
+    nothing of it is graded, and its symbols are read, too: no feature of a row knows its last pixel, which would go unseen.
+
+    Args:
+        colours: of a pixel.
+        wide, narrow: colour channels of the features outside, and of the hidden values.
+        vector: size of ``context.vector``.
+    """
+
+    def __init__(self, colours: int, wide: Labels, narrow: Labels, vector: int) -> None:
+        super().__init__()
+        h, above = len(narrow), Reach(above=1, own_row=False)
+        self.term, self.feed = LeftAffine(wide, narrow * 4), Feed(vector, 0, 4 * h)
+        self.lstm, self.out = LSTM(narrow, "diagonal"), LeftAffine(narrow, wide)
+        self.back_term, self.back_symbols = WindowAffine(len(wide), 4 * h, above), WindowAffine(colours, 4 * h, above, bias=False)
+        self.back_feed = Feed(vector, 0, 4 * h)
+        self.back_lstm, self.back_out = LSTM(narrow, "reverse"), WindowAffine(h, len(wide), Reach(), bias=False)
+
+    def forward(self, x: Tensor, symbols: Tensor, vector: Tensor | None) -> Tensor:
+        ahead = self.out(self.lstm(self.feed(self.term(x), vector, None)))
+        back = self.back_feed(self.back_term(x) + self.back_symbols(symbols), vector, None)
+        back = self.back_out(self.back_lstm(back))
+        return ahead + back + x  # type: ignore[no-any-return]
