@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -119,11 +121,10 @@ def test_no_symbol_sees_itself_or_a_later_one(training: bool) -> None:
         assert i % 12 == 0 or before[1, i - 1] != 0  # the pixel before a row's first is far to the right
 
 
-def test_masks_survive_an_optimiser_that_moves_every_weight() -> None:
+def test_masks_survive_an_update_of_every_weight() -> None:
     network, x = small((3, 3, 3), layers=1, channels=24, head=24), torch.randint(4, (2, 3, 3, 3))
-    network(x).pow(2).sum().backward()
     for parameter in network.parameters():
-        parameter.data.mul_(0.9).sub_(parameter.grad, alpha=0.01)
+        parameter.data.mul_(0.9).add_(torch.randn_like(parameter), alpha=0.01)
     changed = x.clone()
     changed[:, 1:, 1, 1] = 3 - changed[:, 1:, 1, 1]
     assert torch.equal(network(changed)[:, :2, 1, 1], network(x)[:, :2, 1, 1])
@@ -159,8 +160,8 @@ def test_parameter_count() -> None:
 
 
 def test_conditionals_are_a_softmax_unless_asked_otherwise() -> None:
-    def family(levels: int, **overrides: str) -> object:
-        return build("pixelcnn", DataSpec("image", (1, 4, 4), levels=levels), preset="tiny", **overrides).family  # type: ignore[union-attr]
+    def family(levels: int, **overrides: Any) -> object:
+        return build("pixelcnn", DataSpec("image", (1, 4, 4), levels=levels), preset="tiny", **overrides).family
 
     assert family(2) == Bernoulli()
     assert family(256) == Categorical(256)
@@ -185,7 +186,7 @@ def test_labels_are_silent_until_they_are_trained() -> None:
         (DataSpec("image", (1, 4, 4), levels=4), {"family": "bernoulli"}, "4 levels"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(spec: DataSpec, overrides: dict[str, object], message: str) -> None:
+def test_data_that_do_not_fit_are_refused(spec: DataSpec, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("pixelcnn", spec, preset="tiny", **overrides)
 

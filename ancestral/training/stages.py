@@ -148,13 +148,15 @@ def labelled(model: Model) -> bool:
 
 
 def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str] | None:
-    """The bits/dim of x that an objective's terms amount to, and whether exact or a bound; None where they are not of x."""
+    """The bits/dim of x that an objective's terms amount to, with their status; None where they are not of x."""
     if "nll" in terms:
         nats, status = terms["nll"], "exact"
     elif "distortion" in terms:
         nats, status = terms["distortion"] + terms["rate"], "bound"  # the rate at weight 1, whatever it has in training
     elif "iwae" in terms:
         nats, status = terms["iwae"], "bound"
+    elif "orderless" in terms:
+        nats, status = terms["orderless"], "approximate"  # a mean over orders that its own estimate scatters around
     else:
         return None
     return nats / (spec.sites * log(2)), status
