@@ -20,7 +20,7 @@ START = """
 import sys, time, torch
 since = time.perf_counter()
 from ancestral.walking.native.engine import warmup
-warmup(sys.argv[1] == "exact")
+warmup(sys.argv[1] == "exact", rare=False)
 print(time.perf_counter() - since)
 """
 

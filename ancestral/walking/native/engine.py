@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import product
 from math import prod
 from threading import Event, Thread
 from typing import NamedTuple
@@ -346,22 +347,22 @@ LOADING = 2.0  # seconds, several times what is usual
 _STARTED: dict[tuple[bool, bool], Thread] = {}  # by whether the numbers are whole, and operations rare
 
 
-def warmup(exact: bool | None = None, rare: bool = False) -> None:
+def warmup(exact: bool | None = None, rare: bool | None = None) -> None:
     """Compile everything that the engine needs, for one kind of numbers or both, unless it is on disk already.
 
-    Args:
-        exact: which kind of numbers.
-        rare: with the operations that few networks have.
-
     That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
+
+    Args:
+        exact: which kind of numbers; both by default.
+        rare: with the operations that few networks have, or without; both by default.
     """
-    for kind in (False, True) if exact is None else (exact,):
+    for kind, seldom in product(*((False, True) if which is None else (which,) for which in (exact, rare))):
         values, biases = KINDS[kind]
         table: Array = np.zeros(1, OPERATION)
         state: Array = np.zeros(0, values)
         runs, starts = np.zeros((0, 3), np.int64), np.zeros(2, np.int64)
         none = state, np.zeros(0, biases), GATES, mixture_tables(0)
-        plan = Plan(table, runs, table, starts, table[None], table, *none, 0, 0, 0, 1, 1 if rare else False)
+        plan = Plan(table, runs, table, starts, table[None], table, *none, 0, 0, 0, 1, 1 if seldom else False)
         Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
         settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
 
