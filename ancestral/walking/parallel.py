@@ -30,7 +30,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
     if program.recurrent:
         return _walked(program, arithmetic, x, once)
     n, channels, height, width = x.shape
-    values = {fill.target: filled(fill, once).permute(0, 2, 3, 1).expand(n, height, width, -1) for fill in program.fills}
+    values = {fill.target: filled(fill, once).permute(0, 2, 3, 1) for fill in program.fills}
     for put in program.puts:
         features = [arithmetic.put(put, x[:, c].flatten(), c) for c in range(channels)]
         known = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
@@ -61,7 +61,7 @@ def _walked(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -
         rows, columns = -(-height // place.scale), program.columns // place.scale
         full = kept[place.name]
         once_only = buffer.clock is Clock.ONCE
-        values[index] = full.expand(n, height, width, -1) if once_only else full[:, :rows, buffer.left : buffer.left + columns]
+        values[index] = full if once_only else full[:, :rows, buffer.left : buffer.left + columns]
     return values
 
 
@@ -73,29 +73,29 @@ def parameters(program: Program, values: Values) -> Tensor:
 
 
 def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: Values) -> None:
+    shape = values[op.target.buffer].shape
     if not isinstance(op, Affine):
-        carry_out(op, arithmetic, lambda part: _sites(part, values))
+        carry_out(op, arithmetic, lambda part: _places(part, values, shape).flatten(0, 2))
         return
-    init = None if op.init is None else values[op.init.buffer][..., op.init.first : op.init.first + op.init.count]
-    target, (rows, columns) = values[op.target.buffer], op.phases
-    if len(op.weight) == 1:
-        windows = _windows(op, program, values, (0, 0), target.shape)
-        arithmetic.ready(op, 0)(windows, None if init is None else init.flatten(0, 2), _sites(op.target, values))
-        return
-    part = slice(op.target.first, op.target.first + op.target.count)
+    target, (rows, columns) = _places(op.target, values, shape), op.phases
+    init = None if op.init is None else _places(op.init, values, shape)
     for which in range(len(op.weight)):
         first, left = which // columns, which % columns
-        some = target[:, first::rows, left::columns, part]
+        some = target[:, first::rows, left::columns]
         before = None if init is None else init[:, first::rows, left::columns].flatten(0, 2)
-        result = torch.empty_like(some, memory_format=torch.contiguous_format)
         windows = _windows(op, program, values, (first, left), some.shape)
-        arithmetic.ready(op, which)(windows, before, result.view(-1, result.shape[3]))
-        some.copy_(result)
+        result = some if len(op.weight) == 1 else torch.empty_like(some, memory_format=torch.contiguous_format)
+        arithmetic.ready(op, which)(windows, before, result.flatten(0, 2))
+        if result is not some:
+            some.copy_(result)
 
 
-def _sites(part: Part, values: Values) -> Tensor:
-    """(n H W, features) of a part: a view, unless it is the same everywhere."""
-    return values[part.buffer][..., part.first : part.first + part.count].flatten(0, 2)
+def _places(part: Part, values: Values, shape: torch.Size) -> Tensor:
+    """(n, rows, columns, features) of a part at the places of a target: a view, unless it is the same at all of them."""
+    features = values[part.buffer][..., part.first : part.first + part.count]
+    if features.shape[1:3] == (1, 1):
+        return features.expand(-1, *shape[1:3], -1)
+    return functional.pad(features, (0, 0, 0, shape[2] - features.shape[2])) if features.shape[2] < shape[2] else features
 
 
 def _windows(op: Affine, program: Program, values: Values, start: tuple[int, int], shape: torch.Size) -> Tensor:
