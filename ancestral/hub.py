@@ -21,7 +21,8 @@ from ancestral.core import Autoregressive, Family, Network
 from ancestral.files import write_whole
 from ancestral.latent.latent import Latent
 from ancestral.models import build, configure
-from ancestral.spec import DataSpec
+from ancestral.sampling.strategies import arrange, likelihood_of
+from ancestral.spec import DataSpec, Order
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1  # of config.json; a folder with a greater number was made by a newer version
@@ -49,7 +50,7 @@ def save(model: Model, folder: Folder, *, extra: Mapping[str, Any] | None = None
 
 
 def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None = None) -> None:
-    """Write ``config.json`` alone: name, configuration and data of a model, and the versions that made it."""
+    """Write ``config.json`` alone: name, configuration and data of a model, its order if not the usual, and the versions."""
     made = {
         "format": FORMAT,
         "model": None if model.config is None else model.config.name,
@@ -57,6 +58,9 @@ def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None =
         "spec": model.spec.to_dict(),
         "versions": versions(),
     }
+    order = likelihood_of(model).network.order
+    if order != Order.raster(tuple(size or 0 for size in model.spec.shape)):
+        made["order"] = list(order.sites)
     write_whole(Path(folder) / CONFIG, json.dumps({**made, **(extra or {})}, indent=2, ensure_ascii=False).encode())
 
 
@@ -111,7 +115,8 @@ def construct(folder: Folder, network: Network | None = None, family: Family | N
         spec = DataSpec.from_dict(fields["spec"])
         if fields["model"] is None:
             return build(spec=spec, network=network, family=family)
-        return build(configure(fields["model"], **fields["config"]), spec)
+        model = build(configure(fields["model"], **fields["config"]), spec)
+        return arrange(model, Order(tuple(fields["order"]))) if "order" in fields else model
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(f"{path}: {error}") from error
 

@@ -18,6 +18,7 @@ from ancestral.core import Autoregressive, Context, Network, OrderError
 from ancestral.evaluation import evaluate
 from ancestral.evaluation.ensemble import ensemble, mixed
 from ancestral.families import Bernoulli
+from ancestral.hub import load, save
 from ancestral.models import build, configure
 from ancestral.sampling import arrange, complete, sample
 from ancestral.spec import SYMMETRIES, DataSpec, Order
@@ -243,3 +244,12 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], mo
     assert found["orders"] == 2 and found["nats"] <= found["order_nats"]
     code, _, err = call("sample", tmp_path / "nade", "--size", 4, 11)
     assert code and "cannot take (1, 4, 11)" in err
+
+
+def test_a_saved_model_keeps_its_order(tmp_path: Path) -> None:
+    model = build("gated-pixelcnn", DataSpec("image", (1, 3, 4), levels=2), preset="tiny")
+    turned, x = arrange(model, "columns-upward"), torch.randint(2, (5, 1, 3, 4))
+    save(turned, tmp_path / "turned")
+    again = load(tmp_path / "turned")
+    assert torch.equal(again.log_prob(x), turned.log_prob(x))
+    assert not torch.allclose(again.log_prob(x), model.log_prob(x))

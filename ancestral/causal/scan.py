@@ -38,7 +38,7 @@ class Scan(torch.autograd.Function):
         return near(hidden[1:], 0).contiguous()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:
         weight, gates, cells, hidden = ctx.saved_tensors
         back, to_x = weight.T.contiguous(), torch.empty_like(gates)

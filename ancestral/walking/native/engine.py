@@ -361,8 +361,9 @@ def warmup(exact: bool | None = None, rare: bool | None = None) -> None:
         table: Array = np.zeros(1, OPERATION)
         state: Array = np.zeros(0, values)
         runs, starts = np.zeros((0, 3), np.int64), np.zeros(2, np.int64)
-        none = state, np.zeros(0, biases), GATES, mixture_tables(0)
-        plan = Plan(table, runs, table, starts, table[None], table, *none, 0, 0, 0, 1, 1 if seldom else False)
+        none: Array = np.zeros(0, biases)
+        tables = table, runs, table, starts, table[None], table, state, none, GATES
+        plan = Plan(*tables, mixture_tables(0), 0, 0, 0, 1, 1 if seldom else False)
         Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
         settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
 
