@@ -183,6 +183,30 @@ def test_the_command_line_guides(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "guidance" not in ask(*words)
 
 
+# ---- the null label
+
+
+@pytest.mark.parametrize(("name", "fields"), [*((name, {}) for name in NAMES), ("agave", {"spatial": True})])
+@pytest.mark.parametrize("spec", [GREY, DataSpec("vector", (5,), levels=4, classes=3)])
+def test_no_labels_are_labels_of_zeros(name: str, fields: dict[str, Any], spec: DataSpec) -> None:
+    """So that a network trained with labels dropped, which sees zeros, serves those who give none."""
+    if name != "vae" and spec.kind == "vector":
+        pytest.skip("a model of images")
+    model, x = fresh(name, spec, **fields), torch.randint(4, (3, *spec.shape))  # type: ignore[arg-type]
+    null, one = Context(vector=torch.zeros(3, 3)), Context(vector=torch.eye(3))
+
+    def seen(context: Context | None) -> list[Tensor]:
+        if not isinstance(model, ancestral.Latent):
+            return [model.log_prob(x, context)]
+        parts = model.elbo(x, context)
+        return [parts.rate, parts.distortion]
+
+    with torch.no_grad():
+        found, zeros, ones = (seen(context) for context in (None, null, one))
+    for nothing, zero, label in zip(found, zeros, ones, strict=True):
+        assert torch.allclose(nothing, zero, rtol=1e-12) and not torch.allclose(nothing, label)
+
+
 # ---- labels dropped at random
 
 

@@ -47,7 +47,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
 
 def _walked(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -> Values:
     """The same by a walk that keeps everything: what a recurrence needs."""
-    n, _, height, width = x.shape
+    n, _, height, _ = x.shape
     ordered = x.permute(0, 2, 3, 1).flatten(1)
     like = torch.zeros((), dtype=arithmetic.put(program.puts[0], ordered[:1, 0], 0).dtype, device=x.device)
     stepper = Stepper(program, arithmetic, whole=True)
