@@ -9,7 +9,8 @@ from ancestral.core import Context
 from ancestral.families import Bernoulli, Categorical, LogisticMixture
 from ancestral.models import build
 from ancestral.networks.factorised import Factorised
-from ancestral.networks.gated_pixelcnn import GatedPixelCNN, image_family
+from ancestral.networks.gated_pixelcnn import GatedPixelCNN
+from ancestral.networks.images import image_family
 from ancestral.spec import DataSpec
 
 

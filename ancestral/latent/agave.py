@@ -19,7 +19,8 @@ from ancestral.latent.configs import AgaveConfig
 from ancestral.latent.latent import Auxiliary, Latent
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.factorised import Factorised
-from ancestral.networks.gated_pixelcnn import GatedPixelCNN, image_family
+from ancestral.networks.gated_pixelcnn import GatedPixelCNN
+from ancestral.networks.images import image_family
 from ancestral.spec import DataSpec
 
 

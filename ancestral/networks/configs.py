@@ -10,6 +10,15 @@ from ancestral.spec import Stage
 Presets = dict[str, dict[str, Any]]
 
 
+class ByLikelihood:
+    """A configuration of a model that trains by its likelihood, all of the way."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains."""
+        return (Stage("likelihood", "nll"),)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelFields:
     """Sizes of a Gated PixelCNN, alone or as the decoder of a latent-variable model."""
@@ -29,7 +38,7 @@ class PixelFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatedPixelCNNConfig(PixelFields):
+class GatedPixelCNNConfig(ByLikelihood, PixelFields):
     """Gated PixelCNN (van den Oord et al. 2016b)."""
 
     name: ClassVar[str] = "gated-pixelcnn"
@@ -39,14 +48,9 @@ class GatedPixelCNNConfig(PixelFields):
         "paper": {"layers": 20, "channels": 384, "first_kernel": 5, "kernel": 5, "head": 1024, "family": "categorical"},
     }
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCNNConfig:
+class PixelCNNConfig(ByLikelihood):
     """PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
 
     name: ClassVar[str] = "pixelcnn"
@@ -65,14 +69,9 @@ class PixelCNNConfig:
     components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PixelCNNPlusPlusConfig:
+class PixelCNNPlusPlusConfig(ByLikelihood):
     """PixelCNN++ (Salimans et al. 2017)."""
 
     name: ClassVar[str] = "pixelcnn++"
@@ -89,14 +88,9 @@ class PixelCNNPlusPlusConfig:
     dropout: float = 0.5  # probability that a feature inside a layer is dropped in training; 0 for short runs
     conditional: bool = False  # condition on the labels of the data
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
-
 
 @dataclass(frozen=True, kw_only=True)
-class NADEConfig:
+class NADEConfig(ByLikelihood):
     """Neural autoregressive distribution estimator of integers (Larochelle & Murray 2011)."""
 
     hidden: int = 500  # features of the hidden layer
@@ -108,14 +102,9 @@ class NADEConfig:
     name: ClassVar[str] = "nade"
     presets: ClassVar[Presets] = {"tiny": {"hidden": 6, "components": 2}, "small": {}, "paper": {}}
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
-
 
 @dataclass(frozen=True, kw_only=True)
-class RNADEConfig:
+class RNADEConfig(ByLikelihood):
     """NADE of real values, a mixture of densities a site (Uria, Murray & Larochelle 2013)."""
 
     hidden: int = 128  # features of the hidden layer
@@ -126,11 +115,6 @@ class RNADEConfig:
 
     name: ClassVar[str] = "rnade"
     presets: ClassVar[Presets] = {"tiny": {"hidden": 6, "components": 2}, "small": {}, "paper": {"hidden": 512, "components": 20}}
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,14 +175,9 @@ class PixelRNNFields:
     components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the likelihood, all of the way."""
-        return (Stage("likelihood", "nll"),)
-
 
 @dataclass(frozen=True, kw_only=True)
-class RowLSTMConfig(PixelRNNFields):
+class RowLSTMConfig(ByLikelihood, PixelRNNFields):
     """Row LSTM (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
 
     name: ClassVar[str] = "row-lstm"
@@ -210,7 +189,7 @@ class RowLSTMConfig(PixelRNNFields):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiagonalBiLSTMConfig(PixelRNNFields):
+class DiagonalBiLSTMConfig(ByLikelihood, PixelRNNFields):
     """Diagonal BiLSTM (van den Oord, Kalchbrenner & Kavukcuoglu 2016)."""
 
     name: ClassVar[str] = "diagonal-bilstm"

@@ -14,46 +14,19 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ancestral.causal import AboveAffine, CausalNetwork, Labels, LeftAffine, Once, Scale, gate, relu, spread
-from ancestral.core import Autoregressive, Family
-from ancestral.families import Bernoulli, Categorical, LogisticMixture
+from ancestral.core import Autoregressive
 from ancestral.networks.configs import GatedPixelCNNConfig
+from ancestral.networks.images import Feed, image_model
 from ancestral.spec import DataSpec
-
-
-def image_family(name: str, levels: int, components: int) -> Family:
-    """The family that an image network's conditionals have.
-
-    ``auto``: Bernoulli for two levels, a categorical up to 32, a mixture of discretized logistics above: it knows that
-    neighbouring levels are alike, which a softmax must learn.
-
-    Raises:
-        ValueError: no such family, or it does not fit the levels.
-    """
-    chosen = name if name != "auto" else "bernoulli" if levels == 2 else "categorical" if levels <= 32 else "logistic"
-    if chosen == "bernoulli" and levels == 2:
-        return Bernoulli()
-    if chosen == "categorical":
-        return Categorical(levels)
-    if chosen == "logistic":
-        return LogisticMixture(levels, components)
-    raise ValueError(
-        f"family {name!r} does not fit {levels} levels; choose auto, categorical, logistic or, for 2 levels, bernoulli"
-    )
 
 
 def gated_pixelcnn(config: GatedPixelCNNConfig, spec: DataSpec) -> Autoregressive:
     """The model of a `GatedPixelCNNConfig`.
 
     Raises:
-        ValueError: the data are not images of integers.
+        ValueError: the data are not images of integers, or have more colours than a layer has features.
     """
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"gated-pixelcnn models images of integers, not {spec.kind} with levels={spec.levels}")
-    channels, height, width = (size or 0 for size in spec.shape)
-    family = image_family(config.family, spec.levels, config.components)
-    vector = (spec.classes or 0) if config.conditional else 0
-    network = GatedPixelCNN((channels, height, width), spec.levels, family.size, vector=vector, **config.decoder_sizes())
-    return Autoregressive(network, family, spec, config)
+    return image_model(GatedPixelCNN, config, spec, config.decoder_sizes())
 
 
 class GatedPixelCNN(CausalNetwork):
@@ -151,25 +124,3 @@ class GatedLayer(nn.Module):
         gated = self.gate(b)
         out = self.out(gated)
         return self.gate(a), out if self.first else out + h, self.skip(gated)
-
-
-class Feed(nn.Module):
-    """y + V vector + W grid: what the context adds to a layer; without bias, so that a missing part adds nothing.
-
-    It starts at zero: a network trained without the context is left undisturbed at first.
-    """
-
-    def __init__(self, vector: int, grid: int, features: int) -> None:
-        super().__init__()
-        self.vector = Once(nn.Linear(vector, features, bias=False)) if vector else None
-        self.grid = Once(nn.Conv2d(grid, features, 1, bias=False)) if grid else None
-        for layer in (self.vector, self.grid):
-            if layer is not None:
-                nn.init.zeros_(layer.module.weight)  # type: ignore[arg-type]
-
-    def forward(self, y: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
-        for name, layer, part in (("vector", self.vector, vector), ("grid", self.grid, grid)):
-            if part is not None and layer is None:
-                raise ValueError(f"the context has a {name}, but this network was made without: give it {name}=... features")
-            y = y if part is None or layer is None else y + layer(part)
-        return y

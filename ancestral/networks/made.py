@@ -20,7 +20,7 @@ from ancestral.causal import GradedAffine, Labels, Unit, relu
 from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.networks.configs import MADEConfig
-from ancestral.networks.gated_pixelcnn import Feed
+from ancestral.networks.images import Feed
 from ancestral.networks.nade import SiteNetwork, fixed_shape, site_family, starting_bias
 from ancestral.spec import DataSpec, Order
 

@@ -21,7 +21,7 @@ from ancestral.causal.sequence import Recursion
 from ancestral.core import Autoregressive, Context, Family, Network, OrderError
 from ancestral.families import Columns, LaplaceMixture, LogisticMixture, NormalMixture
 from ancestral.networks.configs import DeepNADEConfig, NADEConfig, RNADEConfig
-from ancestral.networks.gated_pixelcnn import Feed, image_family
+from ancestral.networks.images import Feed, image_family
 from ancestral.spec import SYMMETRIES, DataSpec, Order
 
 ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid}

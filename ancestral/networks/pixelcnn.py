@@ -21,7 +21,7 @@ from torch.nn import functional
 from ancestral.causal import CausalNetwork, Labels, LeftAffine, Reach, Scale, Signal, WindowAffine, relu, spread
 from ancestral.core import Autoregressive
 from ancestral.networks.configs import PixelCNNConfig
-from ancestral.networks.gated_pixelcnn import Feed, image_family
+from ancestral.networks.images import Feed, image_model
 from ancestral.spec import DataSpec
 
 
@@ -31,25 +31,8 @@ def pixelcnn(config: PixelCNNConfig, spec: DataSpec) -> Autoregressive:
     Raises:
         ValueError: the data are not images of integers, or have more colours than a layer has features.
     """
-    if spec.kind != "image" or spec.levels is None:
-        raise ValueError(f"pixelcnn models images of integers, not {spec.kind} with levels={spec.levels}")
-    colours, height, width = (size or 0 for size in spec.shape)
-    if min(config.channels, config.head) < colours:
-        raise ValueError(f"channels={config.channels} and head={config.head} must be at least {colours}, one for every colour")
-    chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
-    family = image_family(chosen, spec.levels, config.components)
-    network = PixelCNN(
-        (colours, height, width),
-        spec.levels,
-        family.size,
-        layers=config.layers,
-        channels=config.channels,
-        first_kernel=config.first_kernel,
-        kernel=config.kernel,
-        head=config.head,
-        vector=(spec.classes or 0) if config.conditional else 0,
-    )
-    return Autoregressive(network, family, spec, config)
+    sizes = {name: getattr(config, name) for name in ("layers", "channels", "first_kernel", "kernel", "head")}
+    return image_model(PixelCNN, config, spec, sizes, auto="categorical")
 
 
 class PixelCNN(CausalNetwork):

@@ -43,7 +43,7 @@ from ancestral.causal import (
 from ancestral.core import Autoregressive, Context
 from ancestral.families import LogisticMixture
 from ancestral.networks.configs import PixelCNNPlusPlusConfig
-from ancestral.networks.gated_pixelcnn import Feed, image_family
+from ancestral.networks.images import Feed, image_family
 from ancestral.spec import DataSpec
 
 RESOLUTIONS = 3

@@ -1,0 +1,101 @@
+"""What the networks of images share: their families, how a context enters, and their constructors' checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ancestral.causal import CausalNetwork, Once
+from ancestral.core import Autoregressive, Family
+from ancestral.families import Bernoulli, Categorical, LogisticMixture
+from ancestral.spec import DataSpec
+
+
+class ImageConfig(Protocol):
+    """What every configuration of an image network has."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def head(self) -> int: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def components(self) -> int: ...
+
+    @property
+    def conditional(self) -> bool: ...
+
+
+def image_family(name: str, levels: int, components: int) -> Family:
+    """The family that an image network's conditionals have.
+
+    ``auto``: Bernoulli for two levels, a categorical up to 32, a mixture of discretized logistics above: it knows that
+    neighbouring levels are alike, which a softmax must learn.
+
+    Raises:
+        ValueError: no such family, or it does not fit the levels.
+    """
+    chosen = name if name != "auto" else "bernoulli" if levels == 2 else "categorical" if levels <= 32 else "logistic"
+    if chosen == "bernoulli" and levels == 2:
+        return Bernoulli()
+    if chosen == "categorical":
+        return Categorical(levels)
+    if chosen == "logistic":
+        return LogisticMixture(levels, components)
+    raise ValueError(
+        f"family {name!r} does not fit {levels} levels; choose auto, categorical, logistic or, for 2 levels, bernoulli"
+    )
+
+
+def image_model(
+    network: Callable[..., CausalNetwork], config: ImageConfig, spec: DataSpec, sizes: dict[str, Any], auto: str = "auto"
+) -> Autoregressive:
+    """The model of a network ``network(shape, levels, size, vector=..., **sizes)`` of a configuration.
+
+    Args:
+        auto: what the family ``auto`` stands for where there are more than two levels.
+
+    Raises:
+        ValueError: the data are not images of integers, or have more colours than a layer has features.
+    """
+    if spec.kind != "image" or spec.levels is None:
+        raise ValueError(f"{config.name} models images of integers, not {spec.kind} with levels={spec.levels}")
+    colours, height, width = (size or 0 for size in spec.shape)
+    if min(config.channels, config.head) < colours:
+        raise ValueError(f"channels={config.channels} and head={config.head} must be at least {colours}, one for every colour")
+    chosen = auto if config.family == "auto" and spec.levels > 2 else config.family
+    family = image_family(chosen, spec.levels, config.components)
+    vector = (spec.classes or 0) if config.conditional else 0
+    made = network((colours, height, width), spec.levels, family.size, vector=vector, **sizes)
+    return Autoregressive(made, family, spec, config)
+
+
+class Feed(nn.Module):
+    """y + V vector + W grid: what the context adds to a layer; without bias, so that a missing part adds nothing.
+
+    It starts at zero: a network trained without the context is left undisturbed at first.
+    """
+
+    def __init__(self, vector: int, grid: int, features: int) -> None:
+        super().__init__()
+        self.vector = Once(nn.Linear(vector, features, bias=False)) if vector else None
+        self.grid = Once(nn.Conv2d(grid, features, 1, bias=False)) if grid else None
+        for layer in (self.vector, self.grid):
+            if layer is not None:
+                nn.init.zeros_(layer.module.weight)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        for name, layer, part in (("vector", self.vector, vector), ("grid", self.grid, grid)):
+            if part is not None and layer is None:
+                raise ValueError(f"the context has a {name}, but this network was made without: give it {name}=... features")
+            y = y if part is None or layer is None else y + layer(part)
+        return y
