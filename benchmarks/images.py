@@ -30,7 +30,7 @@ from ancestral.training import fit
 RESULTS = Path(__file__).parent / "results"
 DECODER = {"layers": 8, "kernel": 5}
 CONVOLUTIONS: dict[str, Any] = {"precision": "bf16", "channels_last": True, "batch_size": 16, "optimiser": "adam"}
-MATRICES: dict[str, Any] = {"batch_size": 100, "optimiser": "adam"}
+MATRICES: dict[str, Any] = {"batch_size": 20, "optimiser": "adam"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Run:
 
 
 RUNS: dict[tuple[str, str], Run] = {
-    ("nade", "binarized-mnist"): Run({}, 1e-3, MATRICES),
+    ("nade", "binarized-mnist"): Run({}, 5e-3, MATRICES),
     ("made", "binarized-mnist"): Run({"orders": 8}, 1e-3, MATRICES, orders=8),
     ("deep-nade", "binarized-mnist"): Run({}, 1e-3, MATRICES, orders=8, limit=1000),
     ("pixelcnn", "binarized-mnist"): Run({}, 2e-3),

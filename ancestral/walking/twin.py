@@ -145,7 +145,7 @@ class Twin:
             ValueError: the labels are missing, or the twin was made without them.
         """
         if self.labelled == (vector is None):
-            raise ValueError(f"a twin made {'with labels takes a' if self.labelled else 'without labels takes no'} vector of them")
+            raise ValueError(f"a twin made {'with labels takes a' if self.labelled else 'without labels takes no'} vector")
         if self.latents is None:
             return -self.likelihood.log_prob(x, None if vector is None else Context(vector=vector))
         posterior = self.latents.posterior(x, bits, vector)
