@@ -46,8 +46,8 @@ class Run:
 
 RUNS: dict[tuple[str, str], Run] = {
     ("nade", "binarized-mnist"): Run({}, 5e-3, MATRICES),
-    ("made", "binarized-mnist"): Run({"orders": 8}, 1e-3, MATRICES, orders=8),
-    ("deep-nade", "binarized-mnist"): Run({}, 1e-3, MATRICES, orders=8, limit=1000),
+    ("made", "binarized-mnist"): Run({"hidden": 512}, 2e-3, MATRICES),
+    ("deep-nade", "binarized-mnist"): Run({}, 2e-3, MATRICES | {"batch_size": 100}, orders=8, limit=1000),
     ("pixelcnn", "binarized-mnist"): Run({}, 2e-3),
     ("pixelcnn++", "binarized-mnist"): Run({}, 2e-3),
     ("row-lstm", "binarized-mnist"): Run({}, 2e-3),
