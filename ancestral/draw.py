@@ -82,6 +82,11 @@ class Draw:
             self._uniforms = self.uniforms(n, sites).T.contiguous().to(parameters.device)
         return self._uniforms[site]
 
+    @property
+    def plain(self) -> bool:
+        """Whether neither temperature nor truncation has a say."""
+        return self.temperature == 1 and self.top_k is None and self.top_p is None
+
     def uniforms(self, n: int, sites: int) -> Tensor:
         """(n, sites) the uniforms of n rows, by the place of a site in the flattened example."""
         return uniforms(self.seed, range(self.first_row, self.first_row + n), sites)
@@ -90,7 +95,7 @@ class Draw:
         """(...) symbols that the options choose at (...) uniforms of the caller's; ``known`` plays no part."""
         if self.temperature == 0:
             return conditional.mode
-        if self.temperature == 1 and self.top_k is None and self.top_p is None:
+        if self.plain:
             return conditional.quantile(u)
         parameters = conditional.parameters
         log_pmf = conditional.family.log_pmf(parameters.double() if parameters.is_floating_point() else parameters)

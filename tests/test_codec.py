@@ -183,6 +183,7 @@ def test_threads_share_the_blocks(name: str, monkeypatch: pytest.MonkeyPatch) ->
     assert told == [3, 6, 9, 12, 15, 17]
 
 
+@pytest.mark.slow
 def test_a_slot_that_no_bin_owns_is_gone_around() -> None:
     """Posteriors far from the prior pop the free slots at the ends now and then: fewer items are tried, then none."""
     spec = ancestral.DataSpec("image", (1, 16, 16), levels=2)

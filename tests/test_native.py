@@ -239,5 +239,5 @@ def test_operations_that_would_read_elsewhere_are_refused() -> None:
 def test_one_compilation_serves_every_model() -> None:
     """After all other tests, or none: each kind of numbers has been compiled once, for the sources as they are."""
     warmup()
-    assert len(interpreter.walk.signatures) == 4  # whole numbers or not, operations that few networks have or not
+    assert 4 <= len(interpreter.walk.signatures) <= 8  # by kind of numbers, by rare operations, and by options where drawn with
     assert all(f"default={interpreter.STAMP}" in str(signature[-1]) for signature in interpreter.walk.signatures)

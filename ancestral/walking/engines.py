@@ -80,13 +80,14 @@ class Lowered(Walked):
         program = self.source.lowered(context)
         return program, once_values(program, self.source.turned(context))
 
-    def native(self, program: Program, rollback: int = 0, n: int = 1) -> Native | None:
+    def native(self, program: Program, rollback: int = 0, n: int = 1, options: bool = False) -> Native | None:
         """The native engine for a Program, or None where eager is wanted, or the only one that can, or done sooner.
 
         Until the engine is compiled, which takes some seconds once a machine, small work is left to eager meanwhile.
 
         Args:
             n: how many examples there will be.
+            options: whether it is to draw with a temperature, top-k or top-p.
 
         Raises:
             EngineError: it was asked for by name and cannot.
@@ -98,7 +99,7 @@ class Lowered(Walked):
             return None
         from ancestral.walking.native.engine import Native, ready
 
-        if self.chosen == "auto" and not ready(program, wait=eager_seconds(program, n) > COMPILING):
+        if self.chosen == "auto" and not ready(program, eager_seconds(program, n) > COMPILING, options):
             return None
         return Native(program, self.levels, rollback, self.threads)
 
@@ -161,7 +162,7 @@ class Lowered(Walked):
         program, once = self.prepared(context)
         if self.compiles(program, n):
             return self._walked(n, context, family, draw, progress)
-        native = self.native(program, n=n)
+        native = self.native(program, n=n, options=not draw.plain)
         if native is None or not native.draws(family):
             return None
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ancestral.families.integer import Integer, IntegerBernoulli, IntegerBins, I
 from ancestral.families.logistic import LOG_SCALES, Logistic, LogisticMixture
 from ancestral.walking.native.layout import Array, LayoutError
 from ancestral.walking.native.slots import BERNOULLI, BINS, CATEGORICAL, Chooser, entries, owner, pop
-from ancestral.walking.native.tiles import by_kind, compiled, exponential
+from ancestral.walking.native.tiles import by_kind, by_type, compiled, exponential
 
 FLOATS: dict[type, int] = {Bernoulli: BERNOULLI, Categorical: CATEGORICAL, Logistic: BINS, LogisticMixture: BINS}
 INTEGERS: dict[type, int] = {IntegerBernoulli: BERNOULLI, IntegerCategorical: CATEGORICAL, IntegerBins: BINS}
@@ -25,7 +26,7 @@ TOLERANCE = 1e-12  # of ``truncated``
 def without_family(kind: int) -> Chooser:
     """Symbols that are settled by the caller of a walk, or given beforehand."""
     none = np.zeros(0, np.int32)
-    return Chooser(kind, 0, 0, 1.0, 0, 1.0, none, none, none, none)
+    return Chooser(kind, 0, 0, False, 1.0, 0, 1.0, none, none, none, none)
 
 
 def chooser(family: Family, exact: bool, temperature: float, top_k: int | None, top_p: float | None) -> Chooser:
@@ -44,14 +45,28 @@ def chooser(family: Family, exact: bool, temperature: float, top_k: int | None, 
     names = "exponential", getattr(family, "curve", "logistic"), "inverse_scale", "edges"
     options = float(temperature), min(top_k or family.levels, family.levels), 1.0 if top_p is None else float(top_p)
     curves = [np.array(tables.get(name, ()), np.int32) for name in names]  # copies: compiled code tells read-only arrays apart
-    return Chooser(kind, family.levels, getattr(family, "components", None) or 1, *options, *curves)
+    plain = options == (1.0, family.levels, 1.0)
+    return Chooser(kind, family.levels, getattr(family, "components", None) or 1, False if plain else 1, *options, *curves)
 
 
 @compiled
 def choose(parameters: Array, who: Chooser, u: float) -> int:
     """The symbol that ``who`` chooses at a uniform; see ``Draw.choose``."""
-    if who.temperature == 1 and who.top_k >= who.levels and who.top_p >= 1:
-        return quantile(parameters, who, u)
+    return chosen(who.options, parameters, who, u)
+
+
+def chosen(options: Any, parameters: Array, who: Chooser, u: float) -> int:
+    """The same, by what the options are."""
+    raise NotImplementedError("for compiled code")
+
+
+def plain_chosen(options: Any, parameters: Array, who: Chooser, u: float) -> int:
+    """Without options."""
+    return quantile(parameters, who, u)
+
+
+def optional_chosen(options: Any, parameters: Array, who: Chooser, u: float) -> int:
+    """With some of them."""
     weights = log_weights(parameters, who)
     best = 0
     for v in range(who.levels):
@@ -293,6 +308,7 @@ def whole_popped(parameters: Array, who: Chooser, stack: Array) -> int:
     return pop(parameters, who, stack)
 
 
+by_type(chosen, optional_chosen, plain_chosen)
 by_kind(quantile, float_quantile, whole_quantile)
 by_kind(popped, float_popped, whole_popped)
 by_kind(log_weights, float_log_weights, whole_log_weights)

@@ -344,10 +344,10 @@ def pool(threads: int) -> ThreadPoolExecutor:
 # -- compilation ---------------------------------------------------------------------------------------------------------------
 
 LOADING = 2.0  # seconds, several times what is usual
-_STARTED: dict[tuple[bool, bool], Thread] = {}  # by whether the numbers are whole, and operations rare
+_STARTED: dict[tuple[bool, bool, bool], Thread] = {}  # by what is compiled apart; see ``warmup``
 
 
-def warmup(exact: bool | None = None, rare: bool | None = None) -> None:
+def warmup(exact: bool | None = None, rare: bool | None = None, options: bool = False) -> None:
     """Compile everything that the engine needs, for one kind of numbers or both, unless it is on disk already.
 
     That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
@@ -355,7 +355,9 @@ def warmup(exact: bool | None = None, rare: bool | None = None) -> None:
     Args:
         exact: which kind of numbers; both by default.
         rare: with the operations that few networks have, or without; both by default.
+        options: for draws with a temperature, top-k or top-p.
     """
+    who = CALLER._replace(options=1) if options else CALLER
     for kind, seldom in product(*((False, True) if which is None else (which,) for which in (exact, rare))):
         values, biases = KINDS[kind]
         table: Array = np.zeros(1, OPERATION)
@@ -364,19 +366,20 @@ def warmup(exact: bool | None = None, rare: bool | None = None) -> None:
         none: Array = np.zeros(0, biases)
         tables = table, runs, table, starts, table[None], table, state, none, GATES
         plan = Plan(*tables, mixture_tables(0), 0, 0, 0, 1, 1 if seldom else False)
-        Work(plan, state, CALLER, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
+        Work(plan, state, who, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
         settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
 
 
-def ready(program: Program, wait: bool) -> bool:
+def ready(program: Program, wait: bool, options: bool = False) -> bool:
     """Whether the engine is compiled for what a Program needs; if not, that begins now, beside whatever else is done.
 
     A program that ends earlier waits for it, so that the next one finds it done.
 
     Args:
+        options: whether symbols are drawn with a temperature, top-k or top-p.
         wait: until it is. Otherwise the first call waits as long as code on disk takes to load, and later ones not at all.
     """
-    patience, key = None if wait else 0.0, (program.exact, rare(program))
+    patience, key = None if wait else 0.0, (program.exact, rare(program), options)
     if key not in _STARTED:
         _STARTED[key] = Thread(target=warmup, args=key, name="native compiler")
         _STARTED[key].start()

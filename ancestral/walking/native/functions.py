@@ -6,8 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba.core import types
-from numba.extending import overload
 
 from ancestral.families import fixed
 from ancestral.families.logistic import LOG_SCALES
@@ -16,7 +14,7 @@ from ancestral.walking.exact.whole import CURVE, GATE_ARGUMENT
 from ancestral.walking.native.choosing import log_sigmoid
 from ancestral.walking.native.layout import CONCAT_ELU, ELU, GLU, SCALED_GATE, SIGMOID, TANH, Array
 from ancestral.walking.native.slots import interpolated
-from ancestral.walking.native.tiles import by_kind, compiled, exponential, float32, int64
+from ancestral.walking.native.tiles import by_kind, by_type, compiled, exponential, float32, int64
 
 
 def gate(state: Array, gates: Array, first: int, second: int, target: int, count: int) -> None:
@@ -84,11 +82,21 @@ def seldom(rare: Any, state: Array, plan: Any, op: Any, first: int, second: int,
     raise NotImplementedError("for compiled code")
 
 
+def seldom_of_kind(state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
+    """The same, by what the values are."""
+    raise NotImplementedError("for compiled code")
+
+
+def of_kind(rare: Any, state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
+    """There are some."""
+    seldom_of_kind(state, plan, op, first, second, target)
+
+
 def never(rare: Any, state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
     """There is none."""
 
 
-def float_seldom(rare: Any, state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
+def float_seldom(state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
     """In floating point; NaN stays NaN."""
     one, count = float32(1), op.count
     if op.code == GLU:
@@ -166,7 +174,7 @@ def log_mass(x: float, mean: float, log_scale: float, levels: int) -> float:
     return total
 
 
-def whole_seldom(rare: Any, state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
+def whole_seldom(state: Array, plan: Any, op: Any, first: int, second: int, target: int) -> None:
     """In whole numbers, as ``walking.exact.whole`` has it."""
     tanh, sigmoid, below, limit = plan.gates[0], plan.gates[1], plan.gates[2], op.high
     count = op.count
@@ -280,10 +288,5 @@ def whole_below(plan: Any, op: Any, edge: int, mean: int, log_scale: int) -> int
     return interpolated(plan.mixtures[1], (place * inverse) >> (fixed.EDGE + fixed.INVERSE - fixed.ARGUMENT))
 
 
-def _chosen(rare: Any, state: Any, *rest: Any) -> Any:
-    if not isinstance(rare, types.Integer):
-        return never
-    return whole_seldom if isinstance(state.dtype, types.Integer) else float_seldom
-
-
-overload(seldom, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)(_chosen)
+by_type(seldom, of_kind, never)
+by_kind(seldom_of_kind, float_seldom, whole_seldom)

@@ -5,7 +5,7 @@ Where parameters are whole numbers, a symbol owns some of 2^24 slots, and its di
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,14 @@ class Chooser(NamedTuple):
     """Who settles symbols, as compiled code reads it; ``NOBODY`` leaves them to the caller.
 
     ``top_k`` and ``top_p`` are those of ``Draw``, or as large as can be. The tables are those of integer families.
+    ``options`` is a number where any of temperature, top-k and top-p has a say, otherwise a truth value: its type decides what is
+    compiled.
     """
 
     kind: int
     levels: int
     components: int
+    options: Any
     temperature: float
     top_k: int
     top_p: float

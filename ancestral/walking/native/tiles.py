@@ -58,6 +58,18 @@ def by_kind(stub: Function, floats: Function, integers: Function) -> None:
     overload(stub, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)(chosen)
 
 
+def by_type(stub: Function, numbers: Function, other: Function) -> None:
+    """Make calls of ``stub(flag, ...)`` in compiled code go to one of two functions, by whether the flag is a number.
+
+    The other is not even compiled then: so what few need does not keep all waiting.
+    """
+
+    def chosen(flag: Any, *rest: Any) -> Function:
+        return numbers if isinstance(flag, types.Integer) else other
+
+    overload(stub, jit_options={"nogil": True, "error_model": "numpy"}, strict=False)(chosen)
+
+
 # -- the shape of tiles ------------------------------------------------------------------------------------------------------
 
 I8, I16, I32, I64, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
