@@ -58,8 +58,10 @@ def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None =
         "spec": model.spec.to_dict(),
         "versions": versions(),
     }
-    order = likelihood_of(model).network.order
-    if order != Order.raster(tuple(size or 0 for size in model.spec.shape)):
+    order, member = likelihood_of(model).network.order, getattr(likelihood_of(model).network, "member", None)
+    if member is not None:
+        made["member"] = member
+    elif order != Order.raster(tuple(size or 0 for size in model.spec.shape)):
         made["order"] = list(order.sites)
     write_whole(Path(folder) / CONFIG, json.dumps({**made, **(extra or {})}, indent=2, ensure_ascii=False).encode())
 
@@ -114,8 +116,11 @@ def construct(folder: Folder, network: Network | None = None, family: Family | N
     try:
         spec = DataSpec.from_dict(fields["spec"])
         if fields["model"] is None:
-            return build(spec=spec, network=network, family=family)
-        model = build(configure(fields["model"], **fields["config"]), spec)
+            model = build(spec=spec, network=network, family=family)
+        else:
+            model = build(configure(fields["model"], **fields["config"]), spec)
+        if "member" in fields and isinstance(model, Autoregressive):
+            return Autoregressive(model.network.masked(fields["member"]), model.family, spec, model.config)  # type: ignore[operator]
         return arrange(model, Order(tuple(fields["order"]))) if "order" in fields else model
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ancestral.causal import GradedAffine
 from ancestral.core import Autoregressive, OrderError
+from ancestral.hub import load, save
 from ancestral.models import build
 from ancestral.networks.made import MADE, Masking, masking
 from ancestral.objectives import Batch, ensemble_nll
@@ -172,3 +174,14 @@ def test_it_learns_a_parity_under_every_mask() -> None:
     x = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
     for member in model.network.members(2):
         assert -Autoregressive(member, model.family, spec).log_prob(x).mean() < 2 * math.log(2) + 0.1
+
+
+def test_a_member_of_an_ensemble_stays_what_it_is(tmp_path: Path) -> None:
+    """Arranged in its own order, and saved and loaded, it has its own labels, not those of the first mask."""
+    model = build("made", DataSpec("vector", (6,), levels=2), preset="tiny", orders=3)
+    member, x = model.network.masked(2), torch.randint(2, (4, 6))
+    assert torch.equal(member.arrange()(x), member(x))
+    alone = Autoregressive(member, model.family, model.spec, model.config)
+    save(alone, tmp_path / "member")
+    assert torch.equal(load(tmp_path / "member").log_prob(x), alone.log_prob(x))
+    assert not torch.allclose(model.log_prob(x), alone.log_prob(x))

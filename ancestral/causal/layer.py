@@ -176,7 +176,13 @@ class Layer(nn.Module, ABC):
 
 
 class Input(Layer):
-    """A layer that reads the symbols themselves: its output at a site is known once the site is settled."""
+    """A layer that reads the symbols themselves: its output at a site is known once the site is settled.
+
+    Attributes:
+        fills: whether it fills images up to whole coarse places, with zeros, as a walk leaves them.
+    """
+
+    fills: bool = False
 
     def __init__(self, channels: int, features: int) -> None:
         super().__init__()

@@ -46,6 +46,9 @@ def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int
         raise CausalityError("the parameters do not depend on the symbols: there is nothing to walk over")
     lowering = Lowering(output, shape[0])
     target = lowering.buffer_of(output)
+    coarsest, filled = max(buffer.scale for buffer in lowering.buffers), any(put.layer.fills for put in lowering.puts)
+    if (shape[1] % coarsest or shape[2] % coarsest) and not filled:
+        raise CausalityError(f"coarse layers take images whose sides are multiples of {coarsest}, or an input that fills them up")
     return Program(
         shape,
         graph=output.graph,
@@ -201,7 +204,8 @@ class Lowering:
         for i, other in enumerate(others):
             last = not maps and i == len(others) - 1
             total = other if total is None else self._add(clock, labels, total, other, relu and last)
-        if clock is Clock.SITE and self.channels >= 2 * BLOCK and maps and not others:
+        apart = all(layer.reach == Reach() for layer, _, _ in maps)  # no window: what a channel reads lies in its own place
+        if clock is Clock.SITE and self.channels >= 2 * BLOCK and maps and not others and apart:
             return self._in_blocks(maps, labels, total, relu)
         for i, (layer, source, term) in enumerate(maps):
             total = self._affine(layer, source, term, labels, total, relu and i == len(maps) - 1)
@@ -246,6 +250,8 @@ class Lowering:
         """
         sources = [self.window(layer.reach, source, term) for layer, source, term in maps]
         early, late = ([self._new(name, Clock.SITE, labels) for _ in maps] for name in ("before", "a"))
+        for target in early:
+            self.buffers[target].carried = True
         self._learn(total, len(labels or ()))
         groups = [self.buffers[late[0]].group(channel) for channel in range(self.channels)]
         for first in range(0, self.channels, BLOCK):

@@ -99,8 +99,8 @@ class CausalNetwork(Walked):
         """
         view = copy.copy(self)
         size = tuple(self.shape if shape is None else shape)
-        if len(size) != 3 or size[0] != self.shape[0]:
-            raise OrderError(f"{type(self).__name__} takes images of {self.shape[0]} channels, not {size}")
+        if len(size) != 3 or size[0] != self.shape[0] or not all(isinstance(side, int) and side > 0 for side in size):
+            raise OrderError(f"{type(self).__name__} takes images of {self.shape[0]} channels, (C, H, W), not {size}")
         symmetry = self.symmetry if order is None else symmetry_of(order, size)
         channels, height, width = size
         view.shape, view.symmetry, view.order = torch.Size(size), symmetry, Order.turned(size, symmetry)
@@ -186,6 +186,13 @@ def symmetry_of(order: Order | str, shape: tuple[int, ...]) -> Symmetry:
 
 
 def fingerprint(module: nn.Module) -> tuple[object, ...]:
-    """A value that changes when a weight does, however it was written: type, device and the sum of the bits of each."""
-    whole = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-    return tuple((p.dtype, p.device, int(p.detach().view(whole[p.element_size()]).sum())) for p in module.parameters())
+    """A value that changes when a weight does, however it was written, also when rows or columns change places."""
+    return tuple((p.dtype, p.device, p.shape, *map(int, _bits(p.detach()))) for p in module.parameters())
+
+
+def _bits(p: Tensor) -> list[Tensor]:
+    """Sums of the bits of a tensor by row and by column, each row and column with an odd factor of its own."""
+    bits = p.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()])
+    bits = bits.flatten(1) if bits.dim() > 1 else bits[None] if bits.dim() else bits[None, None]
+    sums = bits.sum(0), bits.sum(1)
+    return [(each * (2 * torch.arange(len(each), device=p.device) + 1)).sum() for each in sums]

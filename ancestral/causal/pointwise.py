@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,12 +63,20 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 DOUBLES: dict[str, Callable[[Tensor, int], Tensor]] = {"concat_elu": _concat_elu}
 
 
+def _of_halves(name: str, x: Tensor, axis: int) -> Tensor:
+    return PAIRS[name](*halves(x, axis))
+
+
+def _of_each(name: str, x: Tensor, axis: int) -> Tensor:
+    return FUNCTIONS[name](x)
+
+
 def _pairs(name: str) -> Pointwise:
-    return Pointwise(name, lambda x, axis: PAIRS[name](*halves(x, axis)))
+    return Pointwise(name, partial(_of_halves, name))
 
 
 def _each(name: str) -> Pointwise:
-    return Pointwise(name, lambda x, axis: FUNCTIONS[name](x))
+    return Pointwise(name, partial(_of_each, name))
 
 
 def gate() -> Pointwise:

@@ -317,7 +317,7 @@ def _formula(program: Program, op: Operation) -> str:
     if isinstance(op, Point):
         return f"{op.function}({name(op.source)}{f', {name(op.other)}' if op.other else ''})"
     if isinstance(op, Couple):
-        return f"mixture of {op.components} in {name(op.source)} given {name(op.symbols)}"
+        return f"mixture of {op.components} over {op.levels} levels in {name(op.source)} given {name(op.symbols)}"
     if isinstance(op, Add):
         text = f"{name(op.a)} + {name(op.b)}"
     else:

@@ -53,7 +53,7 @@ class Scan(torch.autograd.Function):
             torch.mul(to_cell * i, 1 - g * g, out=to_g)
             to_cell.mul_(f)
             to_hidden.zero_()
-            window = (to_x[t].flatten(0, 1) @ back).view(*to_cell.shape[:2], -1)
+            window = (to_x[t].flatten(0, 1) @ back).view(*to_cell.shape[:2], back.shape[1])
             for shift, part in zip(ctx.shifts, window.chunk(len(ctx.shifts), -1), strict=True):
                 near(to_hidden, shift).add_(part)
         flat = to_x.flatten(0, 2)

@@ -117,7 +117,7 @@ class RunningSum(Composite):
         """
 
         def some(start: Tensor, x: Tensor, matrix: Tensor, sites: slice) -> tuple[Tensor, Tensor]:
-            sums = (between(x) @ matrix).view(-1, *start.shape) + start
+            sums = (between(x) @ matrix).view(x.shape[1], *start.shape) + start
             return then(sums, sites), torch.addmm(start, x.flatten(1), matrix)
 
         outputs, matrices = [], self.matrices
@@ -217,6 +217,12 @@ class Recursion(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.autocast(dy.device.type, enabled=False):
+            return Recursion.slopes(ctx, dy)
+
+    @staticmethod
+    def slopes(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        """Those with respect to the arguments of ``forward``."""
         x, w, v, *starts = ctx.saved_tensors
         dx, dw, dv = (torch.empty_like(tensor) for tensor in (x, w, v))
         after = torch.zeros_like(starts[0])  # slopes of all later sums

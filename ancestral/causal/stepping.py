@@ -101,6 +101,8 @@ class Stepper:
         for fill in self.program.fills:
             value = filled(fill, once).permute(0, 2, 3, 1).contiguous()
             rows, columns, features = value.shape[1:]
+            if (rows, columns) not in ((1, 1), self.program.shape[1:]):
+                raise ValueError(f"the context has features for {rows} x {columns} places, not 1 x 1 or those of the image")
             place = self.places[fill.target]
             self.places[fill.target] = Place(place.name, rows, columns, features, 0, columns > 1)
             kept[place.name] = value

@@ -102,6 +102,8 @@ class MADE(SiteNetwork):
         [True, False, False]
     """
 
+    member: int | None = None  # which of the maskings this is a view under, if it is
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -114,7 +116,7 @@ class MADE(SiteNetwork):
     ) -> None:
         sites = torch.Size(shape).numel()
         super().__init__(shape, discrete, layout=(sites, 1, 1))
-        first = maskings[0]
+        first = self.masking = maskings[0]
         self.size, self.maskings, self.any_order, self.order = size, tuple(maskings), len(maskings) > 1, first.order
         units = [first.places, *first.labels]
         self.scale, self.activation = Unit(sites, levels), relu()
@@ -128,18 +130,21 @@ class MADE(SiteNetwork):
 
     def masked(self, number: int) -> MADE:
         """The member of the ensemble with this masking: a view, its weights shared."""
-        return self.under(self.maskings[number])
+        view = self.under(self.maskings[number])
+        view.member = number
+        return view
 
     def members(self, count: int, seed: int = 0) -> list[Network]:
         """Its maskings, at most so many; the seed plays no part."""
         return [self.masked(number) for number in range(min(count, len(self.maskings)))]
 
     def ordered(self, order: Order) -> MADE:
-        return self.under(Masking(order, self.maskings[0].labels))
+        return self.under(Masking(order, self.masking.labels))
 
     def under(self, masking: Masking) -> MADE:
         """A view under any masking."""
         view: MADE = self.view(masking.order)  # type: ignore[assignment]
+        view.masking, view.member = masking, None
         places = masking.places
         units, outputs = [places, *masking.labels], tuple(place for place in places for _ in range(self.size))
         pairs = zip(self.hidden, pairwise(units), strict=True)

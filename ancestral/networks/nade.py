@@ -128,13 +128,14 @@ class SiteNetwork(CausalNetwork):
         own = tuple(self.shape)
         if shape is not None and tuple(shape) != own:
             raise OrderError(f"{type(self).__name__} has weights for every site of {own}, so it cannot take {tuple(shape)}")
+        if order is None:
+            return self.ordered(self.order) if self.any_order else self
         if not self.any_order:
             raise OrderError(f"{type(self).__name__} was made for one order; deep-nade and made with several orders take any")
         if isinstance(order, str):
             if order != "raster" and (order not in SYMMETRIES or len(own) != 3):
                 raise OrderError(f"there is no order {order!r} of sites {own}; images have {', '.join(SYMMETRIES)}")
             order = Order.raster(own) if order == "raster" else Order.turned(own, SYMMETRIES[order])
-        order = order or self.order
         if sorted(order.sites) != list(range(len(self.order.sites))):
             raise OrderError(f"the order is not a permutation of the {len(self.order.sites)} sites")
         return self.ordered(order)

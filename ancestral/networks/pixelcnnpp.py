@@ -334,6 +334,8 @@ class Marked(Input):
     H' and W' are filled up to a multiple of 4 with zeros: a feature of 0 tells the border from the data.
     """
 
+    fills = True
+
     def __init__(self, colours: int, levels: int) -> None:
         super().__init__(colours, 1)
         self.labels = (*self.labels, colours - 1)

@@ -175,7 +175,7 @@ class Flow:
         *above, own = window_rows(op)
         pieces = [self._kept(row, row.left, row.above) for row in above]
         past = min(own.count, own.left * self.places[op.source].features)
-        pieces += [self._kept(replace(own, count=past), own.left)] if past else []
+        pieces += [self._kept(replace(own, count=past), own.left)] if past or not own.count else []
         return joined(pieces + ([self._value(Part(op.source, own.first, own.count - past))] if own.count > past else []))
 
     def _value(self, part: Part) -> Tensor:

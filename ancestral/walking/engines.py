@@ -175,7 +175,8 @@ class Lowered(Walked):
     ) -> Tensor:
         """(n, *shape) symbols that compiled steps and a draw settle in turn."""
         network = Lowered(self.source, self.levels, "compiled")
-        walk = Autoregressive(network, family, DataSpec("image", tuple(self.shape), self.levels)).walk(n, context)
+        spec = DataSpec("image" if len(self.shape) == 3 else "vector", tuple(self.shape), self.levels)
+        walk = Autoregressive(network, family, spec).walk(n, context)
 
         def choose(site: int, conditional: Conditional) -> Tensor:
             if progress is not None:

@@ -40,7 +40,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
         target, scale = op.target.buffer, program.scale(op)
         if target not in values:  # colour channels write their parts one after another
             sides = -(-height // scale), program.columns // scale
-            values[target] = like.new_empty(n, *sides, program.buffers[target].features)
+            values[target] = like.new_zeros(n, *sides, program.buffers[target].features)
         _carry_out(op, arithmetic, program, values)
     return values
 

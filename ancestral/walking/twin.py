@@ -29,7 +29,7 @@ from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.factorised import Factorised
 from ancestral.objectives import label_context
-from ancestral.spec import DataSpec
+from ancestral.spec import DataSpec, Order
 from ancestral.walking.exact.calibration import Calibration, calibrate
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
@@ -215,6 +215,8 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     for net in () if latents is None else (latents.encoder, latents.decoder):
         digest.update(net.checksum())
     digest.update(json.dumps([model.spec.to_dict(), repr(family), calibration], sort_keys=True).encode())
+    if likelihood.network.order != Order.raster(tuple(likelihood.network.shape)):
+        digest.update(json.dumps(likelihood.network.order.sites).encode())
     exact_likelihood = Autoregressive(network, whole_family(family), model.spec)
     return Twin(exact_likelihood, latents, dict(calibration), digest.hexdigest())
 

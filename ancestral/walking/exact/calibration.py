@@ -76,6 +76,10 @@ def formats(program: Program, levels: int) -> list[Format]:
     if asked[output] or output in read or groups.count(output) > 1:
         raise LoweringError("the parameters must come from affine maps and go nowhere else: end the network with such a map")
     asked[output] = {(KEPT, 0)}
+    written = {op.target.buffer for op in program.operations if not isinstance(op, Affine)}
+    for mixture in (op.source.buffer for op in program.operations if isinstance(op, Couple)):
+        if mixture in written or mixture not in single or mixture in read or len(asked[mixture]) > 1:
+            raise LoweringError("the numbers of a channel mixture must come from an affine map and go nowhere else")
     if any(len(each) > 1 for each in asked.values()):
         raise LoweringError("what a function gives is added to what has another scale: put an affine map in between")
     return [Format(group, *next(iter(asked[group]), (READ if group in read else KEPT, None))) for group in groups]

@@ -203,7 +203,7 @@ class Tile:
         b = self.builder
         shift = self.load("biases", self.number((3 * v + 2) * LANES), self.sums, 4)
         one = ir.Constant(self.sums, [1] * LANES)
-        sums = b.ashr(b.add(sums, b.ashr(b.shl(one, shift), one)), shift)
+        sums = b.ashr(b.add(sums, b.lshr(b.shl(one, shift), one)), shift)
         low, high = (self.splat(b.trunc(self.argument[name], I32), I32) for name in ("low", "high"))
         sums = b.select(b.icmp_signed(">", sums, low), sums, low)
         return b.trunc(b.select(b.icmp_signed("<", sums, high), sums, high), ir.VectorType(I16, LANES))
