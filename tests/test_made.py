@@ -157,7 +157,7 @@ def test_a_walk_costs_one_pass() -> None:
 
 @pytest.mark.parametrize("overrides", [{"orders": 0}, {"layers": 0}])
 def test_too_few_are_refused(overrides: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1 order and 1 layer"):
+    with pytest.raises(ValueError, match="at least 1 order, 1 layer"):
         fresh(**overrides)
 
 

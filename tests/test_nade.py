@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ancestral.causal.sequence import RunningSum, SiteAffine, pieces
 from ancestral.core import Autoregressive, Context, OrderError
+from ancestral.evaluation.ensemble import ensemble
 from ancestral.families import Bernoulli, Columns, NormalMixture
 from ancestral.models import build
 from ancestral.networks.nade import NADE, DeepNADE, starting_bias
@@ -198,11 +199,13 @@ def test_orders_that_do_not_fit(name: str, options: dict[str, Any], message: str
         fresh(name, BITS).network.arrange(**options)
 
 
-def test_members_are_a_function_of_the_seed() -> None:
+def test_random_orders_are_a_function_of_the_seed() -> None:
     network = fresh("deep-nade", BITS).network
-    orders = [[member.order for member in network.members(count, seed)] for count, seed in ((4, 1), (6, 1), (4, 2))]
+    orders = [[member.order for member in ensemble(network, count, seed)[0]] for count, seed in ((4, 1), (6, 1), (4, 2))]
     assert orders[0] == orders[1][:4] and not set(orders[0]) & set(orders[2])
-    assert fresh("nade", BITS).network.members(3) != []
+    assert ensemble(network, 2)[1] == "random orders"
+    with pytest.raises(OrderError, match="made for one order"):
+        ensemble(fresh("nade", BITS).network, 3)
 
 
 def test_a_hole_is_completed_exactly() -> None:
@@ -262,7 +265,7 @@ def test_training_reaches_the_entropy_of_a_parity() -> None:
         orderless(model, batch)["loss"].backward()
         optimiser.step()
     x = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    for network in model.network.members(2):
+    for network in ensemble(model.network, 2)[0]:
         assert -Autoregressive(network, model.family, spec).log_prob(x).mean() < 2 * math.log(2) + 0.1
 
 

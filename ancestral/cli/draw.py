@@ -20,7 +20,7 @@ from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.draw import Draw
 from ancestral.files import write_whole
-from ancestral.hub import Model
+from ancestral.hub import Model, describe
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
@@ -48,6 +48,8 @@ def sample(command: Sample) -> Answer:
     if command.size is not None:
         model = sampling.arrange(model, shape=(model.spec.shape[0] or 0, *command.size))
     labels = _labels(model, command.labels, n)
+    if command.guidance and not describe(command.run).get("training", {}).get("label_dropout"):
+        said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
     rows = Rows(model, n, context_of(model, n, labels, None), seed=command.seed, temperature=command.z_temperature)
     above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
@@ -137,7 +139,11 @@ def complete(command: Complete) -> Answer:
     if done.effective_sample_size is not None and done.least is not None:
         values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
         values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
-    return Answer(values, [f"{path}: {n} completions of each of {len(items.x):,} pictures", _trust(done)])
+    altered = not Draw(temperature=command.temperature, top_k=command.top_k, top_p=command.top_p).plain
+    lines = [f"{path}: {n} completions of each of {len(items.x):,} pictures", _trust(done)]
+    if altered:
+        lines.append("temperature, top-k and top-p alter the model's own distribution, of which the status speaks")
+    return Answer(values, lines)
 
 
 def _trust(done: sampling.Completion) -> str:

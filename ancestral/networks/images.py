@@ -69,6 +69,8 @@ def image_model(
     """
     if spec.kind != "image" or spec.levels is None:
         raise ValueError(f"{config.name} models images of integers, not {spec.kind} with levels={spec.levels}")
+    if sizes.get("layers", 1) < 1:
+        raise ValueError(f"{config.name} needs at least 1 layer, not {sizes['layers']}")
     colours, height, width = (size or 0 for size in spec.shape)
     if min(config.channels, config.head) < colours:
         raise ValueError(f"channels={config.channels} and head={config.head} must be at least {colours}, one for every colour")

@@ -71,8 +71,10 @@ def made(config: MADEConfig, spec: DataSpec) -> Autoregressive:
     Raises:
         ValueError: a length that varies, or no order or layer.
     """
-    if config.orders < 1 or config.layers < 1:
-        raise ValueError(f"made needs at least 1 order and 1 layer, not {config.orders} and {config.layers}")
+    if min(config.orders, config.layers, config.hidden) < 1:
+        raise ValueError(
+            f"made needs at least 1 order, 1 layer and 1 unit, not {config.orders}, {config.layers} and {config.hidden}"
+        )
     shape, family = fixed_shape(spec), site_family(config.family, spec, config.components)
     hidden = (config.hidden,) * config.layers
     maskings = [masking(shape, hidden, number, config.connectivity) for number in range(config.orders)]

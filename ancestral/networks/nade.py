@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ancestral.causal import CausalNetwork, LeftAffine, RunningSum, Signal, SiteAffine, Unit, relu, sigmoid
 from ancestral.causal.sequence import Recursion
-from ancestral.core import Autoregressive, Context, Family, Network, OrderError
+from ancestral.core import Autoregressive, Context, Family, OrderError
 from ancestral.families import Columns, LaplaceMixture, LogisticMixture, NormalMixture
 from ancestral.networks.configs import DeepNADEConfig, NADEConfig, RNADEConfig
 from ancestral.networks.images import Feed, image_family
@@ -62,6 +62,8 @@ def _model(kind: type[NADE], config: NADEConfig | RNADEConfig | DeepNADEConfig, 
     family = site_family(config.family, spec, config.components)
     vector = (spec.classes or 0) if config.conditional else 0
     layers = getattr(config, "layers", 1)
+    if min(config.hidden, layers) < 1:
+        raise ValueError(f"{config.name} needs at least 1 hidden layer of at least 1 feature, not {layers} of {config.hidden}")
     network = kind(fixed_shape(spec), spec.levels, family.size, config.hidden, layers, config.activation, vector, family.discrete)
     with torch.no_grad():
         network.output.bias.copy_(starting_bias(family, spec.sites))
@@ -139,12 +141,6 @@ class SiteNetwork(CausalNetwork):
         if sorted(order.sites) != list(range(len(self.order.sites))):
             raise OrderError(f"the order is not a permutation of the {len(self.order.sites)} sites")
         return self.ordered(order)
-
-    def members(self, count: int, seed: int = 0) -> list[Network]:
-        """The networks of an ensemble over orders: so many of any order that (seed, i) alone decides, else this one."""
-        if not self.any_order:
-            return [self]
-        return [self.arrange(Order.shuffled(tuple(self.shape), (seed << 32) + i)) for i in range(count)]
 
     def view(self, order: Order) -> SiteNetwork:
         """A copy that shares all weights and may be given other layers."""

@@ -11,6 +11,7 @@ from ancestral.causal.network import CausalNetwork
 from ancestral.core import Autoregressive
 from ancestral.latent.latent import Latent
 from ancestral.models import MODELS
+from ancestral.networks.nade import SiteNetwork
 from ancestral.spec import DataSpec
 
 
@@ -75,6 +76,8 @@ def parameters_in_words(model: nn.Module) -> str:
 
 def receptive_field(network: CausalNetwork) -> str:
     """How far back a conditional sees, in rows, columns and pixels, and whether that is the whole image."""
+    if isinstance(network, SiteNetwork):
+        return "every symbol before it in the order"
     seen = network.receptive_field() - {(0, 0)}
     if not seen:
         return "nothing: its first layers see no pixel"

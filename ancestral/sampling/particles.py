@@ -47,7 +47,7 @@ class Filtered:
 
 def effective_size(weights: Tensor) -> Tensor:
     """(m, k) log-weights to (m,) (sum w)^2 / sum w^2, which is k where all are alike and 1 where one has it all."""
-    return (2 * weights.logsumexp(1) - (2 * weights).logsumexp(1)).exp()
+    return 1 / weights.softmax(1).square().sum(1)
 
 
 def pick(weights: Tensor, u: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ancestral.causal import CausalNetwork
 from ancestral.core import Network
+from ancestral.networks.nade import SiteNetwork
 
 Field = set[tuple[int, int]]  # (rows, columns) from a pixel to those that it reads
 
@@ -64,6 +65,8 @@ def schedule(network: Network) -> list[Tensor]:
     otherwise = "take method='parallel' or method='cached'"
     if not isinstance(network, CausalNetwork):
         raise ValueError(f"{type(network).__name__} does not tell its receptive field, which a wavefront needs; {otherwise}")
+    if isinstance(network, SiteNetwork):
+        raise ValueError(f"every symbol depends on all before it, so no two can be settled together; {otherwise}")
     program = network.lowered()
     if program.recurrent or program.coarsest > 1:
         what = "recurrences" if program.recurrent else "coarse layers"
