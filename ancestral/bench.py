@@ -94,8 +94,10 @@ def causal(likelihood: Autoregressive) -> CausalNetwork:
         DataError: it does not.
     """
     network = likelihood.network
-    if not isinstance(network, CausalNetwork) or likelihood.family.levels is None:
-        raise DataError(f"{type(network).__name__} settles all symbols at once, or real values: there is no walk to time")
+    if likelihood.family.levels is None:
+        raise DataError("this model is of real values, and the engines and files that are timed are of integers")
+    if not isinstance(network, CausalNetwork):
+        raise DataError(f"{type(network).__name__} settles all symbols at once: there is no walk to time")
     return network
 
 

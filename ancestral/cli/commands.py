@@ -180,7 +180,7 @@ class Complete(Drawing):
     number: Number = 4  # completions of each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
     particles: int = 64  # to choose from, where the model cannot complete exactly
-    batch_size: int = 64  # rows, or particles of rows, that walk together
+    batch_size: int = 256  # rows, or particles of rows, that walk together
     engine: Engine = "auto"  # what carries the walk out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p

@@ -76,7 +76,7 @@ def complete(
     top_k: int | None = None,
     top_p: float | None = None,
     first_row: int = 0,
-    batch_size: int = 64,
+    batch_size: int = 256,
     engine: str = "auto",
     progress: Progress | None = None,
 ) -> Completion:
