@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -18,6 +19,7 @@ from ancestral.causal.pointwise import Scale
 from ancestral.causal.program import Affine, Part
 
 CHUNK, VALUES = 8, 2**19  # at most so many sites at once, and about so many hidden values
+FORWARD: dict[str, Callable[..., Tensor]] = {"relu": partial(torch.clamp_min, min=0), "sigmoid": torch.sigmoid}
 BACKWARD: dict[str, Callable[[Tensor, Tensor], None]] = {  # slopes of hidden values made those of their sums, in place
     "relu": lambda slope, hidden: torch.ops.aten.threshold_backward.grad_input(slope, hidden, 0, grad_input=slope),
     "sigmoid": lambda slope, hidden: torch.ops.aten.sigmoid_backward.grad_input(slope, hidden, grad_input=slope),
@@ -252,7 +254,11 @@ def hidden_room(x: Tensor, start: Tensor) -> Tensor:
 
 def hidden_values(x: Tensor, start: Tensor, matrices: Tensor, name: str, room: Tensor) -> Tensor:
     """(t, n, h) hidden values of (n, t, c) sites, put into memory that is there."""
-    hidden = room[: x.shape[1]]
-    torch.mm(between(x), matrices.flatten(0, 1), out=hidden.flatten(0, 1))
-    hidden += start
-    return hidden.sigmoid_() if name == "sigmoid" else hidden.relu_()
+    hidden, sums = room[: x.shape[1]], start.clone()
+    for values, symbols, matrix in zip(hidden, x.unbind(1), matrices, strict=True):
+        FORWARD[name](sums, out=values)
+        if len(matrix) == 1:
+            sums.addcmul_(symbols, matrix)  # a product of a column and a row, in one pass over memory that is at hand
+        else:
+            sums.addmm_(symbols, matrix)
+    return hidden
