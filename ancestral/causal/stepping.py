@@ -20,6 +20,7 @@ from ancestral.core import Context
 
 Buffers = dict[str, Tensor]
 Work = Callable[[Buffers, int, int], None]  # to be done at a row and a column
+View = Callable[[Buffers, int, int], Tensor]  # of what lies there
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Stepper:
         for put in self.program.puts:
             group = self.program.buffers[put.target].group(c)
             target = Part(put.target, group.start, group.stop - group.start)
-            self._at(kept, target, r, w).copy_(self.arithmetic.put(put, symbol, c))
+            self._at(target)(kept, r, w).copy_(self.arithmetic.put(put, symbol, c))
 
     def advance(self, kept: Buffers, position: int) -> Tensor:
         """Compute whatever the site at ``position`` is the first to need; its parameters (n, k)."""
@@ -126,7 +127,7 @@ class Stepper:
         for scale, work in self.site_work[c]:
             if r % scale == 0 and w % scale == 0:
                 work(kept, r, w)
-        return self._at(kept, Part(self.program.output, c * self.size, self.size), r, w).clone()
+        return self._at(Part(self.program.output, c * self.size, self.size))(kept, r, w).clone()
 
     def advance_row(self, kept: Buffers, r: int) -> None:
         """Compute what a row knows before its first site."""
@@ -134,12 +135,19 @@ class Stepper:
             if r % scale == 0:
                 work(kept, r, 0)
 
-    def _at(self, kept: Buffers, part: Part, r: int, w: int) -> Tensor:
-        """(n, features) of a part for the pixel (r, w): a view."""
+    def _at(self, part: Part) -> View:
+        """(n, features) of a part for a pixel (r, w): a view, reckoned as far as can be before the walk."""
         place = self.places[part.buffer]
-        buffer = kept[place.name]
-        offset = place.offset(r // place.scale - part.above, w // place.scale - part.left, part.first)
-        return buffer.as_strided((buffer.shape[0], part.count), (place.size, 1), offset)
+        name, size, rows, scale, above, count = place.name, place.size, place.rows, place.scale, part.above, part.count
+        row, step = place.columns * place.features, place.features if place.wide else 0
+        start = (place.left - part.left) * step + part.first
+
+        def view(kept: Buffers, r: int, w: int) -> Tensor:
+            buffer = kept[name]
+            offset = (r // scale - above) % rows * row + w // scale * step + start
+            return buffer.as_strided((buffer.shape[0], count), (size, 1), offset)
+
+        return view
 
     def _along(self, kept: Buffers, part: Part, r: int, phase: int, phases: int, scale: int) -> Tensor:
         """(n, m, features) of a part, for every so manyth of an operation's places along a row: a view.
@@ -179,7 +187,12 @@ class Stepper:
         """An operation at one place."""
         if isinstance(op, Affine):
             return self._site_affine(op)
-        return lambda kept, r, w: carry_out(op, self.arithmetic, lambda part: self._at(kept, part, r, w))
+        views = {part: self._at(part) for part in operands(op)}
+
+        def work(kept: Buffers, r: int, w: int) -> None:
+            carry_out(op, self.arithmetic, lambda part: views[part](kept, r, w))
+
+        return work
 
     def _row(self, op: Operation) -> Work:
         """An operation along a row."""
@@ -190,14 +203,16 @@ class Stepper:
 
     def _site_affine(self, op: Affine) -> Work:
         ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
-        scale, rows = self.program.scale(op), op.weight.shape[1]
-        several = rows > 1
+        first, *more = (self._at(part) for part in window_rows(op))
+        before, target = None if op.init is None else self._at(op.init), self._at(op.target)
+        scale, sets = self.program.scale(op), len(ready)
 
         def affine(kept: Buffers, r: int, w: int) -> None:
-            init = None if op.init is None else self._at(kept, op.init, r, w)
-            which = r // scale % op.phases[0] * op.phases[1] + w // scale % op.phases[1]
-            windows = [self._at(kept, part, r, w) for part in window_rows(op)]
-            ready[which](torch.cat(windows, -1) if several else windows[0], init, self._at(kept, op.target, r, w))
+            window = first(kept, r, w)
+            if more:
+                window = torch.cat([window, *(each(kept, r, w) for each in more)], -1)
+            which = r // scale % op.phases[0] * op.phases[1] + w // scale % op.phases[1] if sets > 1 else 0
+            ready[which](window, None if before is None else before(kept, r, w), target(kept, r, w))
 
         return affine
 
@@ -219,6 +234,15 @@ def window_rows(op: Affine) -> list[Part]:
     """The rows of a window, from the top, each as one part that starts at its first column."""
     _, rows, length, _ = op.weight.shape
     return [Part(op.source, op.first, length, op.reach.above - row, op.reach.left) for row in range(rows)]
+
+
+def operands(op: Operation) -> list[Part]:
+    """The parts that an operation other than an affine map reads and writes."""
+    if isinstance(op, Point):
+        return [op.source, op.target] if op.other is None else [op.source, op.other, op.target]
+    if isinstance(op, Add):
+        return [op.a, op.b, op.target]
+    return [op.source, op.symbols, op.target] if isinstance(op, Couple) else []
 
 
 def carry_out(op: Operation, arithmetic: Arithmetic, view: Callable[[Part], Tensor]) -> None:
