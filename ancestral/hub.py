@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Family, Network
+from ancestral.data.splits import Units
 from ancestral.files import write_whole
 from ancestral.latent.latent import Latent
 from ancestral.models import build, configure
@@ -163,6 +164,22 @@ def describe(folder: Folder) -> dict[str, Any]:
         made = fields.get("versions", {}).get("ancestral", "a newer version")
         raise LoadError(f"{path} was written by ancestral {made}, in a format that this version does not know: upgrade")
     return fields
+
+
+def units_of(folder: Folder) -> Units | None:
+    """How the data that a run was trained on were made of their originals; None where they are as they were given.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        LoadError: ``config.json`` is damaged.
+    """
+    recorded = (describe(folder).get("data") or {}).get("units")
+    try:
+        return None if recorded is None else Units.from_dict(recorded)
+    except (KeyError, TypeError, ValueError) as error:
+        raise LoadError(
+            f"{Path(folder) / CONFIG}: the units of the data are damaged ({error!r}); restore it from a copy"
+        ) from error
 
 
 def _missing(folder: Path) -> str:

@@ -25,6 +25,7 @@ Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
 Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
+Column = int | Literal["-"]
 Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
 
@@ -72,14 +73,23 @@ class Reading:
         """The arguments of ``load_data`` that were given."""
         given = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "grey"}
         given["channels"] = 1 if self.grey else None
-        return {name: value for name, value in given.items() if value is not None}
+        return {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limited(Reading):
-    """How data are read, in this order; what is left out stays as it is."""
+    """How data are read to train on them; what is left out stays as it is. A run remembers its units, and converts other data."""
 
     limit: int | None = None  # at most so many examples of each of the three sets
+    columns: Annotated[tuple[Column, ...], arg(metavar="LEVELS|-")] = ()  # of a table, each column's levels; - or 0 if it is real
+    dequantize: Switch = False  # make whole numbers real ones with uniform noise, for models that are densities
+    standardize: Switch = False  # give real values mean 0 and standard deviation 1 on the training set
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of ``load_data`` that were given, as JSON has them."""
+        given = super().options()
+        columns = [None if levels in ("-", 0) else levels for levels in self.columns]
+        return {**given, "columns": columns} if columns else given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +149,7 @@ class Drawing(Computing):
     run: Run  # folder of the run
     out: Place = None  # the picture to write, or .npy for the symbols; by default in the samples of the run
     seed: int = 0  # of everything drawn
-    temperature: float = 1.0  # of each symbol; 0 takes the most probable
+    temperature: float = 1.0  # of each symbol; 0 takes the most probable, and of real values that or 1 is all there is
     scale: int | None = None  # every pixel becomes a square of this side
 
 
@@ -156,7 +166,7 @@ class Sample(Drawing):
     method: Literal["cached", "recompute", "parallel", "wavefront"] = "cached"  # all give the same samples, at other speeds
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     size: Sides = None  # height and width of the images, where the network takes others than it was trained on
-    columns: int = 8  # images in a row
+    columns: int | None = None  # images in a row; 8 where nothing is said
     batch_size: int = 64  # rows that walk together
     engine: Engine = "auto"  # what carries cached walks out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
 
@@ -275,6 +285,7 @@ class Verify(Coding):
 
     file: File  # the .anc
     pictures: Pictures = ()  # what was compressed, to compare with, named as it was then
+    labels: tuple[int, ...] = ()  # the class of each, to compare with those in the file; by default those of subfolders
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
 
 

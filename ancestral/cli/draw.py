@@ -18,9 +18,10 @@ from ancestral.cli.runs import items_of, opened, progress, said
 from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
+from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
-from ancestral.hub import Model, describe
+from ancestral.hub import Model, describe, units_of
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
@@ -29,7 +30,7 @@ from ancestral.sampling.sample import sampled
 from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents
 from ancestral.spec import DataSpec
 
-COLUMNS = 8  # pairs of original and reconstruction in a row
+COLUMNS = 8  # images in a row, or pairs of original and reconstruction
 EXAMPLES = 4  # test examples to complete where no pictures are named
 VEIL = 128  # grey of what is not there
 
@@ -45,6 +46,7 @@ MASKS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {
 def sample(command: Sample) -> Answer:
     """Draw new examples, below the image that z alone describes where that is asked for."""
     model, n = opened(command, command.run), command.number
+    _check_options(command, model.spec)
     if command.size is not None:
         model = sampling.arrange(model, shape=(model.spec.shape[0] or 0, *command.size))
     labels = _labels(model, command.labels, n)
@@ -56,7 +58,7 @@ def sample(command: Sample) -> Answer:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
     drawn, stopped = _drawn(command, rows)
     x, above = drawn.x, None if above is None else above[: len(drawn.x)]
-    columns = min(command.columns, n)
+    columns = min(COLUMNS if command.columns is None else command.columns, n)
 
     def sheet() -> Pixels:
         seen = pixels(x, model.spec.levels)
@@ -109,7 +111,8 @@ def complete(command: Complete) -> Answer:
     model, n = opened(command, command.run), command.number
     if n < 1:
         raise ValueError(f"number is {n}; ask for at least 1")
-    known = _known(command.known, model.spec)
+    _check_options(command, model.spec)
+    known, units = _known(command.known, model.spec), units_of(command.run)
     items = items_of(model, command.run, command.pictures, EXAMPLES, command.size, command.labels)
     with progress("completing") as tick:
         done = sampling.complete(
@@ -133,14 +136,19 @@ def complete(command: Complete) -> Answer:
         rows = [part[:, None], drawn.reshape(len(whole), n, *whole.shape[1:]), whole[:, None]]
         return np.concatenate(rows, 1).reshape(-1, *whole.shape[1:])
 
-    path = _write(command, "complete", model.spec, done.x, sheet, n + 2)
-    evidence = (done.log_evidence.view(-1, n).logsumexp(1) - log(n)).tolist()
+    x = done.x
+    if model.spec.levels is None:  # what was known is given back with all its digits
+        x = torch.where(known.to(x.device), items.x.double().repeat_interleave(n, 0), x.double())
+    path = _write(command, "complete", model.spec, x, sheet, n + 2)
+    stretched = 0.0 if units is None else units.nats_of(known)
+    evidence = (done.log_evidence.view(-1, n).logsumexp(1) - log(n) - stretched).tolist()
     values = {"out": path, "items": items.names, "status": done.status, "particles": done.particles, "log_evidence": evidence}
     if done.effective_sample_size is not None and done.least is not None:
         values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
         values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
     altered = not Draw(temperature=command.temperature, top_k=command.top_k, top_p=command.top_p).plain
-    lines = [f"{path}: {n} completions of each of {len(items.x):,} pictures", _trust(done)]
+    things = "pictures" if model.spec.kind == "image" else "rows"
+    lines = [f"{path}: {n} completions of each of {len(items.x):,} {things}", _trust(done)]
     if altered:
         lines.append("temperature, top-k and top-p alter the model's own distribution, of which the status speaks")
     return Answer(values, lines)
@@ -170,6 +178,30 @@ def interpolate(command: Interpolate) -> Answer:
     columns = rows.shape[1]
     path = _write(command, "interpolate", model.spec, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
     return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {command.steps} images on the way of each"])
+
+
+def _check_options(command: Sample | Complete, spec: DataSpec) -> None:
+    """Refuse options that mean nothing for what the model draws.
+
+    Raises:
+        ValueError: there are some; each is named.
+    """
+    given = {name: getattr(command, name, None) for name in ("scale", "columns", "size", "with_image", "top_k", "top_p")}
+    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None and value is not False]
+    sheets = [flag for flag in flags if not flag.startswith("--top") and not (flag == "--size" and spec.kind == "image")]
+    if sheets and not drawable(spec):
+        raise ValueError(f"{', '.join(sheets)}: for pictures, and this model is of {_things(spec)}: leave that out")
+    cuts = [flag for flag in flags if flag.startswith("--top")]
+    cuts += [f"--temperature {command.temperature:g}"] if command.temperature not in (0, 1) else []
+    if cuts and spec.levels is None:
+        raise ValueError(
+            f"{', '.join(cuts)}: for probabilities of symbols, and this model gives densities of real values: leave that out, or"
+            " take --temperature 0 for the most probable value of each"
+        )
+
+
+def _things(spec: DataSpec) -> str:
+    return {"image": "real-valued images"}.get(spec.kind, f"{spec.kind}s of {'x'.join(map(str, spec.shape))} values")
 
 
 def _labels(model: Model, wanted: Sequence[int], n: int) -> list[int] | None:
@@ -239,7 +271,7 @@ def _stacked(strips: Sequence[Pixels], columns: int) -> Pixels:
 
 
 def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:
-    """Write a sheet of images as PNG, or symbols as ``.npy``; the path.
+    """Write a sheet of images as PNG, or symbols as ``.npy``, real values in their original units; the path.
 
     Raises:
         ValueError: the name ends in something else.
@@ -247,8 +279,8 @@ def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Calla
     """
     path = command.out or command.run / "samples" / (f"{name}.png" if drawable(spec) else f"{name}.npy")
     if path.suffix.lower() == ".npy":
-        memory = io.BytesIO()
-        np.save(memory, x.cpu().numpy())
+        memory, units = io.BytesIO(), units_of(command.run)
+        np.save(memory, (x if units is None else _original(x, units)).cpu().numpy())
         write_whole(path, memory.getvalue())
         return path
     if path.suffix.lower() != ".png":
@@ -256,3 +288,9 @@ def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Calla
     if not drawable(spec):
         raise DataError(f"the symbols of this model are no pictures, so {path} cannot show them: name a .npy")
     return save_png(path, grid(images(), columns, scale=command.scale))
+
+
+def _original(x: Tensor, units: Units) -> Tensor:
+    """(n, *shape) values in the units of the data as they were given, float64; whole numbers without their noise."""
+    values = units.restore(x.double())
+    return values.floor() if units.dequantized else values

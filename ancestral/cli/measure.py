@@ -15,7 +15,7 @@ from ancestral.cli.commands import Answer, Compare, Computing, Evaluate, Score
 from ancestral.cli.runs import data_of, items_of, opened, progress, said, table
 from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
-from ancestral.hub import WEIGHTS, describe
+from ancestral.hub import WEIGHTS, describe, units_of
 
 FIGURES, SCORES = "evaluation.json", "scores.csv"
 HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
@@ -81,7 +81,7 @@ def _weights(run: Path) -> str:
 
 def score(command: Score) -> Answer:
     """Write the cost of every picture into a table."""
-    model = opened(command, command.run)
+    model, units = opened(command, command.run), units_of(command.run)
     items = items_of(model, command.run, command.pictures, None, command.size, command.labels)
     with progress("scoring") as tick:
         found = evaluation.score(
@@ -91,14 +91,16 @@ def score(command: Score) -> Answer:
             importance_samples=command.importance_samples,
             seed=command.seed,
             batch_size=command.batch_size,
+            units=units,
             progress=tick,
         )
+    unit = "nats" if not found.density else f"nats of a density{'' if units is None else ' in the original units'}"
     nats, sites = found.nats.tolist(), model.spec.sites
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["item", "nats", "bits", "bits_per_dim", "status", "importance_samples"])
+    rows.writerow(["item", "nats", "bits", "bits_per_dim", "status", "importance_samples", "unit"])
     for name, cost, each in zip(items.names, nats, found.bits_per_dim.tolist(), strict=True):
-        rows.writerow([name, cost, each * sites, each, found.status, found.importance_samples])
+        rows.writerow([name, cost, each * sites, each, found.status, found.importance_samples, unit])
     path = command.out or command.run / SCORES
     write_whole(path, text.getvalue().encode())
     mean = sum(nats) / len(nats)
@@ -106,10 +108,11 @@ def score(command: Score) -> Answer:
         "scores": path,
         "items": len(nats),
         "nats": mean,
+        "unit": unit,
         "status": found.status,
         "importance_samples": found.importance_samples,
     }
-    return Answer(values, [f"{path}: {len(nats):,} items, on average {mean:.2f} nats ({found.status})"])
+    return Answer(values, [f"{path}: {len(nats):,} items, on average {mean:.2f} {unit} ({found.status})"])
 
 
 def compare(command: Compare) -> Answer:

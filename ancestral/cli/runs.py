@@ -19,11 +19,12 @@ from ancestral.cli.commands import Computing, Reading
 from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
-from ancestral.data.loading import load_data
+from ancestral.data.loading import STREAMS, load_data
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
 from ancestral.data.source import Source
-from ancestral.data.splits import Splits
-from ancestral.hub import Model, describe, load
+from ancestral.data.splits import Splits, Units
+from ancestral.draw import uniforms
+from ancestral.hub import Model, describe, load, units_of
 from ancestral.sampling.strategies import Progress
 from ancestral.spec import DataSpec
 
@@ -65,13 +66,14 @@ def threads_of(command: Computing, model: nn.Module) -> int:
 
 
 def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
-    """The data named on the command line, or those that a run was trained on.
+    """The data named on the command line, in the units of a run, or those that it was trained on.
 
     Raises:
         DataError: the run does not say where they are, or they cannot be read.
     """
     if data is not None:
-        return load_data(data, **reading.options())
+        columns = describe(folder)["spec"].get("columns", ())
+        return load_data(data, columns=columns, units=units_of(folder), **reading.options())
     if reading.options():
         raise DataError(f"{', '.join(reading.options())} say how other data are read: name them (--data)")
     record = describe(folder).get("data") or {}
@@ -88,7 +90,7 @@ class Items:
     """Examples that a command works on.
 
     Attributes:
-        x: (n, *shape) symbols, where the model is.
+        x: (n, *shape) symbols, where the model is; real values are in its units, those of files in float64.
         names: n of them: a file, or a row of a set.
         labels: (n,) classes for a conditional model, or None.
     """
@@ -101,7 +103,7 @@ class Items:
 def items_of(
     model: Model, folder: Path, pictures: Sequence[Path], count: int | None, size: int | None, labels: Sequence[int] = ()
 ) -> Items:
-    """The pictures named on the command line, or the first ``count`` test examples of a run; with their labels.
+    """The pictures or rows named on the command line, or the first ``count`` test examples of a run; with their labels.
 
     Raises:
         DataError: they cannot be read, or do not fit the model.
@@ -111,7 +113,9 @@ def items_of(
         raise ValueError(f"number is {count}; ask for at least 1")
     device = model.anchor.device
     if pictures:
-        found = read_pictures(pictures, model.spec, size)
+        found = read_pictures(pictures, model.spec, size, units_of(folder))
+        if getattr(model.config, "conditional", False) and not labels:
+            said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
         test = data_of(folder, None, Reading()).test
         test = test.select(range(min(count or len(test), len(test))))
@@ -123,14 +127,18 @@ def items_of(
     return Items(found.x.to(device), found.names, None if y is None else y.to(device))
 
 
-def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None) -> Items:
-    """Image files, folders of them and arrays as symbols of a model's alphabet, in the order given.
+def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None, units: Units | None = None) -> Items:
+    """Image files, folders of them and arrays as symbols of a model's alphabet, or in its units, in the order given.
 
     Raises:
         DataError: a file is missing, broken or of another shape than the model's.
     """
     found = [_read(path, spec, size) for path in paths]
-    return Items(torch.cat([each.x for each in found]), [name for each in found for name in each.names])
+    x = torch.cat([each.x for each in found])
+    if units is not None:
+        noise = uniforms(0, range(len(x)), x[0].numel(), STREAMS["test"]).view(x.shape) if units.dequantized else 0.0
+        x = units.convert(x + noise)  # the noise is that of a test set of these rows
+    return Items(x, [name for each in found for name in each.names])
 
 
 def _read(path: Path, spec: DataSpec, size: int | None) -> Items:
@@ -148,7 +156,8 @@ def _read(path: Path, spec: DataSpec, size: int | None) -> Items:
 
 
 def _fitted(source: Source, spec: DataSpec, size: int | None) -> Tensor:
-    source = with_alphabet(arranged(source), spec.levels)
+    source = arranged(source)
+    source = source if spec.levels is None else with_alphabet(source, spec.levels)
     if spec.kind == "image":
         source = coloured(fitted(source, size, None), spec.shape[0])
     x = torch.from_numpy(np.array(quantised(source, spec.levels).x["train"]))

@@ -22,6 +22,7 @@ from ancestral.data.images import read_folder
 from ancestral.data.prepare import (
     arranged,
     coloured,
+    converted,
     counted,
     dequantized,
     fitted,
@@ -32,7 +33,7 @@ from ancestral.data.prepare import (
     with_labels,
 )
 from ancestral.data.source import PARTS, Array, Source, divide, limited
-from ancestral.data.splits import Dequantized, Examples, Grey, Redrawn, Splits
+from ancestral.data.splits import Dequantized, Examples, Grey, Redrawn, Splits, Units
 from ancestral.spec import DataSpec
 
 BINARIZE = ("threshold", "sample", "dynamic")
@@ -52,6 +53,7 @@ class _Options:
     columns: tuple[int | None, ...] = ()
     dequantize: bool = False
     standardize: bool = False
+    units: Units | None = None
 
     def __post_init__(self) -> None:
         lowest = {"levels": 2, "resize": 1, "size": 1, "limit": 1, "seed": 0}
@@ -65,6 +67,8 @@ class _Options:
             raise DataError(f"binarize is {self.binarize!r}; it must be one of {', '.join(BINARIZE)}")
         if self.dequantize and (self.binarize or self.columns):
             raise DataError("dequantize makes every symbol real-valued: leave binarize and columns out")
+        if self.units is not None and (self.standardize or self.dequantize != self.units.dequantized):
+            raise DataError("units of other data are given already: leave standardize and dequantize out")
 
 
 def load_data(
@@ -81,6 +85,7 @@ def load_data(
     columns: Sequence[int | None] = (),
     dequantize: bool = False,
     standardize: bool = False,
+    units: Units | None = None,
 ) -> Splits:
     """Read data into three sets of symbols.
 
@@ -105,6 +110,8 @@ def load_data(
         dequantize: whole numbers v become (v + u) / levels, u uniform in [0, 1), for models that are densities: drawn once,
             and anew by the trainer through ``Splits.grey``. The density of v + u bounds P(v); see `Units`.
         standardize: real values get mean 0 and standard deviation 1 on the training set; ``Splits.units`` undoes it.
+        units: the units of other data, such as those that a model was trained on, in place of units of their own; where they
+            are dequantised, so are these data.
 
     Raises:
         DataError: the source is unknown, missing, broken, empty or not of a kind above, or an option does not fit it.
@@ -114,17 +121,19 @@ def load_data(
         DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10, columns=())
     """
     table = tuple(columns)
-    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels, table, dequantize, standardize)
+    dequantize = dequantize or (units is not None and units.dequantized)
+    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels, table, dequantize, standardize, units)
     if isinstance(source, Splits):
         if options != _Options():
             raise DataError("these data are loaded already; give the options to the call that read them")
         return source
-    raw = with_alphabet(tabulated(arranged(_read(source, size)), table), levels)
-    raw = divide(with_labels(raw, labels), seed)
+    raw = tabulated(arranged(_read(source, size)), table)
+    raw = raw if units is None or dequantize else converted(raw, units)
+    raw = divide(with_labels(with_alphabet(raw, levels), labels), seed)
     raw = limited(raw, limit, seed) if limit is not None else raw
     raw = quantised(coloured(fitted(raw, size, resize), channels), levels)
     if dequantize:
-        raw = dequantized(raw, standardize)
+        raw = dequantized(raw, standardize, units)
     elif standardize:
         raw = standardized(raw, [i for i, count in enumerate(table) if count is not None])
     return _finished(raw, options)

@@ -232,6 +232,21 @@ def tabulated(source: Source, columns: tuple[int | None, ...]) -> Source:
     return replace(source, x={part: x.astype(np.float64) for part, x in source.x.items()})
 
 
+def converted(source: Source, units: Units) -> Source:
+    """Real values in other units than their own, such as those of the data that a model was trained on.
+
+    Raises:
+        DataError: the units are of examples of another shape.
+    """
+    _check_units(source, units)
+    if source.units is not None and source.units.same(units):
+        return source
+    x = {part: torch.from_numpy(values.astype(np.float64)) for part, values in source.x.items()}
+    originals = x if source.units is None else {part: source.units.restore(values) for part, values in x.items()}
+    values = {part: units.convert(original).numpy() for part, original in originals.items()}
+    return replace(source, x=values, levels=None, units=units, steps=(*source.steps, _said(units, "in the units of a model")))
+
+
 def standardized(source: Source, whole: Collection[int] = ()) -> Source:
     """Real values with mean 0 and standard deviation 1 on the training set, to six digits; ``Source.units`` undoes it.
 
@@ -249,19 +264,31 @@ def standardized(source: Source, whole: Collection[int] = ()) -> Source:
     return replace(source, x=x, units=units, steps=(*source.steps, _said(units, "standardised on train")))
 
 
-def dequantized(source: Source, standard: bool) -> Source:
+def dequantized(source: Source, standard: bool, units: Units | None = None) -> Source:
     """Whole numbers with the ``units`` that they get once noise is added: [0, 1), or ``standard`` ones, with the noise.
+
+    Args:
+        units: those of other data, in place of their own.
 
     Raises:
         DataError: the source is real-valued.
     """
     if source.levels is None:
         raise DataError(f"{source.origin} is real-valued; dequantize is for whole numbers")
+    if units is not None:
+        _check_units(source, units)
+        return replace(source, units=units, steps=(*source.steps, _said(units, "in the units of a model with noise")))
     sites = source.x["train"].shape[1:]
     plain = Units(torch.zeros(sites, dtype=torch.float64), torch.full(sites, float(source.levels), dtype=torch.float64), True)
     units = _standard(source, True) if standard else plain
     step = "standardised on train with noise" if standard else f"divided by {source.levels} with noise"
     return replace(source, units=units, steps=(*source.steps, _said(units, step)))
+
+
+def _check_units(source: Source, units: Units) -> None:
+    shape, wanted = source.x["train"].shape[1:], tuple(units.mean.shape)
+    if shape != wanted:
+        raise DataError(f"{source.origin}: an example is {shape}, and the units are those of examples of {wanted}")
 
 
 def _standard(source: Source, noise: bool, whole: Collection[int] = ()) -> Units:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -69,6 +69,10 @@ class Units:
         """log p(original) = log p(x) - nats, for densities of one example."""
         return float(self.scale.log().sum())
 
+    def nats_of(self, known: Tensor) -> float:
+        """The same for the density of some sites alone: booleans that broadcast to \\*shape, True where a site counts."""
+        return float(self.scale.log().where(known.to(self.scale.device), 0.0).sum())
+
     def convert(self, original: Tensor) -> Tensor:
         """(n, \\*shape) originals to x, in float64."""
         return (original.double() - self.mean.to(original.device)) / self.scale.to(original.device)
@@ -76,6 +80,21 @@ class Units:
     def restore(self, x: Tensor) -> Tensor:
         """(n, \\*shape) values x to the original units; where these are dequantised, ``floor`` gives whole numbers."""
         return x * self.scale.to(x) + self.mean.to(x)
+
+    def same(self, other: Units) -> bool:
+        """Whether another change of units is this one."""
+        alike = torch.equal(self.mean, other.mean) and torch.equal(self.scale, other.scale)
+        return alike and self.dequantized == other.dequantized
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes as JSON has them; the inverse of ``from_dict``."""
+        return {"mean": self.mean.tolist(), "scale": self.scale.tolist(), "dequantized": self.dequantized}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Units:
+        """The units that ``to_dict`` wrote."""
+        mean, scale = (torch.tensor(fields[name], dtype=torch.float64) for name in ("mean", "scale"))
+        return cls(mean, scale, bool(fields["dequantized"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,4 +223,5 @@ class Splits:
             "sizes": {name: len(part) for name, part in self._parts.items()},
             "class_names": list(self.class_names),
             "hash": self.hash,
+            **({} if self.units is None else {"units": self.units.to_dict()}),
         }

@@ -9,7 +9,7 @@ from ancestral.core import Autoregressive
 from ancestral.data.source import permutation
 from ancestral.evaluation.bits import Mean, in_units
 from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
-from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, chosen_examples, counter
+from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
@@ -54,7 +54,7 @@ def evaluate(
         progress: is told (decodings done, of how many).
 
     Raises:
-        DataError: there are no examples, or they are not what the model is a model of.
+        DataError: there are no examples, they are not what the model is a model of, or a cost is not finite.
         OrderError: the model has not so many orders.
         ValueError: an argument is outside its range.
 
@@ -99,10 +99,13 @@ def evaluate(
 
 def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
     if orders == 1:
-        nats = Mean.of(exact_nats(model, chosen, batch_size, tick))
+        alone = exact_nats(model, chosen, batch_size, tick)
+        check_costs(alone, chosen, model.spec)
+        nats = Mean.of(alone)
         return {"nats": nats.value, "nats_error": nats.error}
     members, kind = ensemble(model.network, orders, seed)
     each = order_nats(model, members, chosen, batch_size, tick)
+    check_costs(each, chosen, model.spec)
     nats = Mean.of(mixed(each))
     averaged = {"orders": len(members), "ordering": kind, "order_nats": float(each.mean())}
     return {"nats": nats.value, "nats_error": nats.error, **averaged}
@@ -110,6 +113,7 @@ def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, 
 
 def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
     terms = rate_distortion(model, chosen, seed, batch_size, tick)
+    check_costs(terms.rate + terms.distortion, chosen, model.spec)
     order = permutation(len(chosen), seed, SUBSET).tolist()
     figures = {
         **_terms(terms),

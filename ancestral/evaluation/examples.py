@@ -96,6 +96,30 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
     return Chosen(examples.x, labels, range(len(examples)), units).take(list(rows)), note
 
 
+def check_costs(nats: Tensor, chosen: Chosen, spec: DataSpec) -> None:
+    """Refuse costs that are not finite, because any mean with them says nothing.
+
+    Args:
+        nats: (..., n) costs of the examples.
+
+    Raises:
+        DataError: there are some; the message says what is likely wrong.
+    """
+    wrong = (~nats.cpu().isfinite()).reshape(-1, len(chosen)).any(0).nonzero()[:, 0].tolist()
+    if not wrong:
+        return
+    found = f"{len(wrong):,} of {len(chosen):,} examples cost no finite number of nats, first row {chosen.rows[wrong[0]]}"
+    if spec.density:
+        size = float(chosen.x[wrong[0]].abs().max())
+        raise DataError(
+            f"{found}, whose values reach {size:.4g} in size: they are likely in other units than those that the model was"
+            " trained in; train on standardised data (standardize=True, --standardize) and convert others by the same units"
+        )
+    raise DataError(
+        f"{found}: the model gives some of its symbols probability 0, or its weights are not finite; see how its training ended"
+    )
+
+
 def counter(progress: Progress | None, total: int) -> Tick:
     """A function that adds to the work done, and tells (done, of how much)."""
     done = 0

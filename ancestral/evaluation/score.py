@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive, DataError, check_symbols
+from ancestral.data.splits import Units
 from ancestral.evaluation.bits import example_nats
-from ancestral.evaluation.examples import Chosen, Tick, counter
+from ancestral.evaluation.examples import Chosen, Tick, check_costs, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.latent.latent import Latent
@@ -32,13 +33,15 @@ class Scores:
         nats: (n,) -log p(x), or an upper bound of it, float64.
         bits_per_dim: (n,) the same in bits a symbol.
         status: ``"exact"`` or ``"bound"``.
-        importance_samples: k of the bound; 1 is the evidence lower bound; None where the status is exact.
+        importance_samples: k of the bound; 1 is the evidence lower bound; None where there are no latents.
+        density: whether the costs are those of a density, in the original units where ``score`` was told them.
     """
 
     nats: Tensor
     bits_per_dim: Tensor
     status: str
     importance_samples: int | None = None
+    density: bool = False
 
 
 def score(
@@ -49,6 +52,7 @@ def score(
     importance_samples: int = 1,
     seed: int = 0,
     batch_size: int = 64,
+    units: Units | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """-log p(x) of (n, *shape) symbols, in nats, or with latents an upper bound of it; smaller is more likely.
@@ -56,9 +60,10 @@ def score(
     Args:
         labels: (n,) labels of a conditional model.
         importance_samples: k of a latent-variable model; 1 takes the evidence lower bound with the KL in closed form.
+        units: how x was made of its originals, whose density the costs are then of; see `Units`.
 
     Raises:
-        DataError: x does not fit the model.
+        DataError: x does not fit the model, or a cost is not finite.
         ValueError: importance_samples is below 1.
 
     Example:
@@ -81,7 +86,11 @@ def score(
             nats = terms.rate + terms.distortion
         else:
             nats = -bounds(model, chosen, importance_samples, seed, batch_size, tick).iwae
-    return Scores(nats, nats / (log(2) * model.spec.sites), status_of(model), importance_samples if latent else None)
+    check_costs(nats, chosen, model.spec)
+    nats = nats if units is None else nats + units.nats
+    bounded = units is not None and units.dequantized
+    status, density = "bound" if bounded else status_of(model), model.spec.density and not bounded
+    return Scores(nats, nats / (log(2) * model.spec.sites), status, importance_samples if latent else None, density)
 
 
 def surprisal(

@@ -11,7 +11,17 @@ from typing import Any
 from ancestral.models import MODELS, configure
 from ancestral.training.config import TrainingConfig
 
-READING = ("size", "resize", "levels", "binarize", "limit", "grey")  # what the command line knows of reading data
+READING = (
+    "size",
+    "resize",
+    "levels",
+    "binarize",
+    "limit",
+    "grey",
+    "columns",
+    "dequantize",
+    "standardize",
+)  # what the command line knows of reading data
 PLACES = ("progress", "threads", "accelerator", "checkpoint_every", "tensorboard", "log_every")  # where and how it ran, not what
 
 
@@ -61,6 +71,8 @@ def options(values: Mapping[str, Any]) -> list[str]:
         flag = name.rstrip("_").replace("_", "-")
         if isinstance(value, bool):
             written.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            written.append(" ".join([f"--{flag}", *("-" if each is None else str(each) for each in value)]))
         elif value is not None:
             written.append(f"--{flag} {shlex.quote(str(value))}")
     return written

@@ -111,8 +111,8 @@ class Records:
 
 def shown(terms: Mapping[str, Any], spec: DataSpec) -> str:
     """The terms of an objective in words: bits/dim of x, or nats where the stage has none."""
-    bits = bits_per_dim(terms, spec)
-    return f"loss {terms['loss']:.4g} nats" if bits is None else f"{bits[0]:.4f} bits/dim ({bits[1]})"
+    bits, density = bits_per_dim(terms, spec), " of a density in the model's units" if spec.density else ""
+    return f"loss {terms['loss']:.4g} nats" if bits is None else f"{bits[0]:.4f} bits/dim{density} ({bits[1]})"
 
 
 class Show:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,9 @@ COPIES = 10  # of the weights: raw, averaged, two of the optimiser's, averaged b
 
 
 def prepare(folder: Path, model: Model, overwrite: bool) -> Path:
-    """Make the folder of a run and prove that the run will fit into it; an earlier run in it is removed on ``overwrite``.
+    """Prove that a run will fit into its folder, from which an earlier run is removed on ``overwrite``.
+
+    The folder is made when something is written, so that a run that stops before leaves none.
 
     Raises:
         FileExistsError: the folder holds something, and ``overwrite`` does not say that it may go.
@@ -31,7 +35,7 @@ def prepare(folder: Path, model: Model, overwrite: bool) -> Path:
         how = f"resume it (--resume {folder})" if (folder / CHECKPOINT).exists() else "choose another"
         raise FileExistsError(f"{folder} is not empty: {how}, or replace the run in it (--force, overwrite=True)")
     size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    probe = folder / ".probe"
+    probe, missing = folder / ".probe", [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free
@@ -41,10 +45,20 @@ def prepare(folder: Path, model: Model, overwrite: bool) -> Path:
         probe.unlink()
     except OSError as error:
         raise OSError(f"cannot write the run to {folder} ({error}): choose another folder or make room") from error
+    finally:
+        _forget(missing)
     if (folder / CONFIG).exists():
         for name in OWN:
             _remove(folder / name)
+        _forget([folder])
     return folder
+
+
+def _forget(folders: Sequence[Path]) -> None:
+    """Remove folders, the inner ones first, as far as they are there and empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _remove(path: Path) -> None:
