@@ -26,11 +26,15 @@ from ancestral.coding.pictures import (
     array_item,
     assembled,
     check_folder,
+    check_labels,
     check_same,
     collected,
+    labels_name,
     lost_files,
+    npy,
     png_size,
     restored_files,
+    restored_labels,
 )
 from ancestral.coding.reader import Damage, Reader
 from ancestral.core import DataError
@@ -109,10 +113,19 @@ def _items(command: Compress, model: Model) -> tuple[Tensor, Manifest, Tensor | 
         raise DataError("there is nothing to compress: the arrays hold no examples")
     if known is None or not (command.labels or getattr(model.config, "conditional", False)):
         return x, manifest, None
+    return x, manifest, _of_tiles(known, manifest)
+
+
+def _of_tiles(known: Tensor, manifest: Manifest) -> Tensor:
+    """(n,) labels of pictures as those of the items that they are cut into.
+
+    Raises:
+        ValueError: there is not one label for each picture.
+    """
     if len(known) != manifest.examples:
         raise ValueError(f"{len(known)} labels for {manifest.examples} pictures: give one each")
     tiles = [item.tiles(manifest.spec) for item in manifest.items for _ in range(item.batch(manifest.spec)[0])]
-    return x, manifest, known.repeat_interleave(torch.tensor(tiles))
+    return known.repeat_interleave(torch.tensor(tiles, dtype=torch.long))
 
 
 def _of_folders(paths: Sequence[Path], manifest: Manifest) -> Tensor | None:
@@ -141,16 +154,21 @@ def decompress(command: Decompress) -> Answer:
         raise ValueError(f"{command.file} has no ending to leave out: name the folder (--out)")
     folder = command.out or command.file.with_suffix("")
     with _opened(command, command.file, command.errors) as (opened, manifest):
-        check_folder(manifest, folder, command.force)
+        beside = (labels_name(manifest),) if opened.labelled else ()
+        check_folder(manifest, folder, command.force, beside)
         x, rows = _decoded(opened, manifest, command.errors == "skip")
+    labels = None if opened.labels is None else restored_labels(opened.labels, manifest, rows)
     written = []
     for name, content in restored_files(x, manifest, rows):
         write_whole(folder / name, content)
         written.append(name)
+    for name in beside:
+        write_whole(folder / name, npy(np.array(labels)))
     lost, damage = lost_files(manifest, rows), [each.reason for each in opened.reader.damage]
-    values = {"out": folder, "files": len(written), "lost": lost, "damage": damage}
+    values = {"out": folder, "files": len(written), "labels": labels, "lost": lost, "damage": damage}
     lines = [
         f"{folder}: {len(written):,} files",
+        *(f"{folder / name}: the class of each of their {len(labels or ()):,} pictures" for name in beside),
         *(f"damaged: {reason}" for reason in damage),
         *(f"lost: {each}" for each in lost),
     ]
@@ -158,16 +176,35 @@ def decompress(command: Decompress) -> Answer:
 
 
 def verify(command: Verify) -> Answer:
-    """Decode everything, and compare it with the pictures where they are given."""
+    """Decode everything, and compare it with the pictures and labels where they are given.
+
+    Raises:
+        CodecError: the file or what it is compared with differ.
+        ValueError: labels are given without pictures, or not one for each, or the file holds none.
+    """
     with _opened(command, command.file) as (opened, manifest):
         given, others = collected(command.pictures, manifest.spec)
+        known = _known_labels(command, opened, others)
         x, _ = _decoded(opened, manifest, salvage=False)
     check_same(x, manifest, given, others)
-    values = {"file": command.file, "pictures": manifest.examples, "compared": others.examples}
+    if known is not None and opened.labels is not None:
+        check_labels(opened.labels, manifest, known, others)
+    labels = opened.labelled if known is not None else None
+    values = {"file": command.file, "pictures": manifest.examples, "compared": others.examples, "labels": labels}
     lines = [f"{command.file} is whole: {manifest.examples:,} pictures decode to what was compressed"]
     if command.pictures:
-        lines.append(f"{others.examples:,} of them were compared: they are the same")
+        lines.append(f"{others.examples:,} of them were compared{' with their labels' * bool(labels)}: they are the same")
     return Answer(values, lines)
+
+
+def _known_labels(command: Verify, opened: Opened, others: Manifest) -> Tensor | None:
+    """(n,) labels of the items to compare with, where the file holds labels and those are known."""
+    if command.labels and not opened.labelled:
+        raise ValueError(f"{command.file} holds no labels to compare with: leave --labels out")
+    if not opened.labelled or not (command.labels or command.pictures):
+        return None
+    known = torch.tensor(command.labels) if command.labels else _of_folders(command.pictures, others)
+    return None if known is None else _of_tiles(known, others)
 
 
 def info(command: Info) -> Answer:

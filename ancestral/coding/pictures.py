@@ -11,6 +11,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,20 @@ def restored_files(x: Tensor, manifest: Manifest, rows: Array | None = None) -> 
             if item.kind in CHANNELS:
                 yield item.target, png(shown(manifest.spec.levels or 0)[examples][0], item.kind)
             else:
-                yield item.target, _npy(examples.reshape(len(examples), *item.shape[1:]).astype(item.kind))
+                yield item.target, npy(examples.reshape(len(examples), *item.shape[1:]).astype(item.kind))
+
+
+def restored_labels(labels: Tensor, manifest: Manifest, rows: Array) -> list[int]:
+    """The label of every example that ``restored_files`` gives back, in its order, from (n,) labels of the items ``rows``."""
+    found = [labels[place[:: item.tiles(manifest.spec)]].tolist() for item, place, _ in _found(manifest, rows)]
+    return [label for each in found for label in each]
+
+
+def labels_name(manifest: Manifest) -> str:
+    """The file for labels, ``labels.npy`` unless one of the items has that name."""
+    taken = {item.target.casefold() for item in manifest.items}
+    names = ("labels.npy" if i == 1 else f"labels-{i}.npy" for i in count(1))
+    return next(name for name in names if name not in taken)
 
 
 def lost_files(manifest: Manifest, rows: Array) -> list[str]:
@@ -229,7 +243,8 @@ def _joined(tiles: Array, item: Item, spec: DataSpec) -> Array:
     return np.moveaxis(tiles, 1, axis)
 
 
-def _npy(values: Array) -> bytes:
+def npy(values: Array) -> bytes:
+    """An array as the content of an ``.npy`` file."""
     memory = io.BytesIO()
     np.save(memory, values, allow_pickle=False)
     return memory.getvalue()
@@ -250,15 +265,15 @@ def png_size(x: Tensor, manifest: Manifest) -> int | None:
     return size
 
 
-def check_folder(manifest: Manifest, folder: Path, overwrite: bool) -> None:
-    """Say beforehand whether the files can be restored into a folder.
+def check_folder(manifest: Manifest, folder: Path, overwrite: bool, beside: Sequence[str] = ()) -> None:
+    """Say beforehand whether the files, and those written ``beside`` them, can be put into a folder.
 
     Raises:
         CodecError: a link in the folder would lead out of it, or a file exists that is not to be overwritten.
     """
     home = folder.resolve()
-    for item in manifest.items:
-        path = folder / item.target
+    for name in [*(item.target for item in manifest.items), *beside]:
+        path = folder / name
         if not path.parent.resolve().is_relative_to(home):
             raise CodecError(f"{path.parent} is a link that leads out of {folder}: name another folder (--out)")
         if path.exists() and not overwrite:
@@ -279,3 +294,19 @@ def check_same(x: Tensor, manifest: Manifest, given: Tensor, given_manifest: Man
         alike = (item.kind, item.shape) == (other.kind, other.shape)
         if not alike or not torch.equal(given[place.start : place.stop], x[there.start : there.stop]):
             raise CodecError(f"{item.name!r} is not the picture that the file holds under that name: one of them was changed")
+
+
+def check_labels(labels: Tensor, manifest: Manifest, given: Tensor, given_manifest: Manifest) -> None:
+    """Compare (n,) labels of the items of a file with given ones, once ``check_same`` has compared their pictures.
+
+    Raises:
+        CodecError: a label differs.
+    """
+    own = {item.target: place for item, place in zip(manifest.items, manifest.places, strict=True)}
+    for item, place in zip(given_manifest.items, given_manifest.places, strict=True):
+        known, kept = given[place.start : place.stop], labels[own[item.target].start : own[item.target].stop]
+        wrong = (known != kept).nonzero()[:, 0].tolist()
+        if wrong:
+            raise CodecError(
+                f"{item.name!r} has label {int(kept[wrong[0]])} in the file and {int(known[wrong[0]])} here: one was changed"
+            )
