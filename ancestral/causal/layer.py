@@ -201,10 +201,12 @@ class AffineLayer(Layer):
 
     Attributes:
         features: how many it gives at one site.
+        phases, backwards: see `program.Affine`.
     """
 
     features: int
     phases: tuple[int, int] = (1, 1)
+    backwards: bool = False
 
     @abstractmethod
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:

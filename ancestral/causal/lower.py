@@ -234,9 +234,8 @@ class Lowering:
                 weight, bias = weight[..., order], bias[..., order]
             first = None if init is None else Part(init, part.first, part.count)
             numbers = weight.detach().contiguous(), bias.detach()
-            backwards = getattr(layer, "backwards", False)
             self.operations.append(
-                Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, backwards)
+                Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, layer.backwards)
             )
         return target
 

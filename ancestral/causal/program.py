@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -254,12 +255,12 @@ class Program:
                 by_channel[op.channel].append(op)
         object.__setattr__(self, "sites", tuple(map(tuple, by_channel)))
 
-    @property
+    @cached_property
     def coarsest(self) -> int:
         """The side of the largest places, in pixels."""
         return max(buffer.scale for buffer in self.buffers)
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """The image's width, filled up to whole places of all buffers."""
         return -(-self.shape[2] // self.coarsest) * self.coarsest
@@ -268,7 +269,7 @@ class Program:
         """The side of the places at which an operation runs, in pixels."""
         return self.buffers[op.target.buffer].scale
 
-    @property
+    @cached_property
     def multiply_adds(self) -> int:
         """Products that one pixel costs on average, all of its colour channels together."""
         maps = (op for op in self.operations if isinstance(op, Affine))

@@ -187,19 +187,16 @@ class Stepper:
         """An operation at one place."""
         if isinstance(op, Affine):
             return self._site_affine(op)
-        views = {part: self._at(part) for part in operands(op)}
-
-        def work(kept: Buffers, r: int, w: int) -> None:
-            carry_out(op, self.arithmetic, lambda part: views[part](kept, r, w))
-
-        return work
+        views = [self._at(part) for part in operands(op)]
+        return lambda kept, r, w: carry_out(op, self.arithmetic, [view(kept, r, w) for view in views])
 
     def _row(self, op: Operation) -> Work:
         """An operation along a row."""
         scale = self.program.scale(op)
         if isinstance(op, Affine):
             return self._row_affine(op, scale)
-        return lambda kept, r, w: carry_out(op, self.arithmetic, lambda part: self._along(kept, part, r, 0, 1, scale))
+        parts = operands(op)
+        return lambda kept, r, w: carry_out(op, self.arithmetic, [self._along(kept, part, r, 0, 1, scale) for part in parts])
 
     def _site_affine(self, op: Affine) -> Work:
         ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
@@ -237,7 +234,7 @@ def window_rows(op: Affine) -> list[Part]:
 
 
 def operands(op: Operation) -> list[Part]:
-    """The parts that an operation other than an affine map reads and writes."""
+    """The parts that an operation other than an affine map reads, then the one that it writes."""
     if isinstance(op, Point):
         return [op.source, op.target] if op.other is None else [op.source, op.other, op.target]
     if isinstance(op, Add):
@@ -245,14 +242,15 @@ def operands(op: Operation) -> list[Part]:
     return [op.source, op.symbols, op.target] if isinstance(op, Couple) else []
 
 
-def carry_out(op: Operation, arithmetic: Arithmetic, view: Callable[[Part], Tensor]) -> None:
-    """An operation other than an affine map, on views of its parts."""
+def carry_out(op: Operation, arithmetic: Arithmetic, views: Sequence[Tensor]) -> None:
+    """An operation other than an affine map, on views of its ``operands``."""
+    first, *second, target = views
     if isinstance(op, Point):
-        arithmetic.point(op, view(op.source), None if op.other is None else view(op.other), view(op.target))
+        arithmetic.point(op, first, second[0] if second else None, target)
     elif isinstance(op, Add):
-        arithmetic.add(op, view(op.a), view(op.b), view(op.target))
+        arithmetic.add(op, first, second[0], target)
     elif isinstance(op, Couple):
-        arithmetic.couple(op, view(op.source), view(op.symbols), view(op.target))
+        arithmetic.couple(op, first, second[0], target)
 
 
 def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:

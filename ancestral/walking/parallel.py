@@ -12,7 +12,7 @@ from torch.nn import functional
 from ancestral.causal.arithmetic import Arithmetic
 from ancestral.causal.layer import Clock
 from ancestral.causal.program import Affine, Operation, Part, Program
-from ancestral.causal.stepping import Stepper, carry_out, filled
+from ancestral.causal.stepping import Stepper, carry_out, filled, operands
 
 Values = dict[int, Tensor]
 
@@ -75,7 +75,7 @@ def parameters(program: Program, values: Values) -> Tensor:
 def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: Values) -> None:
     shape = values[op.target.buffer].shape
     if not isinstance(op, Affine):
-        carry_out(op, arithmetic, lambda part: _places(part, values, shape).flatten(0, 2))
+        carry_out(op, arithmetic, [_places(part, values, shape).flatten(0, 2) for part in operands(op)])
         return
     target, (rows, columns) = _places(op.target, values, shape), op.phases
     init = None if op.init is None else _places(op.init, values, shape)

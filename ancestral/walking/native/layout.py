@@ -361,7 +361,15 @@ def scaled_gate(op: Point) -> bool:
 
 
 def rare(program: Program) -> bool:
-    """Whether a Program has operations that few networks have, and that are compiled apart."""
+    """Whether a Program has operations that few networks have, and that are compiled apart. The Program keeps the answer."""
+    key = "rare"
+    if key not in program.kept:
+        program.kept[key] = _rare(program)
+    answer: bool = program.kept[key]
+    return answer
+
+
+def _rare(program: Program) -> bool:
     points = [op for op in program.operations if isinstance(op, Point)]
     return any(op.function not in COMMON or scaled_gate(op) for op in points) or any(
         isinstance(op, Couple) for op in program.operations
