@@ -46,7 +46,7 @@ class Run:
 
 RUNS: dict[tuple[str, str], Run] = {
     ("nade", "binarized-mnist"): Run({}, 5e-3, MATRICES),
-    ("made", "binarized-mnist"): Run({"hidden": 512}, 2e-3, MATRICES),
+    ("made", "binarized-mnist"): Run({"hidden": 1000, "layers": 1}, 2e-3, MATRICES),
     ("deep-nade", "binarized-mnist"): Run({}, 2e-3, MATRICES | {"batch_size": 100}, orders=8, limit=1000),
     ("pixelcnn", "binarized-mnist"): Run({}, 2e-3),
     ("pixelcnn++", "binarized-mnist"): Run({}, 2e-3),
