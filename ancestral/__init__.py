@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ancestral.core import Autoregressive as Autoregressive
     from ancestral.core import Conditional as Conditional
     from ancestral.core import Context as Context
-    from ancestral.core import DataError as DataError
     from ancestral.core import Family as Family
     from ancestral.core import Network as Network
     from ancestral.core import OrderError as OrderError
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from ancestral.spec import DataSpec as DataSpec
     from ancestral.spec import Order as Order
     from ancestral.spec import Stage as Stage
+    from ancestral.symbols import DataError as DataError
     from ancestral.training import fit as fit
     from ancestral.training import resume as resume
 
@@ -52,7 +52,7 @@ __version__ = "0.1.0"
 _HOME = {
     "ancestral.coding.codec": "compress decompress",
     "ancestral.coding.errors": "CodecError",
-    "ancestral.core": "Autoregressive Conditional Context DataError Family Network OrderError State StateError Walk",
+    "ancestral.core": "Autoregressive Conditional Context Family Network OrderError State StateError Walk",
     "ancestral.draw": "Draw",
     "ancestral.evaluation": "Evaluation evaluate score surprisal",
     "ancestral.hub": "load save",
@@ -62,6 +62,7 @@ _HOME = {
     "ancestral.networks.configs": "GatedPixelCNNConfig",
     "ancestral.sampling": "arrange complete interpolate sample traverse",
     "ancestral.spec": "DataSpec Order Stage",
+    "ancestral.symbols": "DataError",
     "ancestral.training": "fit resume",
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ancestral.causal.network import CausalNetwork
 from ancestral.coding import codec
-from ancestral.core import Autoregressive, Context, DataError
+from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of
+from ancestral.symbols import DataError
 from ancestral.walking.engines import EngineError, lowered
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import twin

@@ -19,14 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.spec import DataSpec, Order
+from ancestral.symbols import check_symbols, scored
 
 
 class StateError(RuntimeError):
     """A walk or its state was used in a way that could only give wrong results."""
-
-
-class DataError(ValueError):
-    """Data do not fit the model: the message names what is wrong and what would fit."""
 
 
 class OrderError(ValueError):
@@ -276,7 +273,8 @@ class Autoregressive(nn.Module):
             DataError: x does not fit the spec.
         """
         check_symbols(x, self.spec)
-        parameters = self.network(x, context)
+        varies = None in self.spec.shape and x.shape[1:] != self.network.shape
+        parameters = (self.network.arrange(shape=tuple(x.shape[1:])) if varies else self.network)(x, context)
         if parameters.shape[-1] != self.family.size:
             raise ValueError(
                 f"the network gives {parameters.shape[-1]} parameters a site, {self.family} reads {self.family.size}"
@@ -286,40 +284,20 @@ class Autoregressive(nn.Module):
         return Conditional(self.family, parameters)
 
     def log_prob(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """(n, *shape) symbols to (n,) log-likelihoods, in nats.
+        """(n, *shape) symbols to (n,) log-likelihoods, in nats; what comes after the end of an example counts nothing.
 
         Raises:
             DataError: x does not fit the spec.
         """
-        return self.conditionals(x, context).log_prob(x).flatten(1).sum(1)
+        nats, counts = self.conditionals(x, context).log_prob(x), scored(x, self.spec)
+        return (nats if counts is None else nats.where(counts, 0.0)).flatten(1).sum(1)
 
     def walk(self, n: int, context: Context | None = None, rollback: int = 0) -> Walk:
-        """A walk over the sites of n examples, settling one symbol of each at a time."""
+        """A walk over the sites of n examples, settling one symbol of each at a time.
+
+        Where lengths vary the network's own is walked; ``ancestral.arrange`` gives others.
+        """
         return Walk(self, n, context, rollback)
-
-
-def check_symbols(x: Tensor, spec: DataSpec) -> None:
-    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN."""
-    if x.dim() != len(spec.shape) + 1 or any(e not in (None, s) for e, s in zip(spec.shape, x.shape[1:], strict=True)):
-        raise DataError(
-            f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes"
-        )
-    if spec.levels is None:
-        if not torch.isfinite(x).all():
-            raise DataError("the data hold NaN or infinite values; remove or replace them")
-        _check_columns(x, spec)
-    elif x.is_floating_point() or x.dtype == torch.bool:
-        raise DataError(f"symbols have type {x.dtype}; this model takes integers 0 .. {spec.levels - 1}: quantise or cast them")
-    elif x.numel() and (int(x.min()) < 0 or int(x.max()) >= spec.levels):
-        raise DataError(f"symbols range over {int(x.min())} .. {int(x.max())}; this model takes 0 .. {spec.levels - 1}")
-
-
-def _check_columns(x: Tensor, spec: DataSpec) -> None:
-    for i, levels in spec.whole_columns.items():
-        column = x[:, i]
-        wrong = column[(column != column.floor()) | (column < 0) | (column >= levels)]
-        if len(wrong):
-            raise DataError(f"column {i} holds {float(wrong[0]):g}; it takes whole numbers 0 .. {levels - 1}")
 
 
 class Walk:

@@ -25,6 +25,9 @@ class DataSpec:
         classes: number of labels where the data have them, else ``None``.
         columns: levels of each column of a vector, ``None`` where it is real, if not all columns are; symbols are real numbers
             then, also the whole ones, and ``levels`` is ``None``.
+        end: the symbol that ends an example, the highest level, where lengths vary; it also fills up shorter examples of a
+            batch, and only the first of each counts. None where every symbol counts.
+        parts: how many symbols make up one sample of audio, the most significant first: 2 for 16 bits as two bytes.
 
     Raises:
         ValueError: a field is outside what is listed above.
@@ -41,6 +44,8 @@ class DataSpec:
     levels: int | None = None
     classes: int | None = None
     columns: tuple[int | None, ...] = ()
+    end: int | None = None
+    parts: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
@@ -56,6 +61,7 @@ class DataSpec:
             raise ValueError(f"levels is {self.levels}; a symbol needs at least 2 values (None for real values)")
         if self.classes is not None and self.classes < 2:
             raise ValueError(f"classes is {self.classes}; labels need at least 2 (None for no labels)")
+        self._check_sequence()
         if self.columns and (self.kind != "vector" or self.levels is not None or self.shape != (len(self.columns),)):
             raise ValueError(
                 f"columns={self.columns} are of a vector of {len(self.columns)} values with levels=None, not of kind"
@@ -63,6 +69,17 @@ class DataSpec:
             )
         if any(levels < 2 for levels in self.whole_columns.values()):
             raise ValueError(f"columns={self.columns} has a column of fewer than 2 levels (None for real values)")
+
+    def _check_sequence(self) -> None:
+        sequence = self.kind in ("audio", "text")
+        if self.end is not None and not (sequence and self.levels is not None and self.end == self.levels - 1):
+            raise ValueError(
+                f"end is {self.end}; it is the highest level of audio or text, not of {self.kind} with levels={self.levels}"
+            )
+        if None in self.shape and self.end is None:
+            raise ValueError("a length that varies needs the symbol that ends an example: give end=levels - 1")
+        if self.parts < 1 or (self.parts > 1 and (self.kind != "audio" or (self.shape[0] or 0) % self.parts)):
+            raise ValueError(f"parts is {self.parts}; audio of so many symbols a sample has a multiple of them, not {self.shape}")
 
     @property
     def whole_columns(self) -> dict[int, int]:
@@ -89,14 +106,14 @@ class DataSpec:
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; the inverse of ``from_dict``."""
         fields = {"kind": self.kind, "shape": list(self.shape), "levels": self.levels, "classes": self.classes}
-        return {**fields, "columns": list(self.columns)} if self.columns else fields
+        extra = {"columns": list(self.columns), "end": self.end, "parts": self.parts}
+        return fields | {name: value for name, value in extra.items() if value not in ([], None, 1)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DataSpec:
         """The spec that ``to_dict`` wrote."""
-        return cls(
-            fields["kind"], tuple(fields["shape"]), fields["levels"], fields.get("classes"), tuple(fields.get("columns", ()))
-        )
+        tuples = {name: tuple(fields[name]) for name in ("shape", "columns") if name in fields}
+        return cls(**{**fields, **tuples})
 
 
 @dataclass(frozen=True)

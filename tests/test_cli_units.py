@@ -16,7 +16,6 @@ import ancestral
 from ancestral import cli
 from ancestral.cli.commands import Train
 from ancestral.cli.parsing import parse
-from ancestral.core import DataError
 from ancestral.data import load_data
 from ancestral.data.splits import Units
 from ancestral.evaluation import score
@@ -24,6 +23,7 @@ from ancestral.hub import LoadError, describe, load, save, units_of
 from ancestral.report.remake import commands
 from ancestral.sampling import complete
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 QUIET = ("--preset", "tiny", "--batch-size", "8", "--steps", "3", "--no-tensorboard", "--no-progress")
 

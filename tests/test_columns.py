@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import ancestral
-from ancestral.core import Autoregressive, Context, DataError, Network
+from ancestral.core import Autoregressive, Context, Network
 from ancestral.data import load_data
 from ancestral.data.splits import Dequantized
 from ancestral.draw import Draw
@@ -20,6 +20,7 @@ from ancestral.evaluation import evaluate
 from ancestral.families import Bernoulli, Categorical, Columns, Continuous, LaplaceMixture, Normal, NormalMixture
 from ancestral.sampling.parallel import parallel_sample
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 from ancestral.testing import check
 from ancestral.training.batches import Stream
 

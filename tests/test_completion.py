@@ -13,7 +13,6 @@ from tiny_latents import Flat, awake, coins, fits, fixed, gaussian, pixels, prob
 from torch import Tensor
 
 from ancestral.cli.draw import MASKS
-from ancestral.core import DataError
 from ancestral.draw import Draw
 from ancestral.hub import save
 from ancestral.latent.latent import Latent
@@ -21,6 +20,7 @@ from ancestral.sampling import complete, sample
 from ancestral.sampling.complete import Completion
 from ancestral.sampling.parallel import fixed_point
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 GREY = DataSpec("image", (1, 5, 4), levels=4, classes=3)
 RGB = DataSpec("image", (3, 3, 4), levels=5)

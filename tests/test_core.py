@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, Context, DataError, Network, StateError, check_symbols
+from ancestral.core import Autoregressive, Context, Network, StateError
 from ancestral.draw import Draw
 from ancestral.families import Bernoulli, Normal
 from ancestral.spec import DataSpec, Order
+from ancestral.symbols import DataError, check_symbols
 from ancestral.testing import check
 
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 import ancestral
-from ancestral.core import DataError
 from ancestral.data import EMBEDDED, Examples, Grey, Splits, load_data
 from ancestral.data.source import Source, divide, permutation
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 PARTS = ("train", "validation", "test")
 

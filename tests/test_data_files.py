@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from test_data import PARTS, in_order, pixels, rows, sizes
 
-from ancestral.core import DataError
 from ancestral.data import load_data
 from ancestral.data.idx import read_idx
 from ancestral.data.source import permutation
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 NAMES = [
     {"train": "train_images", "validation": "valid_images", "test": "test_images"},

@@ -10,9 +10,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from ancestral.core import Conditional, DataError
+from ancestral.core import Conditional
 from ancestral.draw import Draw, inverse_cdf, tempered, truncated, uniforms
 from ancestral.families import Bernoulli, Categorical, Logistic, Normal
+from ancestral.symbols import DataError
 
 
 def logits(*probabilities: float, n: int = 1) -> Conditional:

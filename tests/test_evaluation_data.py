@@ -13,7 +13,7 @@ import torch
 from tiny_latents import awake
 from torch import Tensor
 
-from ancestral.core import Context, DataError
+from ancestral.core import Context
 from ancestral.data import load_data
 from ancestral.data.source import LIMIT, permutation
 from ancestral.data.splits import Examples
@@ -23,6 +23,7 @@ from ancestral.latent.topdown import Noise
 from ancestral.models import build
 from ancestral.objectives import Batch, importance_weights
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
 

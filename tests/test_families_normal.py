@@ -12,8 +12,9 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError, Family
+from ancestral.core import Family
 from ancestral.families import Binned, Continuous, LaplaceMixture, Normal, NormalMixture
+from ancestral.symbols import DataError
 
 CONTINUOUS: dict[str, Continuous] = {
     "normal": Normal(),

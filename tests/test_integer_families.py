@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError
 from ancestral.families import (
     Bernoulli,
     Binned,
@@ -29,6 +28,7 @@ from ancestral.families import (
     NormalMixture,
     fixed,
 )
+from ancestral.symbols import DataError
 
 T = 2**24
 FLOAT: dict[str, Discrete] = {

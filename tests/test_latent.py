@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch.distributions import Normal
 
-from ancestral.core import DataError
 from ancestral.latent.agave import auxiliary_image
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.latent.vae import decoder_family
 from ancestral.models import build
 from ancestral.objectives import Batch, auxiliary_elbo, auxiliary_guided, elbo, importance_weights, iwae, label_context, nll
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 GREY = DataSpec("image", (1, 7, 6), levels=5, classes=3)
 RGB = DataSpec("image", (3, 4, 6), levels=256)

@@ -10,7 +10,7 @@ from tiny_latents import awake, coins, fits, fixed, pixels, states
 from torch import Tensor
 from torch.distributions import Normal
 
-from ancestral.core import Autoregressive, Context, DataError, Network
+from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import Draw
 from ancestral.families import Bernoulli
 from ancestral.families import Normal as NormalFamily
@@ -19,6 +19,7 @@ from ancestral.sampling import Interrupted, complete, sample
 from ancestral.sampling.complete import Completion
 from ancestral.sampling.particles import effective_size, pick, systematic
 from ancestral.spec import DataSpec, Order
+from ancestral.symbols import DataError
 
 SQUARE = DataSpec("image", (1, 3, 3), levels=2)
 HOLE = torch.tensor([[0, 1, 0], [1, 0, 0], [1, 0, 1]]).bool()  # the first and the third site are unknown, the last is known

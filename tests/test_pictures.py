@@ -29,10 +29,10 @@ from ancestral.coding.pictures import (
     restored_files,
     shown,
 )
-from ancestral.core import DataError
 from ancestral.data.source import Array
 from ancestral.report.images import pixels
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 GREY, COLOUR = DataSpec("image", (1, 8, 8), levels=256), DataSpec("image", (3, 4, 6), levels=256)
 NAMES = ["a.png", "deep/er/ä ö.PNG", "deep/写真.bmp", "x.y.png", "z.tiff"]

@@ -20,12 +20,12 @@ from PIL import Image
 
 import ancestral
 from ancestral.cli.parsing import parse
-from ancestral.core import DataError
 from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation, evaluate
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.report import report, save_png
 from ancestral.report.remake import PLACES
+from ancestral.symbols import DataError
 from ancestral.training.config import TrainingConfig
 
 FEW = {"limit": 16}

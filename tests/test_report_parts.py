@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 import ancestral
-from ancestral.core import DataError
 from ancestral.latent.topdown import Noise
 from ancestral.models import configure
 from ancestral.report import describe, grid, pixels, save_png
@@ -23,6 +22,7 @@ from ancestral.report.pictures import vae_images
 from ancestral.report.remake import commands, options, settings, training
 from ancestral.sampling.strategies import Rows
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 from ancestral.training.config import TrainingConfig
 
 # pictures

@@ -7,9 +7,9 @@ from math import log
 import pytest
 import torch
 
-from ancestral.core import DataError
 from ancestral.data import toys
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 
 def binary_entropy(p: float) -> float:

@@ -37,11 +37,11 @@ from ancestral.coding.pictures import (
     restored_labels,
 )
 from ancestral.coding.reader import Damage, Reader
-from ancestral.core import DataError
 from ancestral.data.source import Array
 from ancestral.files import whole, write_whole
 from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, versions
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 FILES, HINT, DIGEST, VERSION = "files", "hint", "weights", "version"  # what we add to the header
 PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker

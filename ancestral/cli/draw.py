@@ -15,7 +15,6 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.runs import items_of, opened, progress, said
-from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.splits import Units
@@ -29,6 +28,7 @@ from ancestral.sampling.parallel import PASSES
 from ancestral.sampling.sample import sampled
 from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 COLUMNS = 8  # images in a row, or pairs of original and reconstruction
 EXAMPLES = 4  # test examples to complete where no pictures are named

@@ -16,7 +16,6 @@ from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
 from ancestral.cli.commands import Computing, Reading
-from ancestral.core import DataError
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data
@@ -27,6 +26,7 @@ from ancestral.draw import uniforms
 from ancestral.hub import Model, describe, load, units_of
 from ancestral.sampling.strategies import Progress
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 SMALL = 1_000_000  # parameters below which a second thread costs more than it brings
 

@@ -25,12 +25,13 @@ from ancestral.coding.container import CODED, STORED, Block, Writer, digest
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
 from ancestral.coding.labelled import label_bytes, packed, unpacked
 from ancestral.coding.reader import Reader
-from ancestral.core import Autoregressive, Context, check_symbols
+from ancestral.core import Autoregressive, Context
 from ancestral.data.splits import Examples
 from ancestral.draw import uniforms
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import context_of
 from ancestral.spec import DataSpec
+from ancestral.symbols import check_symbols
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import LABELS, Twin, label_vector, restored, twin

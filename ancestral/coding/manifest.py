@@ -17,8 +17,8 @@ from typing import Any
 
 from ancestral.coding.container import LONGEST_HEADER
 from ancestral.coding.errors import CodecError, CorruptHeader
-from ancestral.core import DataError
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 CHANNELS = {"1": 1, "L": 1, "RGB": 3}  # the modes of Pillow that are kept
 ROOM = LONGEST_HEADER * 3 // 4  # characters for a manifest, so that the header has room for the rest

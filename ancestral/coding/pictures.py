@@ -21,10 +21,10 @@ from torch import Tensor
 
 from ancestral.coding.errors import CodecError
 from ancestral.coding.manifest import CHANNELS, Item, Manifest
-from ancestral.core import DataError
 from ancestral.data.images import SUFFIXES, png
 from ancestral.data.source import Array
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 ORIENTATION = 0x0112  # the tag by which a camera says how to turn the picture
 _DEEP = re.compile(r";16[BLN]")  # how Pillow calls 16 bits that it brings down to 8

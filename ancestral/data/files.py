@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.npyio import NpzFile
 
-from ancestral.core import DataError
 from ancestral.data.idx import looks_like_idx, read_idx
 from ancestral.data.images import SUFFIXES
 from ancestral.data.source import Array, Source
+from ancestral.symbols import DataError
 
 # How an .npz may call its sets.  The first spelling that is there counts.
 SPELLINGS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}

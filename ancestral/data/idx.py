@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ancestral.core import DataError
 from ancestral.data.source import Array, Source
+from ancestral.symbols import DataError
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}  # third byte of the file
 GZIP = b"\x1f\x8b"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ancestral.core import DataError
 from ancestral.data.source import Array, Source
+from ancestral.symbols import DataError
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.embedded import READERS
 from ancestral.data.files import read_file
@@ -35,6 +34,7 @@ from ancestral.data.prepare import (
 from ancestral.data.source import PARTS, Array, Source, divide, limited
 from ancestral.data.splits import Dequantized, Examples, Grey, Redrawn, Splits, Units
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 BINARIZE = ("threshold", "sample", "dynamic")
 STREAMS = {part: 2**62 + i for i, part in enumerate(PARTS)}  # of the uniforms; out of reach of streams that count steps

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ancestral.core import DataError
 from ancestral.data.source import PARTS, Array, Source
 from ancestral.data.splits import Units
+from ancestral.symbols import DataError
 
 CHUNK = 4096  # rows at a time where a step needs wider numbers than the data
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ancestral.core import DataError
 from ancestral.data.splits import Units
+from ancestral.symbols import DataError
 
 Array = NDArray[Any]
 PARTS = ("train", "validation", "test")

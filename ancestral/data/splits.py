@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError, check_symbols
 from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError, check_symbols
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError, check_symbols
 from ancestral.data.splits import Examples, Splits
 from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError, check_symbols
 
 MOST = 16  # sites; a toy lists its 2^D states
 

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ancestral.core import Context, DataError, check_symbols
+from ancestral.core import Context
 from ancestral.data.loading import load_data
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Examples, Splits, Units
 from ancestral.objectives import Batch
 from ancestral.sampling.strategies import Model, Progress, context_of
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError, check_symbols
 
 SUBSET = 2  # what a permutation is for, beside those of ``data.source``
 Data = Splits | Examples | Tensor | NDArray[Any] | str | os.PathLike[str]

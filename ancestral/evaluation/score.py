@@ -9,7 +9,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, DataError, check_symbols
+from ancestral.core import Autoregressive
 from ancestral.data.splits import Units
 from ancestral.evaluation.bits import example_nats
 from ancestral.evaluation.examples import Chosen, Tick, check_costs, counter
@@ -18,6 +18,7 @@ from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.sampling.strategies import Model, Progress, inference, likelihood_of
+from ancestral.symbols import DataError, check_symbols
 
 
 def status_of(model: Model) -> str:

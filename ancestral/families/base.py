@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError, Family
+from ancestral.core import Family
 from ancestral.families.tables import leaky_table
+from ancestral.symbols import DataError
 
 if TYPE_CHECKING:
     from ancestral.families.integer import Integer

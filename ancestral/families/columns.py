@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ancestral.core import DataError, Family
+from ancestral.core import Family
 from ancestral.families.base import Continuous
 from ancestral.families.bernoulli import Bernoulli
 from ancestral.families.categorical import Categorical
+from ancestral.symbols import DataError
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ancestral.core import DataError, Family
+from ancestral.core import Family
 from ancestral.families import fixed
 from ancestral.families.base import check_count, thirds
 from ancestral.families.fixed import SLOTS, Integers
+from ancestral.symbols import DataError
 
 RATE = 30  # fraction bits of r; S is at least 2^24, so that F r stays below 2^54
 MOST_WEIGHTS = 1024  # above, r keeps less than 20 bits

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ancestral.core import Autoregressive, Context, check_symbols
+from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
 from ancestral.spec import DataSpec
+from ancestral.symbols import check_symbols
 
 
 @dataclass(frozen=True)

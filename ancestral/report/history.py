@@ -9,8 +9,8 @@ from itertools import groupby
 from math import nan
 from pathlib import Path
 
-from ancestral.core import DataError
 from ancestral.report.figures import Curve
+from ancestral.symbols import DataError
 
 TABLE = "metrics.csv"
 SPLITS = ("validation", "train")

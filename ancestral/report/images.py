@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ancestral.core import DataError
 from ancestral.data.images import png
 from ancestral.files import write_whole
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
 
 Pixels = NDArray[np.uint8]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from ancestral.core import DataError
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation, evaluate
@@ -24,6 +23,7 @@ from ancestral.report.page import document, section, tag
 from ancestral.report.pictures import Subject, completions, interpolations, reconstructions, samples, surprises, traversals
 from ancestral.report.remake import commands
 from ancestral.sampling.strategies import Model
+from ancestral.symbols import DataError
 
 NAME = "report.html"
 ROWS = 4  # of the sheet of samples

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, Context, DataError, check_symbols
+from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
 from ancestral.networks.factorised import Factorised
@@ -37,6 +37,7 @@ from ancestral.sampling.strategies import (
     likelihood_of,
     prefixes,
 )
+from ancestral.symbols import DataError, check_symbols
 
 SCORED = 8  # rows whose evidence is computed at once: all sites of a row take more memory than its walk
 

@@ -14,11 +14,12 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, Conditional, Context, DataError, Family
+from ancestral.core import Autoregressive, Conditional, Context, Family
 from ancestral.draw import Draw
 from ancestral.families import Categorical
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Choose, Interrupted, Progress, Recomputed, Rows, counted, likelihood_of, part_of
+from ancestral.symbols import DataError
 from ancestral.walking.engines import lowered
 
 WALKING = ("cached", "recompute")

@@ -20,8 +20,9 @@ from math import log
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, DataError, Walk
+from ancestral.core import Autoregressive, Walk
 from ancestral.draw import Draw, inverse_cdf, uniforms
+from ancestral.symbols import DataError
 from ancestral.walking.engines import lowered
 
 SYMBOLS, PARENTS = 2**33, 2**34  # streams of the uniforms that settle particles' symbols, and that resample and pick

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from ancestral.coding.bits_back import BITS
-from ancestral.core import Autoregressive, Context, DataError, Network
+from ancestral.core import Autoregressive, Context, Network
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.objectives import label_context
 from ancestral.sampling.sample import sample
+from ancestral.symbols import DataError
 from ancestral.walking.engines import Lowered, refusal
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin

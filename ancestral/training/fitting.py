@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, DataError
+from ancestral.core import Autoregressive
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.loading import load_data
 from ancestral.data.source import Array
@@ -22,6 +22,7 @@ from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.models import nearest
 from ancestral.objectives import label_context
+from ancestral.symbols import DataError
 from ancestral.training.batches import Stream, to_device
 from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
 from ancestral.training.config import TrainingConfig

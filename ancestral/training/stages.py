@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from ancestral.core import DataError
 from ancestral.data.splits import Splits
 from ancestral.hub import Model
 from ancestral.latent.latent import Latent
 from ancestral.models import nearest
 from ancestral.objectives import OBJECTIVES
 from ancestral.spec import DataSpec, Stage
+from ancestral.symbols import DataError
 from ancestral.training.batches import to_device, validation_batches
 from ancestral.training.config import TrainingConfig
 

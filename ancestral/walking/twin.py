@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ancestral.causal.network import CausalNetwork
-from ancestral.core import Autoregressive, Context, DataError, Family, Network, check_symbols
+from ancestral.core import Autoregressive, Context, Family, Network
 from ancestral.draw import uniforms
 from ancestral.families import Integer, fixed
 from ancestral.families.base import Discrete
@@ -30,6 +30,7 @@ from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.factorised import Factorised
 from ancestral.objectives import label_context
 from ancestral.spec import DataSpec, Order
+from ancestral.symbols import DataError, check_symbols
 from ancestral.walking.exact.calibration import Calibration, calibrate
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork

@@ -1,0 +1,55 @@
+"""Symbols as tensors: whether they fit a spec, and which of them count where lengths vary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ancestral.spec import DataSpec
+
+
+class DataError(ValueError):
+    """Data do not fit the model: the message names what is wrong and what would fit."""
+
+
+def check_symbols(x: Tensor, spec: DataSpec) -> None:
+    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN."""
+    if x.dim() != len(spec.shape) + 1 or any(e not in (None, s) for e, s in zip(spec.shape, x.shape[1:], strict=True)):
+        raise DataError(
+            f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes"
+        )
+    if spec.levels is None:
+        if not torch.isfinite(x).all():
+            raise DataError("the data hold NaN or infinite values; remove or replace them")
+        _check_columns(x, spec)
+    elif x.is_floating_point() or x.dtype == torch.bool:
+        raise DataError(f"symbols have type {x.dtype}; this model takes integers 0 .. {spec.levels - 1}: quantise or cast them")
+    elif x.numel() and (int(x.min()) < 0 or int(x.max()) >= spec.levels):
+        raise DataError(f"symbols range over {int(x.min())} .. {int(x.max())}; this model takes 0 .. {spec.levels - 1}")
+
+
+def _check_columns(x: Tensor, spec: DataSpec) -> None:
+    for i, levels in spec.whole_columns.items():
+        column = x[:, i]
+        wrong = column[(column != column.floor()) | (column < 0) | (column >= levels)]
+        if len(wrong):
+            raise DataError(f"column {i} holds {float(wrong[0]):g}; it takes whole numbers 0 .. {levels - 1}")
+
+
+def scored(x: Tensor, spec: DataSpec) -> Tensor | None:
+    """(n, T) booleans: True up to the first ``end`` of each row, that one included; None where every symbol counts."""
+    if spec.end is None:
+        return None
+    ended = (x == spec.end).long()
+    return ended.cumsum(-1) - ended == 0
+
+
+def lengths(x: Tensor, spec: DataSpec) -> Tensor:
+    """(n,) how many symbols of each row of (n, T) come before its first ``end``; T where there is none."""
+    return torch.full((len(x),), x.shape[-1], device=x.device) if spec.end is None else (x == spec.end).cumsum(-1).eq(0).sum(-1)
+
+
+def ended(x: Tensor, spec: DataSpec) -> Tensor:
+    """(n, T) symbols with ``end`` in the place of all that comes after the first one."""
+    counts = scored(x, spec)
+    return x if counts is None or spec.end is None else x.masked_fill(~counts, spec.end)
