@@ -18,6 +18,7 @@ from ancestral.networks.configs import (
     PixelCNNPlusPlusConfig,
     RNADEConfig,
     RowLSTMConfig,
+    WaveNetConfig,
 )
 from ancestral.spec import DataSpec
 
@@ -37,6 +38,7 @@ Config = (
     | MADEConfig
     | RowLSTMConfig
     | DiagonalBiLSTMConfig
+    | WaveNetConfig
 )
 
 
@@ -78,6 +80,9 @@ MODELS: dict[str, Entry] = {
         "ancestral.networks.pixelrnn:pixelrnn",
         "exact",
         "LSTMs along diagonals from both sides, seeing all that came before",
+    ),
+    "wavenet": Entry(
+        WaveNetConfig, "ancestral.networks.wavenet:wavenet", "exact", "gated windows along time, twice as far apart at each layer"
     ),
     "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
     "agave": Entry(

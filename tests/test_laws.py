@@ -34,6 +34,11 @@ PHOTO = DataSpec("image", (3, 6, 5), levels=256)
 TABLE = DataSpec("vector", (4,))
 MIXED = DataSpec("vector", (4,), columns=(2, None, 5, None))
 WORDS = DataSpec("vector", (7,), levels=5)
+CLIP = DataSpec("audio", (12,), levels=2, classes=3)
+BYTES = DataSpec("audio", (10,), levels=256, parts=2)
+PAIRS = DataSpec("audio", (6,), levels=4, classes=2, parts=2)
+UP_TO = DataSpec("text", (7,), levels=3, end=2)
+ANY = DataSpec("audio", (None,), levels=17, end=16)
 
 CASES = {
     "gated-pixelcnn, enumerable": ("gated-pixelcnn", TINY, {}),
@@ -64,6 +69,13 @@ CASES = {
     "pixelcnn++, by label": ("pixelcnn++", TINY, {"conditional": True}),
     "pixelcnn++, colour": ("pixelcnn++", COLOUR, {}),
     "pixelcnn++, photos": ("pixelcnn++", PHOTO, {}),
+    "wavenet, enumerable": ("wavenet", CLIP, {"symbols": "scaled"}),
+    "wavenet, by label": ("wavenet", CLIP, {"conditional": True, "kernel": 3}),
+    "wavenet, logistic": ("wavenet", replace(CLIP, levels=256), {"family": "logistic", "first_kernel": 2}),
+    "wavenet, two parts": ("wavenet", PAIRS, {"conditional": True, "first_kernel": 2}),
+    "wavenet, two bytes": ("wavenet", BYTES, {"symbols": "scaled"}),
+    "wavenet, up to a length": ("wavenet", UP_TO, {}),
+    "wavenet, any length": ("wavenet", ANY, {}),
     "vae, enumerable": ("vae", TINY, {}),
     "vae, logistic": ("vae", TINY, {"decoder": "logistic"}),
     "vae, binned normal": ("vae", DIGITS, {"decoder": "normal"}),
@@ -104,6 +116,13 @@ EXEMPT = {
     "pixelcnn++, by label": {"bound"},
     "pixelcnn++, colour": {"context", "bound"},
     "pixelcnn++, photos": {"context", "bound"},
+    "wavenet, enumerable": {"context", "bound"},
+    "wavenet, by label": {"bound"},
+    "wavenet, logistic": {"context", "bound"},
+    "wavenet, two parts": {"bound"},
+    "wavenet, two bytes": {"context", "bound"},
+    "wavenet, up to a length": {"context", "bound"},
+    "wavenet, any length": {"context", "bound"},
     "vae, enumerable": {"lowered"},
     "vae, logistic": {"lowered"},
     "vae, binned normal": {"lowered"},

@@ -2,6 +2,7 @@
 
 from ancestral.causal.channels import ChannelMixture as ChannelMixture
 from ancestral.causal.context import Once as Once
+from ancestral.causal.embedding import Embedding as Embedding
 from ancestral.causal.graded import GradedAffine as GradedAffine
 from ancestral.causal.layer import AffineLayer as AffineLayer
 from ancestral.causal.layer import CausalityError as CausalityError
@@ -25,6 +26,8 @@ from ancestral.causal.recurrent import LSTM as LSTM
 from ancestral.causal.sequence import RunningSum as RunningSum
 from ancestral.causal.sequence import SiteAffine as SiteAffine
 from ancestral.causal.sequence import Unit as Unit
+from ancestral.causal.window1d import GridAffine as GridAffine
+from ancestral.causal.window1d import TimeAffine as TimeAffine
 from ancestral.causal.window2d import AboveAffine as AboveAffine
 from ancestral.causal.window2d import LeftAffine as LeftAffine
 from ancestral.causal.window2d import Transposed as Transposed

@@ -49,6 +49,14 @@ class Reach:
     """The input a layer looks at, relative to its output: ``above`` rows, ``left`` and ``right`` columns.
 
     ``own_row`` and ``own_site`` tell whether the output's own row (of a row layer) or site (of a site layer) is included.
+    ``dilation`` is how far apart the rows lie that are looked at, of which ``above`` is the farthest.
+
+    Raises:
+        ValueError: the farthest row is not a whole number of dilations above.
+
+    Example:
+        >>> sorted(Reach(above=4, dilation=2).offsets())
+        [(-4, 0), (-2, 0), (0, 0)]
     """
 
     above: int = 0
@@ -56,10 +64,20 @@ class Reach:
     right: int = 0
     own_row: bool = True
     own_site: bool = True
+    dilation: int = 1
+
+    def __post_init__(self) -> None:
+        if self.dilation < 1 or self.above % self.dilation:
+            raise ValueError(f"a window of rows {self.dilation} apart cannot begin {self.above} rows above")
+
+    @property
+    def rows(self) -> int:
+        """How many rows it looks at."""
+        return self.above // self.dilation + self.own_row
 
     def offsets(self) -> set[tuple[int, int]]:
         """(rows, columns) from the output to every position it reads; (0, 0) is its own."""
-        rows = range(-self.above, 1 if self.own_row else 0)
+        rows = range(-self.above, 1 if self.own_row else 0, self.dilation)
         cells = {(row, column) for row in rows for column in range(-self.left, self.right + 1)}
         return cells if self.own_site else cells - {(0, 0)}
 

@@ -234,6 +234,7 @@ class Lowering:
                 weight, bias = weight[..., order], bias[..., order]
             first = None if init is None else Part(init, part.first, part.count)
             numbers = weight.detach().contiguous(), bias.detach()
+            self._learn(source, weight.shape[2])
             self.operations.append(
                 Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, layer.backwards)
             )

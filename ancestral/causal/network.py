@@ -61,7 +61,8 @@ class CausalNetwork(Walked):
         shape: sizes of one example.
         discrete: whether symbols are integers.
         layout: (C, H, W) in which the layers see the symbols, in the order of the walk: row, column, channel. That of an image
-            by default; (D, 1, 1) grades features by site, (1, D, 1) lays sites one below the other.
+            by default; (D, 1, 1) grades features by site, (1, D, 1) lays sites one below the other, (2, T / 2, 1) samples of
+            two parts.
     """
 
     def __init__(self, shape: tuple[int, ...], discrete: bool = True, layout: tuple[int, int, int] | None = None) -> None:
@@ -88,17 +89,19 @@ class CausalNetwork(Walked):
     # -- orders and sizes ------------------------------------------------------------------------------------------------
 
     def arrange(self, order: Order | str | None = None, shape: tuple[int, ...] | None = None) -> CausalNetwork:
-        """The same network, its weights shared, for images of another size or settled in another order.
+        """The same network, its weights shared, for images of another size or settled in another order, or longer sequences.
 
         Args:
-            order: one of the eight symmetries of the raster order, or its name; see `Order.turned`.
-            shape: (C, H, W).
+            order: one of the eight symmetries of the raster order, or its name; see `Order.turned`. Sequences have but one.
+            shape: (C, H, W), or (T,) of sequences.
 
         Raises:
             OrderError: another order, or not an image of as many channels; order-agnostic networks take any order.
         """
         view = copy.copy(self)
         size = tuple(self.shape if shape is None else shape)
+        if len(self.shape) == 1:
+            return self._lengthened(view, size, order)
         if len(size) != 3 or size[0] != self.shape[0] or not all(isinstance(side, int) and side > 0 for side in size):
             raise OrderError(f"{type(self).__name__} takes images of {self.shape[0]} channels, (C, H, W), not {size}")
         symmetry = self.symmetry if order is None else symmetry_of(order, size)
@@ -108,21 +111,41 @@ class CausalNetwork(Walked):
         view._programs = {}
         return view
 
+    def _lengthened(self, view: CausalNetwork, size: tuple[int, ...], order: Order | str | None) -> CausalNetwork:
+        """The view, for sequences of so many symbols."""
+        kind, parts = type(self).__name__, self.layout[0]
+        if len(size) != 1 or not isinstance(size[0], int) or size[0] < 1 or size[0] % parts:
+            raise OrderError(f"{kind} takes sequences, (T,) of a multiple of {parts} symbols, not {size}")
+        if order not in (None, "raster", Order.raster(size)):
+            raise OrderError(f"{kind} settles sequences from the first symbol to the last; it takes no other order")
+        view.shape, view.order, view.layout = torch.Size(size), Order.raster(size), (parts, size[0] // parts, 1)
+        view._programs = {}
+        return view
+
     @property
     def _as_given(self) -> bool:
         return self.layout == self.shape and self.symmetry == Symmetry()
+
+    @property
+    def _sequence(self) -> bool:
+        """Whether symbols lie in memory as they are settled, one row of places after the other."""
+        return len(self.shape) == 1 and self.layout[2] == 1 and self.order == Order.raster(tuple(self.shape))
 
     def laid_out(self, x: Tensor) -> Tensor:
         """(n, *shape) symbols as the layers see them, (n, C, H, W)."""
         if self._as_given:
             return x
         channels, height, width = self.layout
+        if self._sequence:
+            return x.view(len(x), height, channels, 1).transpose(1, 2)
         return x.flatten(1)[:, list(self.order.sites)].view(len(x), height, width, channels).permute(0, 3, 1, 2)
 
     def restored(self, y: Tensor) -> Tensor:
         """(n, C, H, W, ...) values of every site to (n, *shape, ...): the inverse of ``laid_out``."""
         if self._as_given:
             return y
+        if self._sequence:
+            return y[:, :, :, 0].transpose(1, 2).flatten(1, 2)
         ordered = y.movedim(1, 3).flatten(1, 3)
         places = torch.tensor(self.order.sites, device=y.device).argsort()
         return ordered[:, places].reshape(len(y), *self.shape, *y.shape[4:])

@@ -334,5 +334,6 @@ def _window(reach: Reach) -> str:
     if reach == Reach():
         return ""
     rows = f"rows -{reach.above}..{0 if reach.own_row else -1}" if reach.above else ""
+    rows += f" by {reach.dilation}" if reach.dilation > 1 else ""
     columns = f"columns {-reach.left}..{reach.right if reach.own_site else -1}" if reach.left or reach.right else ""
     return f" at {', '.join(filter(None, (rows, columns)))}" if rows or columns else ""

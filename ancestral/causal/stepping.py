@@ -230,7 +230,8 @@ class Stepper:
 def window_rows(op: Affine) -> list[Part]:
     """The rows of a window, from the top, each as one part that starts at its first column."""
     _, rows, length, _ = op.weight.shape
-    return [Part(op.source, op.first, length, op.reach.above - row, op.reach.left) for row in range(rows)]
+    reach = op.reach
+    return [Part(op.source, op.first, length, reach.above - row * reach.dilation, reach.left) for row in range(rows)]
 
 
 def operands(op: Operation) -> list[Part]:

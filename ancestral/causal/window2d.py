@@ -64,8 +64,13 @@ class LeftAffine(AffineLayer):
             raise CausalityError("a window to the left, or a graded one, reads features that change with every site")
         return signal.clock, None
 
+    @property
+    def masked(self) -> Tensor:
+        """(c', c, 1, taps) weights, zero where the mask is."""
+        return self.weight if self.mask is None else self.weight * self.mask
+
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if self.mask is None else self.weight * self.mask
+        weight = self.masked
         if x.shape[2:] == (1, 1) and not self.reach.left:  # vectors, their sites as colour channels: a plain matrix
             return functional.linear(x[..., 0, 0], weight[..., 0, 0], self.bias)[..., None, None]
         if self.reach.left:
@@ -73,8 +78,7 @@ class LeftAffine(AffineLayer):
         return functional.conv2d(x, weight, self.bias)[..., : x.shape[-1] - self.reach.left]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
-        weight = self.weight if self.mask is None else self.weight * self.mask
-        flat = weight[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
+        flat = self.masked[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
         if channel is None or self.single:
             return flat[None, None], self.bias[None]
         own = sum(label < channel if self.strict else label <= channel for label in self.before)
@@ -93,16 +97,18 @@ class WindowAffine(AffineLayer):
         reach: the window.
         shrink: rows and columns from one window to the next.
         bias: whether there is one.
+        sitewise: whether a window that leaves its own row out is computed site by site all the same: where rows have one place,
+            as in sequences, that takes as long, and gives what can be added to features of a site.
 
     Raises:
         ValueError: the window is empty.
     """
 
-    def __init__(self, before: int, after: int, reach: Reach, shrink: int = 1, bias: bool = True) -> None:
+    def __init__(self, before: int, after: int, reach: Reach, shrink: int = 1, bias: bool = True, sitewise: bool = False) -> None:
         super().__init__()
-        self.reach, self.features, self.shrink = reach, after, shrink
+        self.reach, self.features, self.shrink, self.sitewise = reach, after, shrink, sitewise
         self.backwards = reach.right > 0 and reach.left < 0  # it reads only what lies to the right in its own row
-        rows, columns = reach.above + reach.own_row, reach.left + reach.right + reach.own_site
+        rows, columns = reach.rows, reach.left + reach.right + reach.own_site
         if rows < 1 or columns < 1:
             raise ValueError(f"the window of {reach} is empty")
         bound = 1 / sqrt(rows * columns * before)
@@ -114,7 +120,7 @@ class WindowAffine(AffineLayer):
         if reach.own_row and reach.own_site:
             refuse_symbols(self, inputs)
         if not reach.own_row:
-            return Clock.ROW, None
+            return (Clock.SITE, (0,) * self.features) if self.sitewise else (Clock.ROW, None)
         if signal.clock is not Clock.SITE:
             return signal.clock, None
         if reach.right > 0:
@@ -125,13 +131,22 @@ class WindowAffine(AffineLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         (height, width), reach = x.shape[2:], self.reach
+        if width == self.weight.shape[3] == self.shrink == 1:  # a sequence: PyTorch is faster there, above all on the way back
+            return along_rows(x, self.weight, self.bias, reach)
         x = functional.pad(x, (reach.left, reach.right, reach.above, 0))
-        y = functional.conv2d(x, self.weight, self.bias, self.shrink)
+        y = functional.conv2d(x, self.weight, self.bias, self.shrink, dilation=(reach.dilation, 1))
         return y[:, :, : -(-height // self.shrink), : -(-width // self.shrink)]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
         flat = self.weight.permute(2, 3, 1, 0).flatten(1, 2)[None]
         return flat, self.weight.new_zeros(1, self.features) if self.bias is None else self.bias[None]
+
+
+def along_rows(x: Tensor, weight: Tensor, bias: Tensor | None, reach: Reach) -> Tensor:
+    """(n, c, T, 1) convolved with (c', c, rows, 1) weights of a window that reaches back: (n, c', T, 1)."""
+    padded = functional.pad(x[..., 0], (reach.above, 0))
+    y = functional.conv1d(padded, weight[..., 0], bias, dilation=reach.dilation)
+    return y[..., : x.shape[2], None]
 
 
 class AboveAffine(WindowAffine):

@@ -90,6 +90,34 @@ class PixelCNNPlusPlusConfig(ByLikelihood):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WaveNetConfig(ByLikelihood):
+    """WaveNet (van den Oord et al. 2016)."""
+
+    name: ClassVar[str] = "wavenet"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "cycles": 2, "channels": 4, "gates": 4, "skip": 6, "head": 6, "components": 2},
+        "small": {"layers": 9, "cycles": 2, "skip": 128, "head": 128},
+        "paper": {"cycles": 5, "first_kernel": 2, "skip": 512, "head": 512},  # widths are not in the paper: a public choice
+    }
+
+    layers: int = 10  # layers of a cycle, whose windows have taps 1, 2, 4, ... samples apart
+    cycles: int = 3  # how often that is repeated
+    kernel: int = 2  # taps of a window, the present sample among them
+    first_kernel: int = 1  # samples before the present one that the first layer reads
+    channels: int = 32  # features that go on from layer to layer
+    gates: int = 32  # features of the gates inside a layer
+    skip: int = 256  # features of the sum over all layers
+    head: int = 256  # features of the 1x1 layer between that sum and the output
+    symbols: str = "embedding"  # how symbols enter: embedding (rows of a table, as a one-hot vector's map) or scaled (to -1 .. 1)
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
+    components: int = 10  # components of the logistic mixture
+    conditional: bool = False  # condition on the labels of the data
+    local: int = 0  # features of a grid that accompanies the samples, such as a spectrogram; 0 for none
+    hop: int = 1  # samples that one place of that grid lasts
+    upsample: str = "repeat"  # how it is brought to the rate of the samples: repeat, or learned (a transposed convolution)
+
+
+@dataclass(frozen=True, kw_only=True)
 class NADEConfig(ByLikelihood):
     """Neural autoregressive distribution estimator of integers (Larochelle & Murray 2011)."""
 

@@ -138,7 +138,7 @@ class MaskedWindow(nn.Module):
     @property
     def kernel(self) -> Tensor:
         """(features, features, k // 2 + 1, k): the rows that are seen, the own row last, zero where the mask is."""
-        left = self.left.weight if self.left.mask is None else self.left.weight * self.left.mask
+        left = self.left.masked
         own = functional.pad(left, (0, 2 * self.reach + 1 - left.shape[3]))
         return torch.cat([self.above.weight, own], 2)
 

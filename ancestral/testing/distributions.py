@@ -13,6 +13,7 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise, given
 from ancestral.objectives import Batch, importance_weights, label_context
 from ancestral.sampling.parallel import parallel_sample
+from ancestral.symbols import ended
 from ancestral.testing.subjects import NotApplicable, Subject, require
 
 
@@ -73,9 +74,10 @@ def sampled(subject: Subject) -> str:
 
 def _chi_square(subject: Subject, states: Tensor, draws: int = 4096) -> float:
     context = subject.one_context(draws)
-    found = subject.likelihood.walk(draws, context).run(Draw(seed=5)).flatten(1)
+    found = ended(subject.likelihood.walk(draws, context).run(Draw(seed=5)), subject.likelihood.spec).flatten(1)
     place = (subject.likelihood.family.levels or 2) ** torch.arange(found.shape[1] - 1, -1, -1)
-    counts = torch.bincount((found * place).sum(1), minlength=len(states)).double()
+    numbers = (states.flatten(1) * place).sum(1)
+    counts = torch.bincount(torch.searchsorted(numbers, (found * place).sum(1)), minlength=len(states)).double()
     expected = draws * subject.likelihood.log_prob(states, subject.one_context(len(states))).exp()
     rare = expected < 5  # pooled, so that the chi-square approximation holds
     pooled = torch.cat([counts[~rare], counts[rare].sum()[None]]), torch.cat([expected[~rare], expected[rare].sum()[None]])

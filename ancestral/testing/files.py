@@ -12,7 +12,7 @@ from torch import Tensor
 from ancestral.coding.bits_back import BITS
 from ancestral.coding.codec import encoded, payload_items
 from ancestral.coding.errors import CodecError
-from ancestral.core import Autoregressive, Conditional
+from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.latent.latent import Latent
 from ancestral.objectives import Batch, importance_weights
 from ancestral.testing.structure import steps
@@ -76,9 +76,14 @@ def _payload(found: Coded, x: Tensor, what: str) -> bytes:
         raise LawBroken(f"{what} cannot be coded: {error}") from error
     require(same, f"{what}: decoding gives other symbols")
     if found.twins[0].latents is None:
-        ideal = found.twins[0].cost(x).sum().item() / log(2) / 8 if len(x) else 0.0
+        ideal = _bits(found.twins[0], x, found.context(x)) / 8 if len(x) else 0.0
         require(len(payload) <= 1.001 * ideal + OVERHEAD, f"{what} take {len(payload)} bytes; the twin says {ideal:.0f}")
     return payload
+
+
+def _bits(exact: Twin, x: Tensor, context: Context | None) -> float:
+    """What all symbols cost, also those that fill up an example after its end."""
+    return -exact.likelihood.conditionals(x, context).log_prob(x).sum().item() / log(2)
 
 
 def _net(found: Coded, size: int, seeds: int = 8) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ancestral.causal import CausalNetwork
+from ancestral.causal import CausalNetwork, Input
 from ancestral.core import Autoregressive, State, StateError
 from ancestral.testing.subjects import EXACT, LawBroken, NotApplicable, Subject, random_symbols, require
 from ancestral.walking.engines import Lowered, refusal
@@ -35,18 +35,30 @@ def causal(subject: Subject) -> str:
 def _receptive_field(subject: Subject, network: CausalNetwork) -> int:
     """Compare the declared receptive field with the support of the Jacobian at one site; how many pixels it has.
 
-    Pixels are places of the layout, in which the layers see the symbols.
+    Pixels are places of the layout, in which the layers see the symbols. The Jacobian is with respect to what becomes of the
+    symbols in the layers that read them, since a row of a table has no slope.
     """
     channels, height, width = network.layout
     row, column = height - 1, width // 2
     last = network.order.sites[
         (row * width + column + 1) * channels - 1
     ]  # the last colour channel sees all of its pixel's others
-    x = subject.x.double().requires_grad_()
-    (slope,) = torch.autograd.grad(network(x, subject.context).flatten(1, -2)[:, last].pow(2).sum(), x)
-    measured = {(r - row, c - column) for r, c in network.laid_out(slope).abs().amax((0, 1)).nonzero().tolist()}
-    inside = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
-    declared = inside if channels > 1 else inside - {(0, 0)}
+    seen: list[Tensor] = []
+
+    def noted(layer: Input, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen.append(output.detach().requires_grad_())
+        return seen[-1]
+
+    hooks = [layer.register_forward_hook(noted) for layer in network.modules() if isinstance(layer, Input)]
+    total = network(subject.x, subject.context).flatten(1, -2)[:, last].pow(2).sum()
+    for hook in hooks:
+        hook.remove()
+    slopes = torch.autograd.grad(total, seen, allow_unused=True)  # None for one inside another, whose output is looked at
+    inside = [each[:, :, :height, :width] for each in slopes if each is not None]
+    slope = torch.stack([each.abs().amax((0, 1)) for each in inside]).amax(0)
+    measured = {(r - row, c - column) for r, c in slope.nonzero().tolist()}
+    declared = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
+    declared -= set() if channels > 1 else {(0, 0)}
     require(measured == declared, f"the Jacobian reaches {len(measured)} pixels, the network declares {len(declared)}")
     return len(measured)
 

@@ -18,13 +18,15 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.objectives import label_context
 from ancestral.sampling.sample import sample
-from ancestral.symbols import DataError
+from ancestral.sampling.strategies import arrange
+from ancestral.symbols import DataError, ended
 from ancestral.walking.engines import Lowered, refusal
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
 ENUMERABLE = 2**12  # states that a law will go through one by one
 SYMBOLS = 2**12  # of the samples that are coded: enough for the bytes of a file's own to matter little
+SHORT = 32  # samples of the sequences that a model of any length is tried on
 EXACT = 1e-10  # how far float64 arithmetic in another order may be off, relative to the largest parameter
 
 
@@ -92,11 +94,12 @@ class Subject:
         return _coded(self)
 
     def states(self) -> Tensor | None:
-        """(m, *shape) every possible x, or None where there are too many."""
+        """(m, *shape) every possible x, or None where there are too many; those that differ after their end alone are one."""
         levels, sites = self.likelihood.family.levels, len(self.network.order.sites)
         if levels is None or sites * log(levels) > log(ENUMERABLE) + 1e-9:
             return None
-        return torch.tensor(list(product(range(levels), repeat=sites))).view(-1, *self.network.shape)
+        every = torch.tensor(list(product(range(levels), repeat=sites))).view(-1, *self.network.shape)
+        return every[(ended(every, self.likelihood.spec) == every).flatten(1).all(1)]
 
     def one_context(self, n: int) -> Context | None:
         """The context of the first row, n times."""
@@ -140,6 +143,8 @@ def subject(model: Autoregressive | Latent, context: Context | None = None, seed
     """A copy of a model, moved a little and in float64, with data to test it on."""
     generator = torch.Generator().manual_seed(seed)
     probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
+    if None in model.spec.shape and isinstance(probe, Autoregressive):
+        probe = arrange(probe, shape=(min(probe.network.shape[0], SHORT * model.spec.parts),))
     with torch.no_grad():
         for parameter in probe.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.05)

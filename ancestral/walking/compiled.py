@@ -172,6 +172,8 @@ class Flow:
 
     def _window(self, op: Affine) -> Tensor:
         """(n, K): the rows above, the sites to the left, and of the own one what the colour channel may see."""
+        if not op.reach.own_row:
+            return joined([self._kept(row, row.left, row.above) for row in window_rows(op)])
         *above, own = window_rows(op)
         pieces = [self._kept(row, row.left, row.above) for row in above]
         past = min(own.count, own.left * self.places[op.source].features)

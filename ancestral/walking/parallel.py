@@ -109,5 +109,6 @@ def _windows(op: Affine, program: Program, values: Values, start: tuple[int, int
     at = [start * ours // theirs for start in (first, left)]
     steps = [max(1, phases * ours // theirs) for phases in op.phases]
     m_rows, m_columns = shape[1:3]
-    windows = [starting[:, at[0] + row :: steps[0], at[1] :: steps[1]][:, :m_rows, :m_columns] for row in range(rows)]
+    above = range(0, rows * reach.dilation, reach.dilation)
+    windows = [starting[:, at[0] + row :: steps[0], at[1] :: steps[1]][:, :m_rows, :m_columns] for row in above]
     return torch.cat(windows, -1).flatten(0, 2)

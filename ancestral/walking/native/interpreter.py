@@ -101,7 +101,7 @@ def affine(state: Array, plan: Plan, op: Any, which: int, slot: int, items: int,
                 places[0] + m * steps[0] + column,
             )
             numbers = (
-                *(steps[1], steps[2], steps[0], op.windows, op.length, slot, op.source_slots, op.source_slot),
+                *(steps[1], steps[2], steps[0], op.windows, op.apart, op.length, slot, op.source_slots, op.source_slot),
                 *(VECTORS * depth, op.low, op.high, tail),
             )
             multiply(state, plan.values, plan.biases, rows, wide, pointers, numbers)
@@ -257,7 +257,7 @@ def walk(
             along, first_op, last_op, w, table = False, 0, 0, 0, plan.sites
             if step < steps:
                 table, first_op, last_op = plan.rows, plan.runs[run, 0], plan.runs[run, 1]
-                along = plan.runs[run, 2] == 0
+                along = plan.runs[run, 2] == 0 and plan.columns > 1  # a row of one place is a place, of all examples at once
                 w = 0 if along else column
                 column -= 1
                 if along or column < 0:

@@ -38,7 +38,7 @@ COMMON = ("gate", "relu")  # functions that most networks are made of; the other
 # Of an operand: where it starts in row 0 at column 0; its slots, how far slots and columns lie apart, how many rows above the
 # place it lies, and how often the side of its places is halved.
 OPERANDS, OPERAND = ("target", "source", "other"), ("", "_slots", "_slot", "_column", "_above", "_shift")
-NUMBERS = ("code", "count", "low", "high", "windows", "length", "weights", "biases")
+NUMBERS = ("code", "count", "low", "high", "windows", "apart", "length", "weights", "biases")
 SETS = ("rows", "columns", "weight_set", "bias_set")  # after how many rows and columns sets of weights repeat, and their sizes
 MIXTURE = ("colour", "components", "levels")
 FRACTIONS = ("of_source", "of_other", "of_target")  # of functions of whole numbers
@@ -292,7 +292,8 @@ class Layout:
         if op.init is not None:
             self._reads(record, op, "other", op.init)
         record["code"], record["weights"], record["biases"] = AFFINE, weights, biases
-        record["windows"], record["length"] = windows, -(-length // (1 + self.weights.exact))
+        record["windows"], record["apart"] = windows, op.reach.dilation
+        record["length"] = -(-length // (1 + self.weights.exact))
         record["rows"], record["columns"] = op.phases
         record["weight_set"], record["bias_set"] = self.weights.size(op)
         record["low"] = 0 if op.relu else NO_BOUND
@@ -305,7 +306,7 @@ class Layout:
         buffer, place, reach = self.program.buffers[op.source], self.places[op.source], op.reach
         _, rows, length, _ = op.weight.shape
         fits = (
-            rows == reach.above + reach.own_row
+            rows == reach.rows
             and reach.above < place.rows
             and op.first + length <= (reach.left + 1 + reach.right) * place.features
             and (place.wide or not (reach.left or reach.right))

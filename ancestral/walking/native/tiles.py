@@ -98,8 +98,8 @@ HEIGHTS = tuple(sorted({ROWS, 4, 2, 1}, reverse=True))  # rows of tiles: what is
 # -- one tile ----------------------------------------------------------------------------------------------------------------
 
 POINTERS = ("source", "weights", "biases", "init", "target")
-NUMBERS: tuple[str, ...] = ("source_step", "init_step", "target_step", "windows", "length", "slot", "slots", "slot_step")
-NUMBERS += ("panel_step", "low", "high", "tail")
+NUMBERS: tuple[str, ...] = ("source_step", "init_step", "target_step", "windows", "apart", "length")
+NUMBERS += ("slot", "slots", "slot_step", "panel_step", "low", "high", "tail")
 
 
 class Tile:
@@ -143,7 +143,7 @@ class Tile:
             b.store(start, self.accumulators[m][v])
 
     def sum_windows(self) -> None:
-        """For each row of the window, whose first one lies in ``slot`` of a ring of ``slots``."""
+        """For each row of the window, ``apart`` from each other, whose first one lies in ``slot`` of a ring of ``slots``."""
         b, arguments = self.builder, self.argument
         slot = cgutils.alloca_once_value(b, arguments["slot"])
         step = cgutils.alloca_once_value(b, self.number(0))
@@ -152,8 +152,9 @@ class Tile:
             with cgutils.for_range(b, arguments["length"]) as loop:
                 self.product(b.add(row, b.mul(loop.index, self.number(1 + self.exact))), b.load(step, typ=I64))
                 b.store(b.add(b.load(step, typ=I64), self.number(1)), step)
-            after = b.add(b.load(slot, typ=I64), self.number(1))
-            b.store(b.select(b.icmp_signed("==", after, arguments["slots"]), self.number(0), after), slot)
+            after = b.add(b.load(slot, typ=I64), arguments["apart"])
+            around = b.sub(after, arguments["slots"])
+            b.store(b.select(b.icmp_signed("<", around, self.number(0)), after, around), slot)
 
     def product(self, place: ir.Value, step: ir.Value) -> None:
         """Add source[m, place] * weights[step, :] to every sum; in whole numbers a pair of products."""
