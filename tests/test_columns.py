@@ -190,11 +190,11 @@ def test_whole_numbers_get_noise_and_can_be_had_back() -> None:
     for part in ("train", "validation", "test"):
         x, whole = getattr(data, part).x, getattr(plain, part).x
         assert x.dtype == torch.float32 and torch.equal(data.units.restore(x.double()).floor().long(), whole.long())
-    assert isinstance(data.grey, Dequantized) and torch.equal(data.grey.x, plain.train.x)
+    assert isinstance(data.redrawn, Dequantized) and torch.equal(data.redrawn.x, plain.train.x)
     rows = torch.tensor([3, 1])
-    first, again, other = (data.grey.draw(rows, seed) for seed in (5, 5, 6))
-    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(first[1:], data.grey.draw(rows[1:], 5))
-    noise = data.units.restore(data.grey.draw(torch.arange(32), 1).double()) - data.grey.x
+    first, again, other = (data.redrawn.draw(rows, seed) for seed in (5, 5, 6))
+    assert torch.equal(first, again) and not torch.equal(first, other) and torch.equal(first[1:], data.redrawn.draw(rows[1:], 5))
+    noise = data.units.restore(data.redrawn.draw(torch.arange(32), 1).double()) - data.redrawn.x
     assert abs(float(noise.mean()) - 0.5) < 4 * math.sqrt(1 / 12 / noise.numel()) and 0 <= noise.min() < 0.05
 
 
@@ -241,9 +241,9 @@ def test_the_trainer_meets_other_noise_at_every_step() -> None:
     data = load_data(torch.randint(256, (10, 4), dtype=torch.uint8), dequantize=True)
     stream = Stream(data, labelled=False, batch_size=8, seed=0, stage=0, first=0, steps=2)
     first, second = stream.batch(0).x, stream.batch(1).x
-    assert data.grey is not None and data.units is not None and torch.equal(first, stream.batch(0).x)
+    assert data.redrawn is not None and data.units is not None and torch.equal(first, stream.batch(0).x)
     for step, x in enumerate((first, second)):
-        assert torch.equal(data.units.restore(x.double()).floor(), data.grey.x[stream.rows(step)].double())
+        assert torch.equal(data.units.restore(x.double()).floor(), data.redrawn.x[stream.rows(step)].double())
     assert not torch.equal(first, second)
 
 

@@ -207,21 +207,21 @@ def test_sampled_binarisation_is_drawn_once_with_the_right_chances() -> None:
     assert mean[0] == 0 and mean[3] == 1
     assert (mean - torch.tensor([0.0, 0.2, 0.8, 1.0])).abs().max() < 5 * (0.16 / 4000) ** 0.5
     assert load_data(x, binarize="sample").hash == data.hash != load_data(x, binarize="sample", seed=1).hash
-    assert data.grey is None and not torch.equal(data.validation.x, data.test.x) and "Bernoulli(v / 255)" in data.note
+    assert data.redrawn is None and not torch.equal(data.validation.x, data.test.x) and "Bernoulli(v / 255)" in data.note
 
 
 def test_dynamic_binarisation_keeps_the_grey_values() -> None:
     x = pixels(300, 6, 6)
     data, grey = load_data(x, binarize="dynamic"), load_data(x)
-    assert data.spec.levels == 2 and isinstance(data.grey, Grey) and torch.equal(data.grey.x, grey.train.x)
+    assert data.spec.levels == 2 and isinstance(data.redrawn, Grey) and torch.equal(data.redrawn.x, grey.train.x)
     assert torch.equal(data.train.x, load_data(x, binarize="sample").train.x)
-    drawn = data.grey.draw(torch.tensor([5, 2, 9]), seed=4, stream=1)
+    drawn = data.redrawn.draw(torch.tensor([5, 2, 9]), seed=4, stream=1)
     assert drawn.dtype == torch.uint8 and drawn.shape == (3, 1, 6, 6)
-    assert torch.equal(drawn[1:2], data.grey.draw(torch.tensor([2]), seed=4, stream=1))  # whatever the batch
-    assert not torch.equal(drawn, data.grey.draw(torch.tensor([5, 2, 9]), seed=4, stream=2))
-    mean = torch.stack([data.grey.draw(torch.arange(240), 0, stream) for stream in range(20)]).double().mean()
+    assert torch.equal(drawn[1:2], data.redrawn.draw(torch.tensor([2]), seed=4, stream=1))  # whatever the batch
+    assert not torch.equal(drawn, data.redrawn.draw(torch.tensor([5, 2, 9]), seed=4, stream=2))
+    mean = torch.stack([data.redrawn.draw(torch.arange(240), 0, stream) for stream in range(20)]).double().mean()
     assert abs(mean - grey.train.x.double().mean() / 255) < 0.005
-    assert data.grey.draw(torch.arange(0), 0).shape == (0, 1, 6, 6)
+    assert data.redrawn.draw(torch.arange(0), 0).shape == (0, 1, 6, 6)
 
 
 def test_resize_by_a_whole_factor_is_the_rounded_mean() -> None:

@@ -75,9 +75,9 @@ def test_dynamic_binarisation_draws_anew_every_step() -> None:
     order = [torch.tensor(stream.rows(step)).argsort() for step in (0, 1)]
     assert torch.equal(first.x, again.x)
     assert not torch.equal(first.x[order[0]], second.x[order[1]])
-    assert data.grey is not None
-    certain = (data.grey.x == 0) | (data.grey.x == 16)
-    assert torch.equal(second.x[order[1]][certain], (data.grey.x[certain] == 16).long())
+    assert data.redrawn is not None
+    certain = (data.redrawn.x == 0) | (data.redrawn.x == 16)
+    assert torch.equal(second.x[order[1]][certain], (data.redrawn.x[certain] == 16).long())
 
 
 # Stages

@@ -15,12 +15,17 @@ from ancestral.data.catalogue import EMBEDDED
 if TYPE_CHECKING:
     from ancestral.data import toys
     from ancestral.data.loading import load_data
+    from ancestral.data.notation import Sound, Text
     from ancestral.data.splits import Examples, Grey, Splits, Units
 
-__all__ = ["EMBEDDED", "Examples", "Grey", "Splits", "Units", "load_data", "toys"]
+__all__ = ["EMBEDDED", "Examples", "Grey", "Sound", "Splits", "Text", "Units", "load_data", "toys"]
 
 # Torch comes with the first use of one of these, not with the list of names that the command line prints.
-_HOMES = {"load_data": "loading", "Examples": "splits", "Grey": "splits", "Splits": "splits", "Units": "splits"}
+_HOMES = {
+    "load_data": "loading",
+    **dict.fromkeys(("Sound", "Text"), "notation"),
+    **dict.fromkeys(("Examples", "Grey", "Splits", "Units"), "splits"),
+}
 
 
 class _Data(ModuleType):

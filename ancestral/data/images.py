@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,36 +41,39 @@ def read_folder(folder: Path, size: int | None = None) -> Source:
     Raises:
         DataError: no images, a broken one (named), or mixed sizes (the first two that differ are named).
     """
-    roots = _sets(folder)
-    files = {part: _listed(root) for part, root in roots.items()}
-    for part, listed in files.items():
-        if not listed:
+    roots = sets_of(folder)
+    files = {part: listed(root, SUFFIXES) for part, root in roots.items()}
+    for part, some in files.items():
+        if not some:
             found = ", ".join(sorted(entry.name for entry in roots[part].iterdir())[:5]) or "nothing"
             raise DataError(f"{roots[part]} holds no images ({', '.join(SUFFIXES)}); it holds {found}")
-    classes = {part: _classes(listed, roots[part]) for part, listed in files.items()}
+    classes = {part: classes_of(some, roots[part]) for part, some in files.items()}
     names = sorted({name for some in classes.values() for name in some})
-    pixels = read_images([path for listed in files.values() for path in listed], size)
-    ends = np.cumsum([len(listed) for listed in files.values()])
+    pixels = read_images([path for some in files.values() for path in some], size)
+    ends = np.cumsum([len(some) for some in files.values()])
     x = dict(zip(files, np.split(pixels, ends[:-1]), strict=True))
     labels = {part: np.array([names.index(name) for name in some]) for part, some in classes.items() if some}
     origin = f"{folder.resolve().name} (folder of images{f', centre squares brought to {size}x{size}' if size else ''})"
     return Source(folder.resolve().name, origin, x, labels, levels=256, class_names=tuple(names))
 
 
-def _sets(folder: Path) -> dict[str, Path]:
+def sets_of(folder: Path) -> dict[str, Path]:
+    """The subfolders that are sets, by the names of these; the folder itself as training set where there are none."""
     inside = {
         SETS[entry.name.lower()]: entry for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name.lower() in SETS
     }
     return inside if len(inside) > 1 and "train" in inside else {"train": folder}
 
 
-def _listed(root: Path) -> list[Path]:
-    inside = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+def listed(root: Path, suffixes: Collection[str]) -> list[Path]:
+    """The files with one of these endings in a folder and its subfolders, sorted by name; without the hidden ones."""
+    inside = [path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file()]
     seen = [path for path in inside if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     return sorted(seen, key=lambda path: path.relative_to(root).as_posix())
 
 
-def _classes(files: list[Path], root: Path) -> list[str]:
+def classes_of(files: list[Path], root: Path) -> list[str]:
+    """The subfolder of each file, where every file lies in one of several; else nothing."""
     parents = [path.relative_to(root).parts[:-1] for path in files]
     names = [above[0] if above else "" for above in parents]
     return names if all(names) and len(set(names)) > 1 else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ancestral.data.embedded import READERS
 from ancestral.data.files import read_file
 from ancestral.data.idx import holds_idx, read_idx_folder
 from ancestral.data.images import read_folder
+from ancestral.data.notation import Notation
 from ancestral.data.prepare import (
     arranged,
     coloured,
@@ -31,8 +32,10 @@ from ancestral.data.prepare import (
     with_alphabet,
     with_labels,
 )
+from ancestral.data.recordings import Cutting, find
+from ancestral.data.sequences import load_sequences
 from ancestral.data.source import PARTS, Array, Source, divide, limited
-from ancestral.data.splits import Dequantized, Examples, Grey, Redrawn, Splits, Units
+from ancestral.data.splits import Dequantized, Examples, Grey, Noisy, Splits, Units
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
@@ -72,7 +75,7 @@ class _Options:
 
 
 def load_data(
-    source: str | os.PathLike[str] | Array | Tensor | Splits,
+    source: str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits,
     *,
     levels: int | None = None,
     binarize: str | None = None,
@@ -86,20 +89,32 @@ def load_data(
     dequantize: bool = False,
     standardize: bool = False,
     units: Units | None = None,
+    notation: str | Notation | None = None,
+    vocabulary: int | None = None,
+    length: int | None = None,
+    pieces: str | None = None,
+    rate: int | None = None,
+    label_from: Sequence[str] = (),
 ) -> Splits:
     """Read data into three sets of symbols.
 
     Sets that a source has are kept; ``ancestral.data.source.divide`` says how missing ones are cut from the training set.
     The options apply in this order: columns, labels, limit, size, resize, channels, levels, binarize or dequantize, standardize.
+    Of text and sound only labels, limit and seed apply, and those from notation on, which are for them alone. They are read from
+    disk while they are used where they have more than 2^28 bytes, but for text in other notations than bytes, and sound whose
+    rate changes. Blocks of a source without sets are cut in order, the last 5 % for test, the 5 % before for validation; with a
+    validation set alone it also serves as test set. Files called ``train.txt``, ``validation.txt`` and ``test.txt`` are sets.
 
     Args:
         source: a name in ``EMBEDDED``; a path to a ``.npy``, ``.npz`` or idx file (gzipped or not), to a folder that holds
             the four idx files of MNIST, or to a folder of images; an array or tensor (n, D), (n, H, W), (n, C, H, W) or
-            (n, H, W, C); or a ``Splits``, which is returned as it is.
+            (n, H, W, C); or a ``Splits``, which is returned as it is. Text: a ``.txt`` file, any file with a notation of text,
+            a folder of texts, a list of strings, (N,) bytes. Sound: a WAV, FLAC, AIFF or Ogg file, a folder of them, (N,)
+            int16 or real samples in [-1, 1] with their ``rate``. Long arrays are best given as ``.npy``, which is read as used.
         levels: reduce to this many levels, floor(v * levels / source levels).  Values of a source that does not say its
             levels and that lie in 0 .. levels - 1 already are taken as they are.
         binarize: ``"threshold"``: 1 where v is at least half of the range; ``"sample"``: 1 with probability
-            v / (levels - 1), drawn once; ``"dynamic"``: the same, and ``Splits.grey`` lets the trainer draw anew.
+            v / (levels - 1), drawn once; ``"dynamic"``: the same, and ``Splits.redrawn`` lets the trainer draw anew.
         resize: bring the shorter side of the images down to this many pixels.
         size: crop the centre square out of the images, brought down to this side; needed where sizes are mixed.
         channels: 1 for grey, 3 for colour; by default colour unless every image of a folder is grey.
@@ -108,26 +123,46 @@ def load_data(
         labels: whether to keep labels where there are some.
         columns: of a table, the levels of each column that holds whole numbers, and None for each real one.
         dequantize: whole numbers v become (v + u) / levels, u uniform in [0, 1), for models that are densities: drawn once,
-            and anew by the trainer through ``Splits.grey``. The density of v + u bounds P(v); see `Units`.
+            and anew by the trainer through ``Splits.redrawn``. The density of v + u bounds P(v); see `Units`.
         standardize: real values get mean 0 and standard deviation 1 on the training set; ``Splits.units`` undoes it.
         units: the units of other data, such as those that a model was trained on, in place of units of their own; where they
             are dequantised, so are these data.
+        notation: of text ``"bytes"`` (the default), ``"characters"``, ``"bpe"`` (trained on the training set) or the path of a
+            ``tokenizer.json``; of sound ``"mulaw"`` (the default), ``"pcm16"`` or ``"pcm8"``; or a `Text` or `Sound`, such as
+            that of a run.
+        vocabulary: tokens of the BPE, 1,024 if nothing is said.
+        length: of a block, 256 symbols of text or 4,096 samples of sound if nothing is said; training sees windows of it at any
+            offset. Of files and lines it bounds what training sees of each: all of a text, 4,096 samples of a sound.
+        pieces: what an example is: ``"blocks"`` of one length (the default of text and single files), or of varying length,
+            with an end, ``"lines"`` of text or whole ``"files"`` (the default of several sounds, and of strings).
+        rate: samples a second to which sound is brought; or those of samples that come without a file.
+        label_from: what classes the files of a folder have: columns of its ``labels.csv`` (``file,label`` or more), parts of
+            their names between - and _, counted from ``"0"``, or ``"folder"``; several make one class together. By default
+            ``labels.csv``, where it is there, or subfolders.
 
     Raises:
         DataError: the source is unknown, missing, broken, empty or not of a kind above, or an option does not fit it.
 
     Example:
         >>> load_data("digits", binarize="threshold").spec
-        DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10, columns=())
+        DataSpec(kind='image', shape=(1, 8, 8), levels=2, classes=10, columns=(), end=None, parts=1)
     """
+    cutting = Cutting(notation, vocabulary, length, pieces, rate, tuple(map(str, label_from)))
     table = tuple(columns)
     dequantize = dequantize or (units is not None and units.dequantized)
     options = _Options(levels, binarize, resize, size, channels, limit, seed, labels, table, dequantize, standardize, units)
     if isinstance(source, Splits):
-        if options != _Options():
+        if options != _Options() or cutting != Cutting():
             raise DataError("these data are loaded already; give the options to the call that read them")
         return source
+    source = _plain(source)
+    found = find(source, cutting)
+    if found is not None:
+        _check_sequence(options, found.origin)
+        return load_sequences(found, cutting, limit, seed, labels)
     raw = tabulated(arranged(_read(source, size)), table)
+    if cutting != Cutting():
+        raise DataError(f"{raw.origin} is neither text nor sound: leave notation, length, pieces, rate and label_from out")
     raw = raw if units is None or dequantize else converted(raw, units)
     raw = divide(with_labels(with_alphabet(raw, levels), labels), seed)
     raw = limited(raw, limit, seed) if limit is not None else raw
@@ -139,9 +174,22 @@ def load_data(
     return _finished(raw, options)
 
 
+def _plain(source: Any) -> Any:
+    """The source with tensors as arrays."""
+    if not isinstance(source, Tensor):
+        return source
+    return (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
+
+
+def _check_sequence(options: _Options, origin: str) -> None:
+    """Refuse options that text and sound do not take."""
+    plain = _Options(limit=options.limit, seed=options.seed, labels=options.labels)
+    if options != plain:
+        names = [each.name for each in fields(_Options) if getattr(options, each.name) != getattr(plain, each.name)]
+        raise DataError(f"{origin} is text or sound, which takes no {', '.join(names)}: leave that out")
+
+
 def _read(source: Any, size: int | None) -> Source:
-    if isinstance(source, Tensor):
-        source = (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
     if isinstance(source, np.ndarray):
         return Source("array", f"array of shape {source.shape}", {"train": source})
     if isinstance(source, str) and source in READERS:
@@ -168,25 +216,25 @@ def _finished(raw: Source, options: _Options) -> Splits:
     x = {part: torch.from_numpy(np.require(raw.x[part], requirements=["C", "W"])) for part in PARTS}
     x = {part: values.float() if values.is_floating_point() else values for part, values in x.items()}
     levels, values = raw.levels, "real values" if raw.levels is None else f"{raw.levels} levels"
-    grey: Redrawn | None = None
+    redrawn: Noisy | None = None
     if options.binarize is not None:
         if levels is None:
             raise DataError(f"{raw.origin} is real-valued; binarize is for grey levels")
         greys = {part: Grey(x[part], levels) for part in PARTS}
         x = {part: _binary(greys[part], part, options) for part in PARTS}
-        grey = greys["train"] if options.binarize == "dynamic" else None
+        redrawn = greys["train"] if options.binarize == "dynamic" else None
         levels, values = 2, f"{values} binarised by {_rule(options, levels)}"
     if options.dequantize and raw.units is not None:
         whole = {part: Dequantized(x[part], raw.units) for part in PARTS}
         x = {part: _drawn(whole[part], part, options) for part in PARTS}
-        grey, levels = whole["train"], None
+        redrawn, levels = whole["train"], None
         values = f"{values} dequantised with uniform noise, drawn anew in training and once with seed {options.seed}"
     y = {part: torch.from_numpy(labels) for part, labels in raw.labels.items()}
     kind = "image" if x["train"].dim() == 4 else "vector"
     spec = DataSpec(kind, tuple(x["train"].shape[1:]), levels, raw.classes, options.columns)
     note = "; ".join((raw.origin, *raw.steps, values, counted(raw))) + "."
     train, validation, test = (Examples(x[part], y.get(part)) for part in PARTS)
-    return Splits(train, validation, test, spec, raw.name, note, raw.class_names, raw.units, grey)
+    return Splits(train, validation, test, spec, raw.name, note, raw.class_names, raw.units, redrawn)
 
 
 def _binary(grey: Grey, part: str, options: _Options) -> Tensor:
@@ -195,7 +243,7 @@ def _binary(grey: Grey, part: str, options: _Options) -> Tensor:
     return _drawn(grey, part, options)
 
 
-def _drawn(before: Redrawn, part: str, options: _Options) -> Tensor:
+def _drawn(before: Noisy, part: str, options: _Options) -> Tensor:
     return before.draw(torch.arange(len(before.x)), options.seed, STREAMS[part])
 
 

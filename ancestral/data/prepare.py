@@ -62,7 +62,8 @@ def _layout(x: Array, where: str) -> Array:
         return np.moveaxis(x, 3, 1)
     raise DataError(
         f"{where}: shape {x.shape} is none of (n, D), (n, H, W), (n, H, W, C) and (n, C, H, W) with 1 or 3 colours C;"
-        " reshape it, and drop a fourth (alpha) channel"
+        " reshape it, and drop a fourth (alpha) channel; a single dimension is text, of uint8 with notation='bytes', or sound, of"
+        " int16 or real samples with rate="
     )
 
 

@@ -7,19 +7,47 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from ancestral.data.notation import Notation
 from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
-from ancestral.symbols import DataError, check_symbols
+from ancestral.symbols import DataError, check_symbols, lengths
+
+
+class ExampleSet(Protocol):
+    """A set of examples: tensors (`Examples`), or what is read when it is asked for (`Pieces`)."""
+
+    @property
+    def x(self) -> Tensor:
+        """(n, \\*shape) symbols of all examples."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(n,) int64 classes, or None."""
+
+    def __len__(self) -> int:
+        """How many examples there are."""
+
+    def select(self, rows: Tensor | Sequence[int]) -> Examples:
+        """The examples at (m,) row numbers, in that order."""
+
+    def lengths(self, spec: DataSpec) -> Tensor:
+        """(n,) how many symbols each example has, its end not counted."""
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``DataError`` where the examples do not fit a spec."""
+
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Add what the examples hold to a hash."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """A set of examples.
+    """A set of examples in memory.
 
     Attributes:
         x: (n, \\*shape) symbols 0 .. levels - 1, uint8 wherever they fit, or float32 where the data are real-valued.
@@ -48,6 +76,28 @@ class Examples:
         rows = torch.as_tensor(rows, dtype=torch.long, device=self.x.device)
         labels = None if self.labels is None else self.labels.index_select(0, rows)
         return Examples(self.x.index_select(0, rows), labels)
+
+    def lengths(self, spec: DataSpec) -> Tensor:
+        """(n,) how many symbols each example has, its end not counted."""
+        return lengths(self.x.flatten(1), spec)
+
+    def check(self, spec: DataSpec) -> None:
+        """Raise ``DataError`` where the examples do not fit a spec."""
+        check_symbols(self.x, spec)
+
+    def feed(self, digest: hashlib._Hash) -> None:
+        """Add the symbols and labels to a hash."""
+        feed_tensor(digest, self.x)
+        feed_tensor(digest, self.labels)
+
+
+def feed_tensor(digest: hashlib._Hash, tensor: Tensor | None) -> None:
+    """Add a tensor's type, shape and content to a hash, or that there is none."""
+    if tensor is None:
+        digest.update(b"none")
+        return
+    digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,15 +147,30 @@ class Units:
         return cls(mean, scale, bool(fields["dequantized"]))
 
 
-@dataclass(frozen=True, eq=False)
 class Redrawn(ABC):
-    """Training examples before noise, from which a trainer can draw anew whenever it meets an example.
+    """Training examples that a trainer draws anew whenever it meets them: noise, or windows of something longer."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many there are: those of ``Splits.train``."""
+
+    @abstractmethod
+    def draw(self, rows: Tensor, seed: int, stream: int = 0) -> Tensor:
+        """(m,) row numbers to (m, \\*shape) examples; each row is a pure function of (seed, stream, row)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Noisy(Redrawn):
+    """Training examples before noise.
 
     Attributes:
         x: (n, \\*shape) whole numbers, row by row those of ``Splits.train``.
     """
 
     x: Tensor
+
+    def __len__(self) -> int:
+        return len(self.x)
 
     @abstractmethod
     def noisy(self, x: Tensor, u: Tensor) -> Tensor:
@@ -125,7 +190,7 @@ class Redrawn(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Grey(Redrawn):
+class Grey(Noisy):
     """Grey values 0 .. levels - 1, to be binarised: a pixel is 1 with probability v / (levels - 1).
 
     Attributes:
@@ -140,7 +205,7 @@ class Grey(Redrawn):
 
 
 @dataclass(frozen=True, eq=False)
-class Dequantized(Redrawn):
+class Dequantized(Noisy):
     """Whole numbers v, to be modelled by a density: x is v + u in the model's units, u uniform in [0, 1).
 
     Attributes:
@@ -165,7 +230,9 @@ class Splits:
         note: one sentence: origin, range, binarisation, split rule, number of examples.
         class_names: name of each label where the source has names, else empty.
         units: how real-valued data were standardised or dequantised, or None where they are as they were given.
-        grey: the training set before noise where it was binarised with ``"dynamic"`` or dequantised, or None.
+        redrawn: what a trainer takes in the place of ``train``, where that is drawn anew at every use: binarised with
+            ``"dynamic"``, dequantised, or windows of long texts and sounds; or None.
+        notation: how the symbols of text or sound are written, or None.
 
     Raises:
         DataError: a set does not fit the spec.
@@ -177,41 +244,38 @@ class Splits:
         ((1, 8, 8), 17, 1439)
     """
 
-    train: Examples
-    validation: Examples
-    test: Examples
+    train: ExampleSet
+    validation: ExampleSet
+    test: ExampleSet
     spec: DataSpec
     name: str
     note: str
     class_names: tuple[str, ...] = ()
     units: Units | None = None
-    grey: Redrawn | None = None
+    redrawn: Redrawn | None = None
+    notation: Notation | None = None
 
     def __post_init__(self) -> None:
         for part in self._parts.values():
-            check_symbols(part.x, self.spec)
-        if self.grey is not None and self.grey.x.shape != self.train.x.shape:
+            part.check(self.spec)
+        if self.redrawn is not None and len(self.redrawn) != len(self.train):
             raise DataError(
-                f"grey values {tuple(self.grey.x.shape)} and training set {tuple(self.train.x.shape)} differ in shape"
+                f"{len(self.redrawn):,} examples to draw anew for a training set of {len(self.train):,}: give as many"
             )
 
     @property
-    def _parts(self) -> dict[str, Examples]:
+    def _parts(self) -> dict[str, ExampleSet]:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content (spec, symbols, labels, grey values), in hexadecimal; name and note do not count."""
+        """SHA-256 of the content (spec, symbols, labels, values before noise), in hexadecimal; name and note do not count."""
         spec = self.spec
-        columns = (spec.columns,) if spec.columns else ()
-        digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes, *columns)).encode())
-        tensors = [tensor for part in self._parts.values() for tensor in (part.x, part.labels)]
-        for tensor in [*tensors, None if self.grey is None else self.grey.x]:
-            if tensor is None:
-                digest.update(b"none")
-                continue
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().reshape(-1).data)
+        more = [part for part in (spec.columns, spec.end, spec.parts) if part not in ((), None, 1)]
+        digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes, *more)).encode())
+        for part in self._parts.values():
+            part.feed(digest)
+        feed_tensor(digest, self.redrawn.x if isinstance(self.redrawn, Noisy) else None)
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
@@ -224,4 +288,5 @@ class Splits:
             "class_names": list(self.class_names),
             "hash": self.hash,
             **({} if self.units is None else {"units": self.units.to_dict()}),
+            **({} if self.notation is None else {"notation": self.notation.to_dict()}),
         }

@@ -52,7 +52,7 @@ class Stream:
     """The batches of one stage, from step ``first`` to ``steps``: every process takes its share of each.
 
     Attributes:
-        data: where they come from; binarised anew at every use where ``data.grey`` is there.
+        data: where they come from; binarised anew at every use where ``data.redrawn`` is there.
         labelled: whether the model takes labels.
         batch_size: rows of a batch over all processes.
         label_dropout: probability that a row's label is dropped.
@@ -86,8 +86,8 @@ class Stream:
         here = range(self.rank, self.batch_size, self.world)
         rows = torch.tensor(self.rows(step))[self.rank :: self.world]
         examples = self.data.train.select(rows)
-        if self.data.grey is not None:
-            examples = Examples(self.data.grey.draw(rows, seed), examples.labels)
+        if self.data.redrawn is not None:
+            examples = Examples(self.data.redrawn.draw(rows, seed), examples.labels)
         labels = examples.labels if self.labelled else None
         dropped = uniforms(seed, here, 1, DROPPED)[:, 0] < self.label_dropout if self.label_dropout else None
         return Batch(symbols(examples.x), labels, seed, here, step, dropped)
