@@ -36,9 +36,13 @@ if TYPE_CHECKING:
     from ancestral.models import build as build
     from ancestral.networks.configs import GatedPixelCNNConfig as GatedPixelCNNConfig
     from ancestral.sampling import arrange as arrange
+    from ancestral.sampling import beam_search as beam_search
     from ancestral.sampling import complete as complete
     from ancestral.sampling import interpolate as interpolate
+    from ancestral.sampling import log_probs as log_probs
     from ancestral.sampling import sample as sample
+    from ancestral.sampling import speculative_sample as speculative_sample
+    from ancestral.sampling import stream as stream
     from ancestral.sampling import traverse as traverse
     from ancestral.spec import DataSpec as DataSpec
     from ancestral.spec import Order as Order
@@ -60,7 +64,7 @@ _HOME = {
     "ancestral.latent.latent": "Latent",
     "ancestral.models": "build",
     "ancestral.networks.configs": "GatedPixelCNNConfig",
-    "ancestral.sampling": "arrange complete interpolate sample traverse",
+    "ancestral.sampling": "arrange beam_search complete interpolate log_probs sample speculative_sample stream traverse",
     "ancestral.spec": "DataSpec Order Stage",
     "ancestral.symbols": "DataError",
     "ancestral.training": "fit resume",

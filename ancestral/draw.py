@@ -32,7 +32,8 @@ class Draw:
     Attributes:
         seed, first_row: which uniforms; row i of the batch takes those of row ``first_row + i``.
         temperature: log-probabilities are divided by it; 0 takes the mode.
-        top_k, top_p: keep the k most probable symbols, then the fewest that hold probability p (the crossing one is kept).
+        top_k, top_p, min_p: after the temperature keep the k most probable symbols, then the fewest that hold probability p (the
+            crossing one is kept), then those at least ``min_p`` times as probable as the most probable one.
         known: (n, *shape) symbols and (n, *shape) booleans; where True the symbol is taken, not drawn.
 
     Raises:
@@ -48,6 +49,7 @@ class Draw:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    min_p: float | None = None
     known: tuple[Tensor, Tensor] | None = None
     first_row: int = 0
 
@@ -60,6 +62,8 @@ class Draw:
             raise ValueError(f"top_k is {self.top_k}; it must be at least 1 (None keeps every symbol)")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; it must be in (0, 1] (None keeps every symbol)")
+        if self.min_p is not None and not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p is {self.min_p}; it must be in [0, 1] (None keeps every symbol)")
         if self.known is not None and (self.known[0].shape != self.known[1].shape or self.known[1].dtype != torch.bool):
             shapes = [tuple(part.shape) for part in self.known]
             raise ValueError(
@@ -85,7 +89,7 @@ class Draw:
     @property
     def plain(self) -> bool:
         """Whether neither temperature nor truncation has a say."""
-        return self.temperature == 1 and self.top_k is None and self.top_p is None
+        return self.temperature == 1 and self.top_k is None and self.top_p is None and not self.min_p
 
     def uniforms(self, n: int, sites: int) -> Tensor:
         """(n, sites) the uniforms of n rows, by the place of a site in the flattened example."""
@@ -97,9 +101,28 @@ class Draw:
             return conditional.mode
         if self.plain:
             return conditional.quantile(u)
-        parameters = conditional.parameters
-        log_pmf = conditional.family.log_pmf(parameters.double() if parameters.is_floating_point() else parameters)
-        return inverse_cdf(truncated(tempered(log_pmf, self.temperature), self.top_k, self.top_p), u)
+        return inverse_cdf(self.probability(conditional), u)
+
+    def probability(self, conditional: Conditional) -> Tensor:
+        """(..., levels) probabilities of every symbol under the options, in float64; ``known`` plays no part.
+
+        Raises:
+            DataError: the family is continuous.
+        """
+        log_pmf = wide_log_pmf(conditional)
+        if self.temperature == 0:
+            return torch.zeros_like(log_pmf).scatter(-1, conditional.mode.unsqueeze(-1), 1.0)
+        return truncated(tempered(log_pmf, self.temperature), self.top_k, self.top_p, self.min_p)
+
+
+def wide_log_pmf(conditional: Conditional) -> Tensor:
+    """(..., levels) log-probabilities of every symbol in nats, computed in float64 whatever the type of the parameters.
+
+    Raises:
+        DataError: the family is continuous.
+    """
+    parameters = conditional.parameters
+    return conditional.family.log_pmf(parameters.double() if parameters.is_floating_point() else parameters).double()
 
 
 def tempered(log_weights: Tensor, temperature: float) -> Tensor:
@@ -108,13 +131,14 @@ def tempered(log_weights: Tensor, temperature: float) -> Tensor:
     return ((log_weights - log_weights.amax(-1, keepdim=True)) / temperature).softmax(-1)
 
 
-def truncated(probability: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
-    """(..., levels) probabilities with everything outside top-k removed, then everything outside top-p of what is left.
+def truncated(probability: Tensor, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> Tensor:
+    """(..., levels) probabilities with all outside top-k removed, then all outside top-p of what is left, then all below min-p.
 
-    Exactly k symbols stay, the lower ones of equals; then the fewest that hold probability p, compared with a tolerance of
-    1e-12, the one that crosses p included (Holtzman et al., arXiv:1904.09751).
+    Exactly k symbols stay, the lower ones of equals; then the fewest that hold probability p, the one that crosses p included
+    (Holtzman et al., arXiv:1904.09751); then those whose probability is at least ``min_p`` times the largest (Nguyen et al.,
+    arXiv:2407.01082). Probabilities are compared with a tolerance of 1e-12. What is left is made to sum to 1.
     """
-    if top_k is None and top_p is None:
+    if top_k is None and top_p is None and not min_p:
         return probability
     ranked, order = probability.sort(stable=True, dim=-1, descending=True)
     if top_k is not None:
@@ -123,6 +147,8 @@ def truncated(probability: Tensor, top_k: int | None, top_p: float | None) -> Te
     if top_p is not None and top_p < 1:
         before = ranked.cumsum(-1) - ranked
         ranked = ranked.where(before <= max(top_p - 1e-12, 0.0), 0.0)  # the first symbol always stays: nothing is before it
+    if min_p:
+        ranked = ranked.where(ranked >= (min_p - 1e-12) * ranked[..., :1], 0.0)
     return torch.zeros_like(ranked).scatter(-1, order, ranked / ranked.sum(-1, keepdim=True))
 
 

@@ -107,5 +107,7 @@ OPTIONS = [
     {"temperature": 3.0, "top_k": 4},
     {"top_k": 1},
     {"top_p": 0.6},
+    {"min_p": 0.3},
     {"temperature": 1.5, "top_k": 20, "top_p": 0.8},
+    {"temperature": 1.5, "top_k": 20, "top_p": 0.9, "min_p": 0.2},
 ]

@@ -36,6 +36,7 @@ from ancestral.sampling.strategies import (
     known_first,
     likelihood_of,
     prefixes,
+    sized,
 )
 from ancestral.symbols import DataError, check_symbols
 
@@ -50,7 +51,7 @@ class Completion:
         x: (n, *shape) symbols; those that were known are as they were.
         status: ``"exact"``: drawn from p(x | known); ``"approximate"``: some rows were chosen from particles by their weights.
         log_evidence: (n,) log p(x_known) in nats, known symbols of whatever probability included; where the status is
-            approximate the logarithm of an unbiased estimate, as long as temperature, top_k and top_p are left alone.
+            approximate the logarithm of an unbiased estimate, as long as symbols are drawn without options.
         particles: how many particles each row chose from; None where it is exact.
         effective_sample_size, least: (n,) of how many equally good particles the weights were worth, 1 .. particles: at the
             end, and when they were worth least; None likewise. Rows that are exact all the same count as all particles.
@@ -76,6 +77,7 @@ def complete(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     first_row: int = 0,
     batch_size: int = 256,
     engine: str = "auto",
@@ -91,7 +93,7 @@ def complete(
         known: booleans that broadcast to (n, *shape), True where the symbol is to stay.
         particles: how many each row chooses from where it is not exact, at least 2; memory grows with it.
         labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
-        temperature, top_k, top_p: how each unknown symbol is drawn; see `Draw`. Particles are weighted without them.
+        temperature, top_k, top_p, min_p: how each unknown symbol is drawn; see `Draw`. Particles are weighted without them.
         batch_size: rows, or particles of rows, that walk together.
         engine: what carries the walk out; see `sample`.
         progress: is told (symbols settled, of how many), particles of a row taken as one.
@@ -111,12 +113,15 @@ def complete(
         >>> complete(model, x, ~top).status
         'approximate'
     """
+    model = sized(model, x.shape[1:]) if None in model.spec.shape else model
     x, known = _evidence(model, x, known)
+    if model.spec.end is not None and not prefixes(known, likelihood_of(model).network).all():
+        raise DataError("of examples that end, only what they begin with can be known, since all after the end is filled up")
     for name, value, least in (("particles", particles, 2), ("batch_size", batch_size, 1), ("first_row", first_row, 0)):
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     n = len(x)
-    draw = Scattered(seed, temperature, top_k, top_p, (x, known), rows=range(first_row, first_row + n))
+    draw = Scattered(seed, temperature, top_k, top_p, min_p, (x, known), rows=range(first_row, first_row + n))
     task = _Task(model, x, known, context_of(model, n, labels, context), draw, particles, batch_size, engine, progress)
     with inference(model):
         return _merged(task, _ways(task))

@@ -18,7 +18,8 @@ from ancestral.core import Autoregressive, Conditional, Context, Family
 from ancestral.draw import Draw
 from ancestral.families import Categorical
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Choose, Interrupted, Progress, Recomputed, Rows, counted, likelihood_of, part_of
+from ancestral.sampling.strategies import Choose, Interrupted, Progress, Recomputed, Rows, likelihood_of, part_of, telling
+from ancestral.sampling.stream import settled
 from ancestral.symbols import DataError
 from ancestral.walking.engines import lowered
 
@@ -76,26 +77,27 @@ def guided(rows: Rows, draw: Draw, weight: float, method: str, batch_size: int, 
         Interrupted: Ctrl-C; it holds the batches that were done.
     """
     likelihood = likelihood_of(rows.model)
-    _check(rows, weight, method, likelihood.family)
+    check_guidance(rows, weight, likelihood.family)
+    if method not in WALKING:
+        raise ValueError(f"guided samples are made by walks: method={method!r} is none, choose {' or '.join(WALKING)}")
     network = likelihood.network
     network = Recomputed(network) if method == "recompute" else lowered(likelihood, engine, 2 * rows.n) or network
     walker = Autoregressive(network, likelihood.family, likelihood.spec)
     sites, parts = likelihood.spec.sites, [torch.zeros(0, *network.shape, dtype=torch.long, device=network.anchor.device)]
     try:
         for some, seen in Pairs(**vars(rows)).batches(batch_size):
-            own = counted(part_of(draw, some), progress, some.start * sites, rows.n * sites)
-            parts.append(walker.walk(2 * len(some), seen).run(alike(own, weight))[: len(some)])
+            walk, tell = walker.walk(2 * len(some), seen), telling(progress, some, rows.n, sites)
+            parts.append(settled(walk, alike(part_of(draw, some), weight), likelihood.spec, tell=tell)[: len(some)])
     except KeyboardInterrupt as stop:
         raise Interrupted(torch.cat(parts), rows.n) from stop
     return torch.cat(parts)
 
 
-def _check(rows: Rows, weight: float, method: str, family: Family) -> None:
+def check_guidance(rows: Rows, weight: float, family: Family) -> None:
+    """Raise ``ValueError`` or ``DataError`` where rows cannot be guided: by this weight, without labels, of real values."""
     if not (weight >= 0 and isfinite(weight)):
         raise ValueError(f"guidance is {weight}; it must be a finite number of at least 0 (0 for none)")
     if rows.context is None or rows.context.vector is None:
         raise ValueError("guidance leads towards labels, and there are none: give labels of a model built with conditional=True")
-    if method not in WALKING:
-        raise ValueError(f"guided samples are made by walks: method={method!r} is none, choose {' or '.join(WALKING)}")
     if not family.discrete:
         raise DataError(f"guidance weighs the probabilities of symbols, and {family} is a density, which has none")

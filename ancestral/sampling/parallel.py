@@ -26,8 +26,9 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.draw import Draw
-from ancestral.sampling.strategies import Interrupted, Model, Progress, Rows, context_of, inference, likelihood_of, part_of
+from ancestral.sampling.strategies import Interrupted, Model, Progress, Rows, context_of, inference, likelihood_of, part_of, sized
 from ancestral.sampling.wavefront import schedule
+from ancestral.symbols import ended
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def parallel_sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     seed: int = 0,
     labels: Sequence[int] | Tensor | None = None,
     context: Context | None = None,
@@ -134,9 +136,10 @@ def parallel_sample(
     """
     if method not in PASSES:
         raise ValueError(f"there is no parallel sampling method {method!r}; choose one of {', '.join(PASSES)}")
+    model = sized(model)
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
     with inference(model):
-        return in_passes(rows, Draw(seed, temperature, top_k, top_p, first_row=first_row), method, batch_size, progress)
+        return in_passes(rows, Draw(seed, temperature, top_k, top_p, min_p, first_row=first_row), method, batch_size, progress)
 
 
 def in_passes(rows: Rows, draw: Draw, method: str, batch_size: int, progress: Progress | None = None) -> Sampled:
@@ -156,4 +159,4 @@ def in_passes(rows: Rows, draw: Draw, method: str, batch_size: int, progress: Pr
     except KeyboardInterrupt as stop:
         nothing = torch.zeros(0, *likelihood.network.shape, dtype=torch.long)
         raise Interrupted(torch.cat([each.x for each in done]) if done else nothing, rows.n) from stop
-    return Sampled(torch.cat([each.x for each in done]), max(each.passes for each in done))
+    return Sampled(ended(torch.cat([each.x for each in done]), likelihood.spec), max(each.passes for each in done))

@@ -24,6 +24,7 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.sampling.particles import effective_size, pick
 from ancestral.sampling.strategies import Scattered
+from ancestral.symbols import scored
 
 RESAMPLING = 2**32  # stream of the uniforms that pick particles of z; streams 1, 2, ... are those of the groups of z
 GUESS = 2**62  # the guess draws as rows so far away, so that the completion's own uniforms stay unused
@@ -111,7 +112,8 @@ class Proposals:
 
 def known_terms(likelihood: Autoregressive, x: Tensor, known: Tensor, seen: Context | None) -> Tensor:
     """(n,) sums of log p(x_i | x_<i) over the known sites, in nats: log p(x_known) where they come before all others."""
-    terms = likelihood.conditionals(x, seen).log_prob(x).where(known, 0.0)
+    counts = scored(x, likelihood.spec)
+    terms = likelihood.conditionals(x, seen).log_prob(x).where(known if counts is None else known & counts, 0.0)
     return terms.flatten(1).sum(1, dtype=torch.float64)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,13 +19,16 @@ from ancestral.sampling.strategies import (
     Progress,
     Recomputed,
     Rows,
-    arrange,
     context_of,
-    counted,
     inference,
     likelihood_of,
     part_of,
+    prompted,
+    sized,
+    telling,
 )
+from ancestral.sampling.stream import settled
+from ancestral.symbols import ended
 from ancestral.walking.engines import lowered
 
 METHODS = ("cached", "recompute", *PASSES)
@@ -39,6 +41,7 @@ def sample(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    min_p: float | None = None,
     seed: int = 0,
     method: str = "cached",
     labels: Sequence[int] | Tensor | None = None,
@@ -50,12 +53,14 @@ def sample(
     batch_size: int = 64,
     engine: str = "auto",
     shape: Sequence[int] | None = None,
+    length: int | None = None,
+    prompt: Tensor | Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """(n, *shape) samples; row i is a pure function of the model, the seed and ``first_row + i``, whatever the batch size.
 
     Args:
-        temperature, top_k, top_p: how each symbol is drawn; see `Draw`. Tempering the conditionals is not tempering p(x).
+        temperature, top_k, top_p, min_p: how each symbol is drawn; see `Draw`. Tempering the conditionals is not tempering p(x).
         method: ``"cached"`` remembers what the next symbol needs, ``"recompute"`` makes a whole forward pass a symbol,
             ``"parallel"`` iterates over all sites at once, ``"wavefront"`` settles at once what a limited receptive field
             leaves independent; all give the same samples. See `parallel_sample` for the number of passes.
@@ -71,11 +76,15 @@ def sample(
             (PyTorch) or ``"auto"``: the fastest that can.
         shape: (C, H, W) of images of another size than the model's, where its network takes others; see `arrange`, which also
             gives models in another order.
+        length: how many symbols of audio or text, where the network takes other lengths than its own. Examples that end earlier
+            are filled up with the symbol ``end``.
+        prompt: (k,) or (n, k) symbols that the samples begin with, in the order in which symbols are settled.
         progress: is told (symbols settled, of how many).
 
     Raises:
         ValueError: an argument is outside its range or does not fit the model.
-        OrderError: a shape that its network cannot take.
+        DataError: the prompt does not fit the model.
+        OrderError: a shape or a length that its network cannot take.
         Interrupted: Ctrl-C; its ``complete`` holds the batches that were done.
 
     Example:
@@ -86,9 +95,12 @@ def sample(
         >>> torch.equal(sample(model, 3, seed=1)[2:], sample(model, 1, seed=1, first_row=2, method="parallel"))
         True
     """
-    model = model if shape is None else arrange(model, shape=shape)
-    draw = Draw(seed, temperature, top_k, top_p, first_row=first_row)
+    if length is not None and shape is not None:
+        raise ValueError("length and shape were both given: a length is the shape of audio or text, so one of them will do")
+    model = sized(model, shape if length is None else (length,))
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
+    known = None if prompt is None else prompted(likelihood_of(model), prompt, n)
+    draw = Draw(seed, temperature, top_k, top_p, min_p, known, first_row)
     with inference(model):
         if guidance:
             return guided(rows, draw, guidance, method, batch_size, engine, progress)
@@ -109,29 +121,24 @@ def sampled(rows: Rows, draw: Draw, method: str, batch_size: int, engine: str, p
 
 
 def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, engine: str, progress: Progress | None) -> Tensor:
-    """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all.
+    """(n, *shape) symbols that walks over batches of rows settle with a draw, known symbols and all, up to the end of each.
 
     Raises:
         Interrupted: Ctrl-C; it holds the batches that were done.
     """
     parts: list[Tensor] = []
-    total, fast = rows.n * likelihood.spec.sites, lowered(likelihood, engine, rows.n)
+    fast = lowered(likelihood, engine, rows.n)
     try:
         for some, seen in rows.batches(batch_size):
-            own, before = part_of(draw, some), some.start * likelihood.spec.sites
-            tell = None if progress is None else partial(_told, progress, before, len(some), total)
+            own, tell = part_of(draw, some), telling(progress, some, rows.n, likelihood.spec.sites)
             x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell)
             if x is None:
-                x = likelihood.walk(len(some), seen).run(counted(own, progress, before, total))
-            parts.append(x)
+                x = settled(likelihood.walk(len(some), seen), own, likelihood.spec, own.known, tell)
+            parts.append(ended(x, likelihood.spec))
     except KeyboardInterrupt as stop:
         done = torch.cat(parts) if parts else torch.zeros(0, *likelihood.network.shape, dtype=torch.long)
         raise Interrupted(done, rows.n) from stop
     return torch.cat(parts)
-
-
-def _told(progress: Progress, before: int, rows: int, total: int, settled: int) -> None:
-    progress(before + rows * settled, total)
 
 
 def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:

@@ -15,6 +15,7 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Descent, Noise, given
 from ancestral.objectives import label_context
 from ancestral.spec import Order
+from ancestral.symbols import DataError, check_symbols
 
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
@@ -81,9 +82,49 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
     """
     if isinstance(model, Latent):
         raise OrderError("the latents of this model belong to one shape and one order: only models without take others")
-    network = model.network.arrange(order, None if shape is None else tuple(shape))
+    own = order is None and (shape is None or tuple(shape) == model.network.shape)
+    network = model.network if own else model.network.arrange(order, None if shape is None else tuple(shape))
     spec = model.spec if shape is None else replace(model.spec, shape=tuple(shape))
     return Autoregressive(network, model.family, spec, model.config)
+
+
+def sized(model: Model, shape: Sequence[int] | None = None) -> Model:
+    """The model for examples of one shape: that which is given, else its own, and that of its network where lengths vary.
+
+    Raises:
+        OrderError: its network cannot take that shape.
+    """
+    if shape is None:
+        shape = likelihood_of(model).network.shape
+    return model if tuple(shape) == model.spec.shape else arrange(model, shape=shape)
+
+
+def prompted(likelihood: Autoregressive, prompt: Tensor | Sequence[int], n: int) -> tuple[Tensor, Tensor]:
+    """What is known of n rows that begin with a prompt: (n, *shape) symbols, and booleans that are True at its sites.
+
+    Args:
+        prompt: (k,) or (n, k) symbols of the first k sites in the order of the walk.
+
+    Raises:
+        DataError: the prompt does not fit the model, or holds the symbol that ends an example.
+    """
+    network, spec = likelihood.network, likelihood.spec
+    given = torch.as_tensor(prompt, device=likelihood.anchor.device)
+    given = given.expand(n, -1) if given.dim() == 1 else given
+    if given.dim() != 2 or len(given) != n or given.shape[1] > len(network.order.sites):
+        raise DataError(
+            f"a prompt of shape {tuple(given.shape)} is not (k,) or ({n}, k) with k at most {len(network.order.sites)}, the"
+            " symbols of an example"
+        )
+    if spec.end is not None and (given == spec.end).any():
+        raise DataError(f"the prompt holds {spec.end}, the symbol that ends an example: leave it out")
+    x = torch.zeros(n, network.shape.numel(), dtype=given.dtype, device=given.device)
+    sites = list(network.order.sites[: given.shape[1]])
+    x[:, sites], known = given, torch.zeros_like(x, dtype=torch.bool)
+    known[:, sites] = True
+    x = x.view(n, *network.shape)
+    check_symbols(x, spec)
+    return x, known.view_as(x)
 
 
 def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, context: Context | None) -> Context | None:
@@ -187,20 +228,9 @@ def draw_rows(draw: Draw, rows: Sequence[int], sites: int, device: torch.device)
     return lambda site, conditional: draw.choose(conditional, u[site])
 
 
-def counted(choose: Choose, progress: Progress | None, before: int, total: int) -> Choose:
-    """A chooser that reports (symbols settled, of how many); without ``progress`` it is left alone."""
-    if progress is None:
-        return choose
-    done = before
-
-    def choose_and_tell(site: int, conditional: Conditional) -> Tensor:
-        nonlocal done
-        symbols = choose(site, conditional)
-        done += len(symbols)
-        progress(done, total)
-        return symbols
-
-    return choose_and_tell
+def telling(progress: Progress | None, rows: range, n: int, sites: int) -> Callable[[int], None] | None:
+    """What takes how many symbols each of some rows of a run has, and tells (symbols settled, of how many) of all n rows."""
+    return None if progress is None else lambda settled: progress(sites * rows.start + len(rows) * settled, sites * n)
 
 
 def prefixes(known: Tensor, network: Network) -> Tensor:

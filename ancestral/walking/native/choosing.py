@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ancestral.core import Family
+from ancestral.draw import Draw
 from ancestral.families.bernoulli import Bernoulli
 from ancestral.families.categorical import Categorical
 from ancestral.families.fixed import SLOTS
@@ -26,11 +27,11 @@ TOLERANCE = 1e-12  # of ``truncated``
 def without_family(kind: int) -> Chooser:
     """Symbols that are settled by the caller of a walk, or given beforehand."""
     none = np.zeros(0, np.int32)
-    return Chooser(kind, 0, 0, False, 1.0, 0, 1.0, none, none, none, none)
+    return Chooser(kind, 0, 0, False, 1.0, 0, 1.0, 0.0, none, none, none, none)
 
 
-def chooser(family: Family, exact: bool, temperature: float, top_k: int | None, top_p: float | None) -> Chooser:
-    """The chooser that draws from a family as `Draw` with the same options does.
+def chooser(family: Family, exact: bool, draw: Draw) -> Chooser:
+    """The chooser that draws from a family as ``draw`` does, which gives the options alone.
 
     Raises:
         LayoutError: the engine cannot draw from the family.
@@ -43,9 +44,10 @@ def chooser(family: Family, exact: bool, temperature: float, top_k: int | None, 
         )
     tables = family.tables() if isinstance(family, Integer) else {}
     names = "exponential", getattr(family, "curve", "logistic"), "inverse_scale", "edges"
-    options = float(temperature), min(top_k or family.levels, family.levels), 1.0 if top_p is None else float(top_p)
+    top_k, top_p = min(draw.top_k or family.levels, family.levels), 1.0 if draw.top_p is None else float(draw.top_p)
+    options = float(draw.temperature), top_k, top_p, float(draw.min_p or 0)
     curves = [np.array(tables.get(name, ()), np.int32) for name in names]  # copies: compiled code tells read-only arrays apart
-    plain = options == (1.0, family.levels, 1.0)
+    plain = options == (1.0, family.levels, 1.0, 0.0)
     return Chooser(kind, family.levels, getattr(family, "components", None) or 1, False if plain else 1, *options, *curves)
 
 
@@ -79,6 +81,8 @@ def optional_chosen(options: Any, parameters: Array, who: Chooser, u: float) -> 
         total += weights[v]
     if who.top_k < who.levels or who.top_p < 1:
         total = truncate(weights, who.top_k, who.top_p)
+    if who.min_p > 0:
+        total = without_rare(weights, who.min_p - TOLERANCE)  # the largest weight is 1
     return inverse_cdf(weights, u * total)
 
 
@@ -121,6 +125,16 @@ def truncate(weights: Array, top_k: int, top_p: float) -> float:
         else:
             weights[v] = 0.0
     return kept
+
+
+@compiled
+def without_rare(weights: Array, least: float) -> float:
+    """Zero all weights below ``least``; the sum left."""
+    total = 0.0
+    for v in range(len(weights)):
+        weights[v] = weights[v] if weights[v] >= least else 0.0
+        total += weights[v]
+    return total
 
 
 @compiled

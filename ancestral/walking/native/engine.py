@@ -173,7 +173,7 @@ class Native:
         if draw.known is not None:
             known[:] = in_order(draw.known[1].numpy())
             symbols[:] = in_order(self._checked(draw.known[0].where(draw.known[1], 0), self.program.shape))
-        who = chooser(family, self.program.exact, draw.temperature, draw.top_k, draw.top_p)
+        who = chooser(family, self.program.exact, draw)
         values, uniforms = memory(self._begin(n, once, like)), np.ascontiguousarray(u.numpy(), np.float64)
         work = Work(self._plan, values, who, uniforms, known, symbols, self._nowhere)
         return self._walked(work, n, GROUP, progress)
@@ -200,7 +200,7 @@ class Native:
         """
         if not self.program.exact:
             raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
-        symbols, who = np.zeros((n, self.height * self.width * self.channels), np.int64), chooser(family, True, 1.0, None, None)
+        symbols, who = np.zeros((n, self.height * self.width * self.channels), np.int64), chooser(family, True, Draw())
         values = memory(self._begin(n, once, like))
         work = Work(self._plan, values, who, symbols=symbols, result=self._nowhere, stack=stack)
         return self._walked(work, n, max(1, n), progress)
@@ -355,7 +355,7 @@ def warmup(exact: bool | None = None, rare: bool | None = None, options: bool = 
     Args:
         exact: which kind of numbers; both by default.
         rare: with the operations that few networks have, or without; both by default.
-        options: for draws with a temperature, top-k or top-p.
+        options: for draws with a temperature, top-k, top-p or min-p.
     """
     who = CALLER._replace(options=1) if options else CALLER
     for kind, seldom in product(*((False, True) if which is None else (which,) for which in (exact, rare))):
@@ -376,7 +376,7 @@ def ready(program: Program, wait: bool, options: bool = False) -> bool:
     A program that ends earlier waits for it, so that the next one finds it done.
 
     Args:
-        options: whether symbols are drawn with a temperature, top-k or top-p.
+        options: whether symbols are drawn with a temperature, top-k, top-p or min-p.
         wait: until it is. Otherwise the first call waits as long as code on disk takes to load, and later ones not at all.
     """
     patience, key = None if wait else 0.0, (program.exact, rare(program), options)

@@ -22,9 +22,9 @@ NOBODY, GIVEN, BERNOULLI, CATEGORICAL, BINS = range(5)
 class Chooser(NamedTuple):
     """Who settles symbols, as compiled code reads it; ``NOBODY`` leaves them to the caller.
 
-    ``top_k`` and ``top_p`` are those of ``Draw``, or as large as can be. The tables are those of integer families.
-    ``options`` is a number where any of temperature, top-k and top-p has a say, otherwise a truth value: its type decides what is
-    compiled.
+    ``top_k``, ``top_p`` and ``min_p`` are those of ``Draw``, or such that they keep every symbol. The tables are those of integer
+    families. ``options`` is a number where any of temperature, top-k, top-p and min-p has a say, otherwise a truth value: its
+    type decides what is compiled.
     """
 
     kind: int
@@ -34,6 +34,7 @@ class Chooser(NamedTuple):
     temperature: float
     top_k: int
     top_p: float
+    min_p: float
     exponential: Array
     curve: Array
     inverse_scale: Array
