@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from ancestral.core import Walk as Walk
     from ancestral.draw import Draw as Draw
     from ancestral.evaluation import Evaluation as Evaluation
+    from ancestral.evaluation import complexity as complexity
     from ancestral.evaluation import evaluate as evaluate
     from ancestral.evaluation import score as score
+    from ancestral.evaluation import separation as separation
     from ancestral.evaluation import surprisal as surprisal
     from ancestral.hub import load as load
     from ancestral.hub import save as save
@@ -58,7 +60,7 @@ _HOME = {
     "ancestral.coding.errors": "CodecError",
     "ancestral.core": "Autoregressive Conditional Context Family Network OrderError State StateError Walk",
     "ancestral.draw": "Draw",
-    "ancestral.evaluation": "Evaluation evaluate score surprisal",
+    "ancestral.evaluation": "Evaluation complexity evaluate score separation surprisal",
     "ancestral.hub": "load save",
     "ancestral.latent.configs": "AgaveConfig VaeConfig",
     "ancestral.latent.latent": "Latent",

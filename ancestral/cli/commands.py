@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
 
 from ancestral.models import MODELS
 from ancestral.training.config import TrainingConfig
@@ -24,6 +24,9 @@ Number = Annotated[int, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
+Sources = Annotated[Positional[tuple[str, ...]], arg(metavar="DATA")]
+Places = Annotated[tuple[Path, ...], UseAppendAction, arg(metavar="PATH")]
+Others = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="DATA")]
 Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
 Column = int | Literal["-"]
 Engine = Literal["auto", "native", "compiled", "eager"]
@@ -210,16 +213,22 @@ class Interpolate(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Computing):
-    """What single examples cost, as a table."""
+    """What single examples cost, as tables and as a page; and whether that tells which of them are outside the data."""
 
     run: Run  # folder of the run
-    pictures: Pictures = ()  # image files, folders of them, or .npy; by default the test examples
-    out: Place = None  # the .csv to write; by default scores.csv in the run
-    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    data: Sources = ()  # images, folders of them, arrays, all of each; or one data set; by default what it was trained on
+    split: Literal["train", "validation", "test", "all"] = "test"  # which examples of a data set
+    out: Places = ()  # a .csv, .json or .html to write, once for each; by default scores.csv in the run
+    against: Others = ()  # outside data to tell apart, once for each: noise, flat, or what DATA can be
+    outside: tuple[str, ...] = ()  # classes of the data, by name or number, that count as outside, such as those held out
+    per_symbol: Switch = False  # put the bits of every symbol into the .json
+    shown: int = 12  # examples of each set on the page, a third each the least surprising, in the middle, the most
+    limit: int | None = None  # at most so many examples of each set, a seeded choice
+    labels: tuple[int, ...] = ()  # the class of each image or row
     importance_samples: int = 1  # k of the bound, for a latent-variable model
-    size: int | None = None  # crop the centre square out of each picture and bring it down to this side
     batch_size: int = 64  # examples, or samples of them, that are decoded together
-    seed: int = 0  # of the noise
+    seed: int = 0  # of noise and choices
+    reading: OmitArgPrefixes[Reading] = Reading()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,7 +339,7 @@ HOMES: dict[type[Command], str] = {
     Reconstruct: "ancestral.cli.draw:reconstruct",
     Complete: "ancestral.cli.draw:complete",
     Interpolate: "ancestral.cli.draw:interpolate",
-    Score: "ancestral.cli.measure:score",
+    Score: "ancestral.cli.score:score",
     Inspect: "ancestral.cli.show:inspect",
     Report: "ancestral.cli.show:report",
     Compare: "ancestral.cli.measure:compare",

@@ -1,23 +1,21 @@
-"""``evaluate``, ``score`` and ``compare``: figures, in words, as JSON and as tables."""
+"""``evaluate`` and ``compare``: figures, in words, as JSON and as tables."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from ancestral import evaluation
-from ancestral.cli.commands import Answer, Compare, Computing, Evaluate, Score
-from ancestral.cli.runs import data_of, items_of, opened, progress, said, table
+from ancestral.cli.commands import Answer, Compare, Computing, Evaluate
+from ancestral.cli.runs import data_of, opened, progress, said, table
 from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
-from ancestral.hub import WEIGHTS, describe, units_of
+from ancestral.hub import WEIGHTS, describe
 
-FIGURES, SCORES = "evaluation.json", "scores.csv"
+FIGURES = "evaluation.json"
 HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
 
 
@@ -77,42 +75,6 @@ def figures_of(command: Computing, run: Path) -> Evaluation:
 def _weights(run: Path) -> str:
     path = run / WEIGHTS
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
-
-
-def score(command: Score) -> Answer:
-    """Write the cost of every picture into a table."""
-    model, units = opened(command, command.run), units_of(command.run)
-    items = items_of(model, command.run, command.pictures, None, command.size, command.labels)
-    with progress("scoring") as tick:
-        found = evaluation.score(
-            model,
-            items.x,
-            labels=items.labels,
-            importance_samples=command.importance_samples,
-            seed=command.seed,
-            batch_size=command.batch_size,
-            units=units,
-            progress=tick,
-        )
-    unit = "nats" if not found.density else f"nats of a density{'' if units is None else ' in the original units'}"
-    nats, sites = found.nats.tolist(), model.spec.sites
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["item", "nats", "bits", "bits_per_dim", "status", "importance_samples", "unit"])
-    for name, cost, each in zip(items.names, nats, found.bits_per_dim.tolist(), strict=True):
-        rows.writerow([name, cost, each * sites, each, found.status, found.importance_samples, unit])
-    path = command.out or command.run / SCORES
-    write_whole(path, text.getvalue().encode())
-    mean = sum(nats) / len(nats)
-    values = {
-        "scores": path,
-        "items": len(nats),
-        "nats": mean,
-        "unit": unit,
-        "status": found.status,
-        "importance_samples": found.importance_samples,
-    }
-    return Answer(values, [f"{path}: {len(nats):,} items, on average {mean:.2f} {unit} ({found.status})"])
 
 
 def compare(command: Compare) -> Answer:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive, Context
 from ancestral.data.splits import Units
+from ancestral.symbols import scored
 
 
 def bits(nats: float) -> float:
@@ -45,7 +46,13 @@ def in_units(figures: Mapping[str, Any], units: Units | None) -> dict[str, Any]:
 
 def example_nats(likelihood: Autoregressive, x: Tensor, context: Context | None) -> Tensor:
     """(n,) -log p(x | context) of (n, *shape) symbols, in nats, summed over sites in float64."""
-    return -likelihood.conditionals(x, context).log_prob(x).flatten(1).sum(1, dtype=torch.float64)
+    return symbol_nats(likelihood, x, context).flatten(1).sum(1)
+
+
+def symbol_nats(likelihood: Autoregressive, x: Tensor, context: Context | None) -> Tensor:
+    """(n, *shape) -log p of every symbol, in nats, float64; zero after the end of an example."""
+    nats, counts = -likelihood.conditionals(x, context).log_prob(x).double(), scored(x, likelihood.spec)
+    return nats if counts is None else nats.where(counts, 0.0)
 
 
 @dataclass(frozen=True)

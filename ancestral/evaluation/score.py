@@ -11,14 +11,16 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive
 from ancestral.data.splits import Units
-from ancestral.evaluation.bits import example_nats
+from ancestral.evaluation.bits import example_nats, symbol_nats
+from ancestral.evaluation.complexity import Writing, complexity
 from ancestral.evaluation.examples import Chosen, Tick, check_costs, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.sampling.strategies import Model, Progress, inference, likelihood_of
-from ancestral.symbols import DataError, check_symbols
+from ancestral.spec import DataSpec
+from ancestral.symbols import DataError, check_symbols, lengths
 
 
 def status_of(model: Model) -> str:
@@ -32,10 +34,14 @@ class Scores:
 
     Attributes:
         nats: (n,) -log p(x), or an upper bound of it, float64.
-        bits_per_dim: (n,) the same in bits a symbol.
+        bits_per_dim: (n,) the same in bits a symbol; where lengths vary the end of an example is paid for and not counted.
         status: ``"exact"`` or ``"bound"``.
         importance_samples: k of the bound; 1 is the evidence lower bound; None where there are no latents.
         density: whether the costs are those of a density, in the original units where ``score`` was told them.
+        symbol_bits: (n, *shape) bits of every symbol, where they were asked for, zero after the end of an example. With latents
+            each is given one z from the posterior of x: they sum to the distortion, a part of the bound.
+        complexity: (n,) bits of every example in ``codec``, where they were asked for and the values are not real.
+        codec: its name; see `complexity`.
     """
 
     nats: Tensor
@@ -43,6 +49,19 @@ class Scores:
     status: str
     importance_samples: int | None = None
     density: bool = False
+    symbol_bits: Tensor | None = None
+    complexity: Tensor | None = None
+    codec: str | None = None
+
+    @property
+    def bits(self) -> Tensor:
+        """(n,) ``nats`` in bits."""
+        return self.nats / log(2)
+
+    @property
+    def corrected(self) -> Tensor | None:
+        """(n,) bits less ``complexity``: how much longer than in a codec that knows no data (Serrà et al. 2020)."""
+        return None if self.complexity is None else self.bits - self.complexity
 
 
 def score(
@@ -54,6 +73,9 @@ def score(
     seed: int = 0,
     batch_size: int = 64,
     units: Units | None = None,
+    per_symbol: bool = False,
+    corrected: bool = False,
+    notation: Writing | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """-log p(x) of (n, *shape) symbols, in nats, or with latents an upper bound of it; smaller is more likely.
@@ -62,6 +84,9 @@ def score(
         labels: (n,) labels of a conditional model.
         importance_samples: k of a latent-variable model; 1 takes the evidence lower bound with the KL in closed form.
         units: how x was made of its originals, whose density the costs are then of; see `Units`.
+        per_symbol: whether to keep the bits of every symbol, as many float64 as x has symbols.
+        corrected: whether to weigh every example in a lossless codec too.
+        notation: how symbols stand for text, whose bytes are weighed then.
 
     Raises:
         DataError: x does not fit the model, or a cost is not finite.
@@ -70,9 +95,9 @@ def score(
     Example:
         >>> import ancestral
         >>> model = ancestral.build("gated-pixelcnn", ancestral.DataSpec("image", (1, 4, 4), levels=2), preset="tiny")
-        >>> scores = score(model, torch.zeros(3, 1, 4, 4, dtype=torch.long))
-        >>> scores.status, scores.nats.shape
-        ('exact', torch.Size([3]))
+        >>> scores = score(model, torch.zeros(3, 1, 4, 4, dtype=torch.long), per_symbol=True, corrected=True)
+        >>> scores.status, scores.nats.shape, scores.symbol_bits.shape, scores.codec
+        ('exact', torch.Size([3]), torch.Size([3, 1, 4, 4]), 'PNG')
     """
     if importance_samples < 1:
         raise ValueError(f"importance_samples is {importance_samples}; it must be at least 1")
@@ -91,7 +116,17 @@ def score(
     nats = nats if units is None else nats + units.nats
     bounded = units is not None and units.dequantized
     status, density = "bound" if bounded else status_of(model), model.spec.density and not bounded
-    return Scores(nats, nats / (log(2) * model.spec.sites), status, importance_samples if latent else None, density)
+    bits = surprisal(model, x, labels=labels, seed=seed, batch_size=batch_size, units=units) / log(2) if per_symbol else None
+    codec, sizes = (complexity(x, model.spec, units=units, notation=notation) if corrected else None) or (None, None)
+    k = importance_samples if latent else None
+    return Scores(nats, nats / (log(2) * counted_symbols(x, model.spec)), status, k, density, bits, sizes, codec)
+
+
+def counted_symbols(x: Tensor, spec: DataSpec) -> Tensor:
+    """(n,) of how many symbols an example is, by which bits a symbol are reckoned; that of an empty one is its end."""
+    if spec.end is None:
+        return torch.full((len(x),), x[0].numel())
+    return lengths(x, spec).cpu().clamp(min=1)
 
 
 def surprisal(
@@ -101,22 +136,33 @@ def surprisal(
     labels: Sequence[int] | Tensor | None = None,
     seed: int = 0,
     batch_size: int = 64,
+    units: Units | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Tensor:
     """(n, *shape) -log p of every symbol given the ones before it, in nats, float64: where an example surprises the model.
 
-    The sum over an example is -log p(x), exactly. With latents every symbol is also given one z from the posterior of x: the
-    sum is then the distortion at that z, and the rate, which belongs to no symbol, is not in it.
+    The sum over an example is -log p(x), exactly; what comes after its end costs nothing. With latents every symbol is also
+    given one z from the posterior of x: the sum is then the distortion at that z, and the rate, which belongs to no symbol, is
+    not in it.
+
+    Args:
+        units: how x was made of its originals, whose density the costs are then of; see `Units`.
+        rows: the numbers of the examples, which decide their z; 0, 1, ... by default, as in ``score``.
 
     Raises:
         DataError: x does not fit the model.
     """
-    parts = []
+    found = torch.zeros(x.shape, dtype=torch.float64)
+    scales = 0.0 if units is None else units.scale.log().cpu()
+    done = 0
     with inference(model):
-        for batch, seen in _given(model, x, labels).batches(model, seed, batch_size):
+        for batch, seen in _given(model, x, labels, rows).batches(model, seed, batch_size):
             if isinstance(model, Latent):
                 seen = model.descend(batch.x, Noise(seed, batch.rows or ()), seen).features
-            parts.append(-likelihood_of(model).conditionals(batch.x, seen).log_prob(batch.x).double())
-    return torch.cat(parts).cpu()
+            nats = symbol_nats(likelihood_of(model), batch.x, seen).cpu() + scales
+            found[done : done + len(nats), ..., : nats.shape[-1]] = nats  # a batch may be cut to its longest example
+            done += len(nats)
+    return found
 
 
 def exact_nats(model: Autoregressive, chosen: Chosen, batch_size: int, tick: Tick) -> Tensor:
@@ -128,8 +174,10 @@ def exact_nats(model: Autoregressive, chosen: Chosen, batch_size: int, tick: Tic
     return torch.cat(parts).cpu()
 
 
-def _given(model: Model, x: Tensor, labels: Sequence[int] | Tensor | None) -> Chosen:
+def _given(model: Model, x: Tensor, labels: Sequence[int] | Tensor | None, rows: Sequence[int] | None = None) -> Chosen:
     check_symbols(x, model.spec)
     if not len(x):
         raise DataError("x has no rows: there is nothing to score")
-    return Chosen(x, None if labels is None else torch.as_tensor(labels, device=x.device), range(len(x)))
+    return Chosen(
+        x, None if labels is None else torch.as_tensor(labels, device=x.device), range(len(x)) if rows is None else rows
+    )

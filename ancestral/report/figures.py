@@ -20,7 +20,9 @@ from ancestral.report.images import Pixels
 
 INK, FAINT = "#22262b", "#c9cdd2"  # text and axes; grid lines
 FIRST, SECOND = "#2f6db5", "#d1782c"  # data; data to compare with
+PIECES = 480  # pieces that a long example is drawn in
 BARS = 96  # more units than this are drawn as an area
+Values = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,57 @@ def surprisal_maps(images: Pixels, nats: NDArray[np.floating]) -> Figure:
     bar.set_label("bits", color=INK, fontsize=8)
     bar.ax.tick_params(colors=INK, labelsize=8)
     bar.outline.set_visible(False)
+    return figure
+
+
+def histograms(values: Mapping[str, Values], unit: str) -> Figure:
+    """How a score is distributed in several sets, each with its share in common bins; the first set is filled."""
+    figure = _sheet(4.8, 2.4)
+    axes = figure.subplots()
+    _style(axes)
+    low, high = (float(quantile) for quantile in np.quantile(np.concatenate(list(values.values())), (0, 1)))
+    edges = np.linspace(low, max(high, low + 1e-9), 41)
+    for order, (name, each) in enumerate(values.items()):
+        share = np.histogram(each, edges)[0] / len(each)
+        if order == 0:
+            axes.stairs(share, edges, fill=True, color=FIRST, alpha=0.55, label=name)
+        else:
+            line = ("-", (0, (4, 2)), (0, (1, 1)))[(order - 1) % 3]
+            axes.stairs(share, edges, color=SECOND, linewidth=1.3, linestyle=line, label=name)
+    axes.set_xlabel(unit)
+    axes.set_ylabel("share of the set")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    return figure
+
+
+def surprisal_over(
+    wave: NDArray[np.floating] | None, bits: NDArray[np.floating], limits: tuple[float, float], unit: str
+) -> Figure:
+    """The bits of one example's symbols in their order, below the waveform where it has one.
+
+    Long examples are drawn in pieces: of the wave the range within each, of the bits the mean.
+
+    Args:
+        wave: (T,) samples.
+        bits: (T,) of each sample, or of each value.
+        limits: of the axis of bits, common to all figures of a page.
+        unit: what the places on the lower axis are.
+    """
+    figure = _sheet(7.2, 1.3 if wave is None else 1.9)
+    panels = figure.subplots(1 if wave is None else 2, 1, sharex=True, squeeze=False)[:, 0]
+    count = max(1, -(-len(bits) // PIECES))
+    starts = np.arange(0, len(bits), count)
+    if wave is not None:
+        above, below = np.maximum.reduceat(wave, starts), np.minimum.reduceat(wave, starts)
+        panels[0].fill_between(starts, below, above, color=INK, linewidth=0.6, step="post")
+        panels[0].set_axis_off()
+    means = np.add.reduceat(bits, starts) / np.diff([*starts, len(bits)])
+    panels[-1].stairs(means, [*starts, len(bits)], fill=True, color=FIRST, linewidth=0)
+    _style(panels[-1])
+    panels[-1].set_xlim(0, max(len(bits), 1))
+    panels[-1].set_ylim(*limits)
+    panels[-1].set_xlabel(unit)
+    panels[-1].set_ylabel("bits")
     return figure
 
 

@@ -1,0 +1,337 @@
+"""``score``: the cost of every example as a table, as JSON and as a page, and whether it tells what is outside the data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import log
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ancestral import evaluation
+from ancestral.cli.commands import Answer, Reading, Score
+from ancestral.cli.runs import data_of, opened, progress, read_pictures, said
+from ancestral.data.catalogue import EMBEDDED
+from ancestral.data.idx import holds_idx
+from ancestral.data.source import LIMIT, permutation
+from ancestral.data.splits import Splits, Units
+from ancestral.evaluation.complexity import Writing
+from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
+from ancestral.evaluation.score import counted_symbols
+from ancestral.files import whole, write_whole
+from ancestral.hub import Model, units_of
+from ancestral.report.scores import page, verdicts
+from ancestral.report.surprise import Shower
+from ancestral.symbols import DataError, scored
+
+TABLE = "scores.csv"
+NULL = "the null label"
+Told = Mapping[str, Mapping[str, Separation]]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Examples of one origin, before they are scored: their name, names, symbols, labels and the names of labels."""
+
+    name: str
+    items: Sequence[str]
+    x: Tensor
+    labels: Tensor | None = None
+    class_names: Sequence[str] = ()
+    outside: bool = False
+
+    def select(self, rows: Sequence[int], **changes: Any) -> Found:
+        """The examples at these places."""
+        labels = None if self.labels is None else self.labels[torch.tensor(rows, dtype=torch.long)]
+        x = self.x[torch.tensor(rows, dtype=torch.long)]
+        return replace(self, items=[self.items[row] for row in rows], x=x, labels=labels, **changes)
+
+    def limited(self, limit: int | None, seed: int) -> Found:
+        """At most so many of them, a seeded choice."""
+        rows = permutation(len(self.x), seed, LIMIT)[:limit].tolist()
+        return self if limit is None or limit >= len(self.x) else self.select(sorted(rows))
+
+    @property
+    def classes(self) -> list[str]:
+        """The class of each, by name or number; empty where none are known."""
+        numbers = [] if self.labels is None else self.labels.tolist()
+        return [self.class_names[number] if self.class_names else str(number) for number in numbers]
+
+
+def score(command: Score) -> Answer:
+    """Score examples, write what was asked for, and say on standard output what they cost and how well that tells them apart."""
+    places = command.out or (command.run / TABLE,)
+    _check(command, places)
+    model = opened(command, command.run)
+    task = _Task(command, model, units_of(command.run))
+    sets = [task.scored(each) for each in task.found()]
+    inside, outside = sets[0], sets[1:]
+    told = {each.name: separations(inside, each) for each in outside}
+    for place in places:
+        WRITERS[place.suffix](place, task, sets, told)
+    values = {
+        "scores": places[0],
+        "files": list(places),
+        **{name: value for name, value in inside.summary(model.spec).items() if name not in ("set", "outside")},
+        "unit": task.unit(inside),
+        "status": inside.scores.status,
+        "importance_samples": inside.scores.importance_samples,
+        "codec": inside.scores.codec,
+        "sets": [each.summary(model.spec) for each in sets],
+        "separations": _plain(told),
+    }
+    return Answer(values, [*_costs(places, task, sets), *_apart(told, inside.name)])
+
+
+def _check(command: Score, places: Sequence[Path]) -> None:
+    """Refuse what could only fail after the work."""
+    for place in places:
+        if place.suffix not in WRITERS:
+            raise ValueError(f"--out {place}: scores are written as {', '.join(WRITERS)}; give one of these endings")
+    if command.per_symbol and not any(place.suffix == ".json" for place in places):
+        raise ValueError("--per-symbol is for a .json: name one (--out FILE.json)")
+    if command.shown < 1 or (command.limit is not None and command.limit < 1):
+        raise ValueError(f"shown is {command.shown} and limit {command.limit}; they must be at least 1")
+
+
+@dataclass
+class _Task:
+    """What a command asks of a model."""
+
+    command: Score
+    model: Model
+    units: Units | None
+    notation: Writing | None = field(default=None, init=False)
+
+    def found(self) -> list[Found]:
+        """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
+        command = self.command
+        own = self._own()
+        if command.labels:
+            own = replace(own, labels=torch.tensor(command.labels))
+        inside, *outside = _parted(own, command.outside)
+        inside = inside.limited(command.limit, command.seed)
+        for word in command.against:
+            if word in MADE:
+                x = MADE[word](inside.x, self.model.spec, command.seed)
+                made = Found(word, [f"{word} {row}" for row in range(len(x))], x, outside=True)
+                outside.append(made)
+            else:
+                outside.append(replace(self._read([word]), outside=True))
+        names = [each.name for each in outside]
+        if len({inside.name, *names}) <= len(names):
+            raise ValueError(f"{inside.name} against {', '.join(names)}: each must have a name of its own")
+        return [inside, *(each.limited(command.limit, command.seed) for each in outside)]
+
+    def _own(self) -> Found:
+        command = self.command
+        if not command.data:
+            return self._set(data_of(command.run, None, Reading()))
+        found = self._read(command.data)
+        if command.labels and len(command.labels) != len(found.x):
+            raise ValueError(f"{len(command.labels)} labels for {len(found.x)} pictures: give one each")
+        return found
+
+    def _read(self, words: Sequence[str]) -> Found:
+        """A data set, of which the split is taken, or files, taken whole."""
+        command, spec = self.command, self.model.spec
+        if any(_is_set(word, spec.kind) for word in words):
+            if len(words) > 1:
+                raise DataError(f"{' '.join(words)}: give one data set by itself, or several files and folders")
+            return self._set(data_of(command.run, words[0], command.reading))
+        if set(command.reading.options()) - {"size"}:
+            raise DataError(
+                "pictures take the colours and levels of the model by themselves: of these flags leave all but --size"
+            )
+        items = read_pictures([Path(word) for word in words], spec, command.reading.size, self.units)
+        return Found(Path(words[0]).name if len(words) == 1 else f"{len(items.names):,} files", items.names, items.x)
+
+    def _set(self, data: Splits) -> Found:
+        self.notation = self.notation or getattr(data, "notation", None)
+        split = self.command.split
+        parts = [name for name in ("train", "validation", "test") if split in (name, "all") and len(getattr(data, name))]
+        if not parts:
+            raise DataError(f"{data.name} has no {split} examples: take others (--split)")
+        sets = {name: getattr(data, name) for name in parts}
+        labels = [each.labels for each in sets.values() if each.labels is not None]
+        names = [f"{name} {row}" for name, each in sets.items() for row in range(len(each))]
+        x = torch.cat([each.x for each in sets.values()])
+        return Found(f"{data.name}, {split}", names, x, torch.cat(labels) if labels else None, data.class_names)
+
+    def scored(self, found: Found) -> Scored:
+        """What a set costs; in a comparison nobody is told the classes, which the outside has none of."""
+        command, told = self.command, self._told(found)
+        with progress(f"scoring {found.name}") as tick:
+            scores = evaluation.score(
+                self.model,
+                found.x,
+                labels=told,
+                importance_samples=command.importance_samples,
+                seed=command.seed,
+                batch_size=command.batch_size,
+                units=self.units,
+                corrected=True,
+                notation=self.notation,
+                progress=tick,
+            )
+        return Scored(found.name, found.items, found.x, found.classes, told, scores, found.outside)
+
+    def _told(self, found: Found) -> Tensor | None:
+        if not getattr(self.model.config, "conditional", False):
+            return None
+        if self.command.against or self.command.outside:
+            said(f"note: the model knows classes; to compare, it is told none, of {found.name} either ({NULL})")
+            return None
+        if found.labels is None:
+            said(f"note: the model knows classes and none are given (--labels), so it takes none of them ({NULL})")
+        return found.labels
+
+    def symbol_bits(self, scored: Scored, rows: Sequence[int]) -> Tensor:
+        """(m, *shape) bits of every symbol of some rows."""
+        index = torch.tensor(rows, dtype=torch.long)
+        labels = None if scored.labels is None else scored.labels[index]
+        seed, batch_size = self.command.seed, self.command.batch_size
+        x = scored.x[index]
+        nats = evaluation.surprisal(
+            self.model, x, labels=labels, seed=seed, batch_size=batch_size, units=self.units, rows=list(rows)
+        )
+        return nats / log(2)
+
+    def unit(self, scored: Scored) -> str:
+        """What costs are in, in words."""
+        if not scored.scores.density:
+            return "nats"
+        return f"nats of a density{'' if self.units is None else ' in the original units'}"
+
+
+def _is_set(word: str, kind: str) -> bool:
+    path = Path(word)
+    return word in EMBEDDED or path.suffix == ".npz" or (path.is_dir() and holds_idx(path)) or kind in ("audio", "text")
+
+
+def _parted(found: Found, outside: Sequence[str]) -> list[Found]:
+    """The examples of all other classes, and those of the classes that count as outside."""
+    if not outside:
+        return [found]
+    if found.labels is None:
+        raise DataError(f"{found.name} has no labels, so no class of it can count as outside: give them (--labels)")
+    known = sorted(set(found.classes))
+    unknown = [name for name in outside if name not in known]
+    if unknown:
+        raise DataError(f"{found.name} has no class {unknown[0]}; it has {', '.join(known)}")
+    rows: dict[bool, list[int]] = {False: [], True: []}
+    for row, name in enumerate(found.classes):
+        rows[name in outside].append(row)
+    if not rows[False]:
+        raise DataError(f"every class of {found.name} counts as outside: leave some inside")
+    rest = found.select(rows[False], name=f"{found.name} without {', '.join(outside)}")
+    return [rest, found.select(rows[True], name=f"class {', '.join(outside)}", outside=True)]
+
+
+def _rows(task: _Task, sets: Sequence[Scored]) -> Iterator[dict[str, Any]]:
+    """One row for every example."""
+    for each in sets:
+        found = each.scores
+        symbols = counted_symbols(each.x, task.model.spec).tolist()
+        empty = [None] * len(each.items)
+        weights = [empty if values is None else values.tolist() for values in (found.complexity, found.corrected)]
+        costs = zip(found.nats.tolist(), found.bits.tolist(), found.bits_per_dim.tolist(), *weights, strict=True)
+        for row, (nats, bits, per_symbol, size, corrected) in enumerate(costs):
+            yield {
+                "item": each.items[row],
+                "set": each.name,
+                "label": each.classes[row] if each.classes else None,
+                "symbols": symbols[row],
+                "nats": nats,
+                "bits": bits,
+                "bits_per_dim": per_symbol,
+                "complexity": size,
+                "corrected": corrected,
+                "codec": found.codec,
+                "status": found.status,
+                "importance_samples": found.importance_samples,
+                "unit": task.unit(each),
+            }
+
+
+def _write_csv(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
+    text, rows = io.StringIO(), list(_rows(task, sets))
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(place, text.getvalue().encode())
+
+
+def _write_json(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
+    """Everything, an item at a time, because the bits of all symbols need not fit into memory."""
+    head = {"run": str(task.command.run), "separations": _plain(told), "sets": [each.summary(task.model.spec) for each in sets]}
+    if task.command.per_symbol:
+        given = ", each given one z from the posterior" if sets[0].scores.importance_samples else ""
+        head["symbol_bits"] = f"bits of the symbols of an item, in the shape of an example{given}"
+    symbols = _symbols(task, sets) if task.command.per_symbol else None
+    with whole(place) as file:
+        file.write(json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "items": [')
+        for number, row in enumerate(_rows(task, sets)):
+            row |= {"symbol_bits": next(symbols)} if symbols is not None else {}
+            file.write((b",\n" if number else b"\n") + json.dumps(row, ensure_ascii=False).encode())
+        file.write(b"\n]}\n")
+
+
+def _symbols(task: _Task, sets: Sequence[Scored]) -> Iterator[Any]:
+    """The bits of every symbol of every example, some examples at a time."""
+    size = task.command.batch_size
+    for each in sets:
+        with progress(f"symbols of {each.name}") as tick:
+            for start in range(0, len(each.items), size):
+                tick(start, len(each.items))
+                rows = range(start, min(start + size, len(each.items)))
+                counts = scored(each.x[rows.start : rows.stop], task.model.spec)
+                for row, bits in enumerate(task.symbol_bits(each, rows)):
+                    yield (bits if counts is None else bits[counts[row].to(bits.device)]).tolist()
+
+
+def _write_html(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
+    shower = Shower(task.model.spec, task.units, task.notation)
+    title = f"Scores of {sets[0].name} by {task.command.run.resolve().name}"
+    write_whole(place, page(title, sets, told, task.unit(sets[0]), shower, task.symbol_bits, task.command.shown).encode())
+
+
+WRITERS: dict[str, Callable[[Path, _Task, Sequence[Scored], Told], None]] = {
+    ".csv": _write_csv,
+    ".json": _write_json,
+    ".html": _write_html,
+}
+
+
+def _plain(told: Told) -> list[dict[str, Any]]:
+    return [{"outside": name, "score": score, **found.to_dict()} for name, each in told.items() for score, found in each.items()]
+
+
+def _costs(places: Sequence[Path], task: _Task, sets: Sequence[Scored]) -> Iterator[str]:
+    """A line for every set."""
+    for number, each in enumerate(sets):
+        mean, unit = each.summary(task.model.spec), task.unit(each)
+        of = f"{', '.join(map(str, places))}: " if not number else f"{each.name}: "
+        weighed = (
+            ""
+            if mean["complexity"] is None
+            else f"; {each.scores.codec} takes {mean['complexity']:.1f} bits, corrected score {mean['corrected']:+.1f}"
+        )
+        yield (
+            f"{of}{mean['items']:,} items, on average {mean['nats']:.2f} {unit} ({each.scores.status}),"
+            f" {mean['bits_per_dim']:.4f} bits a symbol{weighed}"
+        )
+
+
+def _apart(told: Told, inside: str) -> Iterator[str]:
+    """A line for every set outside and each score, and what they mean."""
+    for name, scores in told.items():
+        for score, found in scores.items():
+            yield f"{name} costs more than {inside} by {SCORES[score]}: AUROC {found}, less: {1 - found.auroc:.3f}"
+    yield from (["AUROC with 95 % intervals by DeLong", *verdicts(told, inside)] if told else [])
