@@ -19,6 +19,7 @@ from ancestral.networks.configs import (
     RNADEConfig,
     RowLSTMConfig,
     WaveNetConfig,
+    TransformerConfig,
 )
 from ancestral.spec import DataSpec
 
@@ -39,6 +40,7 @@ Config = (
     | RowLSTMConfig
     | DiagonalBiLSTMConfig
     | WaveNetConfig
+    | TransformerConfig
 )
 
 
@@ -83,6 +85,11 @@ MODELS: dict[str, Entry] = {
     ),
     "wavenet": Entry(
         WaveNetConfig, "ancestral.networks.wavenet:wavenet", "exact", "gated windows along time, twice as far apart at each layer"
+    "transformer": Entry(
+        TransformerConfig,
+        "ancestral.networks.transformer:transformer",
+        "exact",
+        "attention to all symbols before, for text, audio and images; all orders as an option",
     ),
     "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
     "agave": Entry(

@@ -25,6 +25,8 @@ from ancestral.spec import DataSpec
 Terms = dict[str, Tensor]
 KNOWN = 2**34  # stream of the uniforms that choose known sites; it never changes, nor do the numbers that come of it
 
+ORDERS = 2**35  # stream of those that choose orders, likewise
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -83,6 +85,18 @@ def orderless(model: Autoregressive, batch: Batch) -> Terms:
     terms = model.family.log_prob(parameters, batch.x).masked_fill(known, 0).flatten(1).sum(1)
     value = -(terms * (sites / (sites - count[:, 0])).to(terms)).mean()
     return {"loss": value, "orderless": value}
+
+
+def shuffled(model: Autoregressive, batch: Batch) -> Terms:
+    """-log p(x) under a random order of each example's own: unbiased for its mean over all orders.
+
+    For networks that compute every site ``along`` such orders in one pass.
+    """
+    u = uniforms(batch.seed, range(len(batch.x)) if batch.rows is None else batch.rows, model.spec.sites, ORDERS)
+    parameters = model.network.along(batch.x, u.argsort(1).to(batch.x.device), _context(model, batch))  # type: ignore[operator]
+    parameters = parameters.float() if parameters.element_size() < 4 else parameters
+    value = -model.family.log_prob(parameters, batch.x).flatten(1).sum(1).mean()
+    return {"loss": value, "shuffled": value}
 
 
 def ensemble_nll(model: Autoregressive, batch: Batch) -> Terms:
@@ -187,6 +201,7 @@ def _elbo(model: Latent, batch: Batch) -> Elbo:
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "nll": nll,
     "orderless": orderless,
+    "shuffled": shuffled,
     "ensemble_nll": ensemble_nll,
     "elbo": elbo,
     "auxiliary_elbo": auxiliary_elbo,

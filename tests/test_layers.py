@@ -27,11 +27,13 @@ from ancestral.causal import (
 from ancestral.causal.arithmetic import Floating
 from ancestral.causal.channels import coupled
 from ancestral.causal.network import fingerprint
+from ancestral.causal.stepping import once_values
 from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.draw import Draw
 from ancestral.families import Categorical, LogisticMixture
 from ancestral.models import build
 from ancestral.spec import SYMMETRIES, DataSpec, Order
+from ancestral.testing.structure import influence
 from ancestral.walking.engines import Lowered
 from ancestral.walking.exact.calibration import calibrate
 from ancestral.walking.exact.networks import ExactNetwork
@@ -39,6 +41,7 @@ from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.parallel import computed, parameters
 
 TOYS = list(toys())
+WHOLE = [name for name in TOYS if "tokens" not in name]
 
 
 def toy(name: str, scale: float = 0.5) -> tuple[CausalNetwork, int, Tensor]:
@@ -73,24 +76,21 @@ def test_steps_and_all_sites_at_once_give_the_forward_pass(name: str) -> None:
     want = network(x)
     assert worst(walked(network, x), in_order(network, want)) < 1e-10
     program = network.lowered()
-    at_once = parameters(program, computed(program, Floating(), network.laid_out(x), {}))
+    at_once = parameters(program, computed(program, Floating(), network.laid_out(x), once_values(program, None)))
     assert worst(network.restored(at_once), want) < 1e-10
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_the_receptive_field_is_that_of_the_jacobian(name: str) -> None:
     network, _, x = toy(name)
-    given = network.laid_out(x).double().requires_grad_()
     channels, height, width = network.layout
-    y = network.body(given, None, None)
-    last = y.view(len(x), channels, -1, height, width)[:, -1, :, height - 1, width // 2]
-    (slope,) = torch.autograd.grad(last.pow(2).sum(), given)
-    measured = {(r - height + 1, w - width // 2) for r, w in slope.abs().amax((0, 1)).nonzero().tolist()}
+    last = network.order.sites[((height - 1) * width + width // 2 + 1) * channels - 1]
+    measured = {(r - height + 1, w - width // 2) for r, w in influence(network, x, None, last)}
     seen = {(r, w) for r, w in network.receptive_field() if r >= 1 - height and 0 <= w + width // 2 < width}
     assert measured == (seen if channels > 1 else seen - {(0, 0)})
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_the_native_engine_gives_the_same(name: str) -> None:
     network, levels, x = toy(name)
     want, narrow = network(x), Lowered(copy.deepcopy(network).float(), levels, "native")
@@ -103,7 +103,7 @@ def test_the_native_engine_gives_the_same(name: str) -> None:
     assert (drawn != Autoregressive(network, family, spec).walk(5).run(Draw(seed=3))).double().mean() < 0.02
 
 
-@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("name", WHOLE)
 def test_whole_numbers_are_the_same_in_every_way(name: str) -> None:
     network, levels, x = toy(name, 0.3)
     family = LogisticMixture(256, 2) if levels == 256 else Categorical(3)

@@ -7,21 +7,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ancestral.causal import (
     LSTM,
     AboveAffine,
+    Angles,
+    Attention,
     CausalNetwork,
     ChannelMixture,
+    Constant,
+    Embedding,
     LeftAffine,
+    Normalisation,
+    Previous,
     Reach,
+    Rotation,
     RunningSum,
     Scale,
     SiteAffine,
     Transposed,
+    Unembedding,
     WindowAffine,
     concat_elu,
     elu,
+    gelu,
     glu,
     sigmoid,
     spread,
@@ -114,10 +124,75 @@ def pyramid(height: int, width: int) -> Wired:
     return Wired((3, height, width), wiring, **parts)
 
 
+class Beginning(Constant):
+    """A vector at the first token, and zeros after it."""
+
+    def __init__(self, features: int, tokens: int) -> None:
+        super().__init__()
+        self.first, self.tokens = nn.Parameter(torch.randn(features)), tokens
+
+    def forward(self) -> Tensor:
+        return functional.pad(self.first[None, :, None, None], (0, 0, 0, self.tokens - 1))
+
+
+def tokens(sites: int, window: int | None = None, rotary: bool = False, key_heads: int = 2, centred: bool = True) -> Wired:
+    """A layer of attention and one of two matrices, each added to what it reads."""
+    heads, size = 2, 4
+    c, k = heads * size, key_heads * size
+    parts: dict[str, nn.Module] = {
+        "embedding": Embedding(1, 3, c),
+        "beginning": Beginning(c, sites),
+        "previous": Previous(),
+        "norm": Normalisation(c, centred),
+        "query": LeftAffine((0,) * c, (0,) * c),
+        "key": LeftAffine((0,) * c, (0,) * (2 * k)),
+        "attention": Attention(heads, key_heads, size, window),
+        "mix": LeftAffine((0,) * c, (0,) * c),
+        "norm2": Normalisation(c, centred),
+        "up": LeftAffine((0,) * c, (0,) * (2 * c)),
+        "gelu": gelu(),
+        "down": LeftAffine((0,) * (2 * c), (0,) * c),
+    }
+    if rotary:
+        parts |= {"angles": Angles(size, sites), "turn": Rotation(c, size), "turn keys": Rotation(k, size)}
+    parts["out"] = Unembedding(parts["embedding"])  # type: ignore[arg-type]
+
+    def wiring(p: nn.ModuleDict, x: Any) -> Any:
+        h = p["previous"](p["embedding"](x), p["beginning"](x))
+        y = p["norm"](h)
+        q, kv = p["query"](y), p["key"](y)
+        if rotary:
+            angles = p["angles"](x)
+            q, kv = p["turn"](q, angles), p["turn keys"](kv, angles)
+        h = p["mix"](p["attention"](q, kv)) + h
+        h = p["down"](p["gelu"](p["up"](p["norm2"](h)))) + h
+        return p["out"](h)
+
+    return Wired((sites,), wiring, (1, sites, 1), **parts)
+
+
+def token_toys() -> dict[str, Wired]:
+    """Networks of tokens, whose symbols have three levels."""
+    return {
+        "tokens": tokens(9),
+        "tokens, turned": tokens(9, rotary=True, centred=False),
+        "tokens, shared keys": tokens(9, rotary=True, key_heads=1),
+        "tokens, window": tokens(11, window=4),
+        "tokens, shared window": tokens(11, window=3, key_heads=1),
+    }
+
+
 def toys() -> dict[str, tuple[Wired, int]]:
     """Toys by name, with the levels of their symbols."""
     lstms = {f"{way}, {c} colours": (recurrent(way, c), 3) for way in ("row", "diagonal", "reverse") for c in (1, 3)}
-    return {"running": (running(), 3), "pyramid": (pyramid(8, 8), 256), "pyramid 6x4": (pyramid(6, 4), 256), **lstms}
+    with_tokens = {name: (network, 3) for name, network in token_toys().items()}
+    return {
+        "running": (running(), 3),
+        "pyramid": (pyramid(8, 8), 256),
+        "pyramid 6x4": (pyramid(6, 4), 256),
+        **lstms,
+        **with_tokens,
+    }
 
 
 def weighted(network: CausalNetwork, scale: float, seed: int = 0) -> CausalNetwork:

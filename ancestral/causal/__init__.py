@@ -1,8 +1,14 @@
 """The closed set of causal primitives, each with a parallel and a stepwise meaning. See `layer` for the contract."""
 
+from ancestral.causal.attention import Angles as Angles
+from ancestral.causal.attention import Attention as Attention
+from ancestral.causal.attention import Rotation as Rotation
 from ancestral.causal.channels import ChannelMixture as ChannelMixture
 from ancestral.causal.context import Once as Once
+from ancestral.causal.embedding import Constant as Constant
 from ancestral.causal.embedding import Embedding as Embedding
+from ancestral.causal.embedding import Previous as Previous
+from ancestral.causal.embedding import Unembedding as Unembedding
 from ancestral.causal.graded import GradedAffine as GradedAffine
 from ancestral.causal.layer import AffineLayer as AffineLayer
 from ancestral.causal.layer import CausalityError as CausalityError
@@ -14,10 +20,12 @@ from ancestral.causal.layer import Pointwise as Pointwise
 from ancestral.causal.layer import Reach as Reach
 from ancestral.causal.layer import Signal as Signal
 from ancestral.causal.network import CausalNetwork as CausalNetwork
+from ancestral.causal.normalise import Normalisation as Normalisation
 from ancestral.causal.pointwise import Scale as Scale
 from ancestral.causal.pointwise import concat_elu as concat_elu
 from ancestral.causal.pointwise import elu as elu
 from ancestral.causal.pointwise import gate as gate
+from ancestral.causal.pointwise import gelu as gelu
 from ancestral.causal.pointwise import glu as glu
 from ancestral.causal.pointwise import relu as relu
 from ancestral.causal.pointwise import sigmoid as sigmoid

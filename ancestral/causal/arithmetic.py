@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ancestral.causal.attention import attended, rotated
 from ancestral.causal.channels import coupled
+from ancestral.causal.normalise import normalised
 from ancestral.causal.pointwise import DOUBLES, FUNCTIONS, PAIRS
 from ancestral.causal.program import Add, Affine, Couple, Point, Put
+from ancestral.causal.tokens import Attend, Normalise, Rotate
 
 Ready = Callable[[Tensor, Tensor | None, Tensor], None]  # (..., K) window, (..., N) init, (..., N) target
 
@@ -38,6 +41,21 @@ class Arithmetic(ABC):
     @abstractmethod
     def put(self, put: Put, symbol: Tensor, channel: int) -> Tensor:
         """(n,) symbols of a colour channel to their (n, features)."""
+
+    def normalise(self, op: Normalise, source: Tensor, target: Tensor) -> None:
+        """target = source, normalised."""
+        raise NotImplementedError(f"{type(self).__name__} knows no normalisation")
+
+    def rotate(self, op: Rotate, source: Tensor, angles: Tensor, target: Tensor) -> None:
+        """target = source, turned."""
+        raise NotImplementedError(f"{type(self).__name__} knows no rotation")
+
+    def attend(self, op: Attend, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> None:
+        """target (n, m, N) = attention of the last m of r rows, whose queries are (n, m, N), to all r, (n, r, M).
+
+        Of one query, m = 1, the keys may come in any order, for only those that it sees are among them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} knows no attention")
 
 
 class Floating(Arithmetic):
@@ -79,3 +97,12 @@ class Floating(Arithmetic):
 
     def put(self, put: Put, symbol: Tensor, channel: int) -> Tensor:
         return put.layer.absorb(symbol, channel)
+
+    def normalise(self, op: Normalise, source: Tensor, target: Tensor) -> None:
+        target.copy_(normalised(source, op.gain, op.shift, op.centred, op.epsilon))
+
+    def rotate(self, op: Rotate, source: Tensor, angles: Tensor, target: Tensor) -> None:
+        target.copy_(rotated(source, angles, op.turned))
+
+    def attend(self, op: Attend, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> None:
+        target.copy_(attended(query, keys, values, op.size, op.window))

@@ -44,7 +44,7 @@ def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int
     """
     if output.clock is not Clock.SITE:
         raise CausalityError("the parameters do not depend on the symbols: there is nothing to walk over")
-    lowering = Lowering(output, shape[0])
+    lowering = Lowering(output, shape)
     target = lowering.buffer_of(output)
     coarsest, filled = max(buffer.scale for buffer in lowering.buffers), any(put.layer.fills for put in lowering.puts)
     if (shape[1] % coarsest or shape[2] % coarsest) and not filled:
@@ -67,11 +67,11 @@ class Lowering:
     """The Program in the making; ``buffer_of`` asks for a value, and whatever it needs is emitted first.
 
     Attributes:
-        buffers, puts, fills, operations, recurrent: of the Program.
+        shape, buffers, puts, fills, operations, recurrent: of the Program.
     """
 
-    def __init__(self, output: Signal, channels: int) -> None:
-        self.channels = channels
+    def __init__(self, output: Signal, shape: tuple[int, int, int]) -> None:
+        self.shape, self.channels = shape, shape[0]
         self.producer: dict[int, Node] = {node.output.index: node for node in output.graph.nodes}
         self.uses = Counter(signal.index for node in output.graph.nodes for signal in node.inputs)
         self.uses[output.index] += 1
@@ -164,7 +164,7 @@ class Lowering:
         self.fills.append(Fill(signals, target, self._order(labels)))
         return target
 
-    def _learn(self, buffer: int | None, features: int) -> None:
+    def learn(self, buffer: int | None, features: int) -> None:
         """A buffer of the context learns from who reads it how many features it has."""
         if buffer is not None and self.buffers[buffer].clock is Clock.ONCE:
             self.buffers[buffer].features = features
@@ -226,7 +226,7 @@ class Lowering:
         clock = output.clock
         source = self.window(layer.reach, before, output)
         target = self._new("a", clock, labels, layer.features, output.scale)
-        self._learn(init, layer.features)
+        self.learn(init, layer.features)
         order = self._order(labels) if clock is Clock.ROW else None
         for channel, part in self.parts(target, clock):
             weight, bias = layer.weights(channel if clock is Clock.SITE else None)
@@ -234,7 +234,7 @@ class Lowering:
                 weight, bias = weight[..., order], bias[..., order]
             first = None if init is None else Part(init, part.first, part.count)
             numbers = weight.detach().contiguous(), bias.detach()
-            self._learn(source, weight.shape[2])
+            self.learn(source, weight.shape[2])
             self.operations.append(
                 Affine(clock, channel, part, source, layer.reach, first, *numbers, relu, None, layer.phases, layer.backwards)
             )
@@ -252,7 +252,7 @@ class Lowering:
         early, late = ([self._new(name, Clock.SITE, labels) for _ in maps] for name in ("before", "a"))
         for target in early:
             self.buffers[target].carried = True
-        self._learn(total, len(labels or ()))
+        self.learn(total, len(labels or ()))
         groups = [self.buffers[late[0]].group(channel) for channel in range(self.channels)]
         for first in range(0, self.channels, BLOCK):
             block = [c for c in range(first, min(first + BLOCK, self.channels)) if groups[c].start < groups[c].stop]
@@ -321,8 +321,8 @@ class Lowering:
         features = max(self.buffers[a].features, self.buffers[b].features)
         scale = max(self.buffers[a].scale, self.buffers[b].scale)
         target = self._new("sum", clock, labels, features, scale)
-        self._learn(a, features)
-        self._learn(b, features)
+        self.learn(a, features)
+        self.learn(b, features)
         for channel, part in self.parts(target, clock):
             one, other = (Part(buffer, part.first, part.count) for buffer in (a, b))
             self.operations.append(Add(clock, channel, part, one, other, relu))

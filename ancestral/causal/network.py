@@ -177,11 +177,11 @@ class CausalNetwork(Walked):
     def receptive_field(self) -> set[tuple[int, int]]:
         """(rows, columns) from a pixel to every pixel that can influence its conditional; (0, 0) stands for its own colours.
 
-        Windows are taken beyond the border. Where the field depends on the place, as with recurrences and coarse layers, it is
-        that of the pixel in the middle of the last row, inside the image.
+        Windows are taken beyond the border. Where the field depends on the place, as with recurrences, coarse layers and
+        attention to all that came before, it is that of the pixel in the middle of the last row, inside the image.
         """
         program = self.lowered()
-        if not program.recurrent and program.coarsest == 1:
+        if not program.recurrent and program.coarsest == 1 and not program.boundless:
             return program.graph.receptive_field(program.result, (0, 0))
         _, height, width = self.layout
         row, column = height - 1, width // 2

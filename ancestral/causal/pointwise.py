@@ -59,6 +59,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": functional.elu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "gelu": partial(functional.gelu, approximate="tanh"),
 }
 DOUBLES: dict[str, Callable[[Tensor, int], Tensor]] = {"concat_elu": _concat_elu}
 
@@ -107,6 +108,11 @@ def tanh() -> Pointwise:
 def sigmoid() -> Pointwise:
     """1 / (1 + exp(-x))."""
     return _each("sigmoid")
+
+
+def gelu() -> Pointwise:
+    """x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the GELU of GPT-2 (Hendrycks & Gimpel 2016)."""
+    return _each("gelu")
 
 
 def concat_elu() -> Pointwise:

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from ancestral.causal.layer import Clock, Graph, Input, Reach, Signal
+from ancestral.causal.tokens import Attend, Normalise, Rotate, TokenOperation
 
 
 @dataclass
@@ -190,7 +191,7 @@ class Couple:
     scaling: Rounding | None = None
 
 
-Operation = Affine | Point | Add | Couple
+Operation = Affine | Point | Add | Couple | TokenOperation
 
 
 @dataclass(frozen=True, eq=False)
@@ -260,6 +261,11 @@ class Program:
         """The side of the largest places, in pixels."""
         return max(buffer.scale for buffer in self.buffers)
 
+    @property
+    def boundless(self) -> bool:
+        """Whether something reads all rows before its own."""
+        return any(isinstance(op, Attend) and op.window >= self.shape[1] for op in self.operations)
+
     @cached_property
     def columns(self) -> int:
         """The image's width, filled up to whole places of all buffers."""
@@ -273,7 +279,9 @@ class Program:
     def multiply_adds(self) -> int:
         """Products that one pixel costs on average, all of its colour channels together."""
         maps = (op for op in self.operations if isinstance(op, Affine))
-        return round(sum(op.multiply_adds / self.scale(op) ** 2 for op in maps))
+        attention = (op for op in self.operations if isinstance(op, Attend))
+        total = sum(op.multiply_adds / self.scale(op) ** 2 for op in maps)
+        return round(total + sum(op.multiply_adds(self.shape[1]) for op in attention))
 
     @property
     def weights(self) -> int:
@@ -319,6 +327,12 @@ def _formula(program: Program, op: Operation) -> str:
         return f"{op.function}({name(op.source)}{f', {name(op.other)}' if op.other else ''})"
     if isinstance(op, Couple):
         return f"mixture of {op.components} over {op.levels} levels in {name(op.source)} given {name(op.symbols)}"
+    if isinstance(op, Normalise):
+        return f"{name(op.source)} normalised" + " around its mean" * op.centred
+    if isinstance(op, Rotate):
+        return f"{name(op.source)} turned by {name(op.angles)}" + f", the first {op.turned}" * (op.turned < op.source.count)
+    if isinstance(op, Attend):
+        return f"attention of {name(op.query)}, {op.heads} heads, to {op.window} rows of {name(op.keys)} and {name(op.values)}"
     if isinstance(op, Add):
         text = f"{name(op.a)} + {name(op.b)}"
     else:

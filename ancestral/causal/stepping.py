@@ -16,6 +16,7 @@ from torch import Tensor
 from ancestral.causal.arithmetic import Arithmetic
 from ancestral.causal.layer import Clock
 from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Point, Program
+from ancestral.causal.tokens import Attend, Normalise, Rotate
 from ancestral.core import Context
 
 Buffers = dict[str, Tensor]
@@ -100,7 +101,7 @@ class Stepper:
             if buffer.clock is not Clock.ONCE
         }
         for fill in self.program.fills:
-            value = filled(fill, once).permute(0, 2, 3, 1).contiguous()
+            value = filled(fill, once).expand(n, -1, -1, -1).permute(0, 2, 3, 1).contiguous()
             rows, columns, features = value.shape[1:]
             if (rows, columns) not in ((1, 1), self.program.shape[1:]):
                 raise ValueError(f"the context has features for {rows} x {columns} places, not 1 x 1 or those of the image")
@@ -187,6 +188,8 @@ class Stepper:
         """An operation at one place."""
         if isinstance(op, Affine):
             return self._site_affine(op)
+        if isinstance(op, Attend):
+            return self._attend(op)
         views = [self._at(part) for part in operands(op)]
         return lambda kept, r, w: carry_out(op, self.arithmetic, [view(kept, r, w) for view in views])
 
@@ -212,6 +215,28 @@ class Stepper:
             ready[which](window, None if before is None else before(kept, r, w), target(kept, r, w))
 
         return affine
+
+    def _attend(self, op: Attend) -> Work:
+        query, target = self._at(op.query), self._at(op.target)
+
+        def attend(kept: Buffers, r: int, w: int) -> None:
+            keys, values = (self.remembered(kept, part, r, op.window) for part in (op.keys, op.values))
+            self.arithmetic.attend(op, query(kept, r, w)[:, None], keys, values, target(kept, r, w)[:, None])
+
+        return attend
+
+    def remembered(self, kept: Buffers, part: Part, r: int, window: int) -> Tensor:
+        """(n, m, features) of a part at the last rows up to r, at most so many: a view where they lie in one piece.
+
+        They come in turn, unless they are all that the buffer remembers.
+        """
+        place = self.places[part.buffer]
+        buffer = kept[place.name][:, :, 0, part.first : part.first + part.count]
+        count = min(window, r + 1)
+        first, last = (r + 1 - count) % place.rows, r % place.rows
+        if count == place.rows or first <= last:
+            return buffer if count == place.rows else buffer[:, first : last + 1]
+        return torch.cat([buffer[:, first:], buffer[:, : last + 1]], 1)
 
     def _row_affine(self, op: Affine, scale: int) -> Work:
         ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
@@ -240,7 +265,13 @@ def operands(op: Operation) -> list[Part]:
         return [op.source, op.target] if op.other is None else [op.source, op.other, op.target]
     if isinstance(op, Add):
         return [op.a, op.b, op.target]
-    return [op.source, op.symbols, op.target] if isinstance(op, Couple) else []
+    if isinstance(op, Couple):
+        return [op.source, op.symbols, op.target]
+    if isinstance(op, Normalise):
+        return [op.source, op.target]
+    if isinstance(op, Rotate):
+        return [op.source, op.angles, op.target]
+    return [op.query, op.keys, op.values, op.target] if isinstance(op, Attend) else []
 
 
 def carry_out(op: Operation, arithmetic: Arithmetic, views: Sequence[Tensor]) -> None:
@@ -252,6 +283,12 @@ def carry_out(op: Operation, arithmetic: Arithmetic, views: Sequence[Tensor]) ->
         arithmetic.add(op, first, second[0], target)
     elif isinstance(op, Couple):
         arithmetic.couple(op, first, second[0], target)
+    elif isinstance(op, Normalise):
+        arithmetic.normalise(op, first, target)
+    elif isinstance(op, Rotate):
+        arithmetic.rotate(op, first, second[0], target)
+    elif isinstance(op, Attend):
+        arithmetic.attend(op, first, second[0], second[1], target)
 
 
 def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:
@@ -264,7 +301,7 @@ def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:
 
 
 def filled(fill: Fill, once: dict[int, Tensor]) -> Tensor:
-    """(n, features, H, W), or (n, features, 1, 1): what a buffer of the context is filled with."""
+    """(n, features, H, W), or (n, features, 1, 1): what a buffer of the context is filled with; of constants n is 1."""
     total = once[fill.signals[0].index]
     for signal in fill.signals[1:]:
         total = total + once[signal.index]

@@ -71,8 +71,8 @@ class LeftAffine(AffineLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.masked
-        if x.shape[2:] == (1, 1) and not self.reach.left:  # vectors, their sites as colour channels: a plain matrix
-            return functional.linear(x[..., 0, 0], weight[..., 0, 0], self.bias)[..., None, None]
+        if x.shape[3] == 1 == x.stride(1) and not self.reach.left:  # tokens or vectors, features innermost: a plain matrix
+            return functional.linear(x.movedim(1, -1), weight[..., 0, 0], self.bias).movedim(-1, 1)
         if self.reach.left:
             x = functional.pad(x, (self.reach.left, 0))
         return functional.conv2d(x, weight, self.bias)[..., : x.shape[-1] - self.reach.left]

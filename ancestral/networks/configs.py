@@ -226,3 +226,35 @@ class DiagonalBiLSTMConfig(ByLikelihood, PixelRNNFields):
         "small": {"layers": 3, "channels": 24, "head": 64},
         "paper": {},
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Causal Transformer of GPT-2's kind (Radford et al. 2019), with options that came later."""
+
+    name: ClassVar[str] = "transformer"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "width": 8, "heads": 2, "context": 16, "dropout": 0.0, "components": 2},
+        "small": {"layers": 4, "width": 128, "heads": 4, "context": 256, "dropout": 0.0},
+        "paper": {"start": "last"},
+    }
+
+    layers: int = 12  # blocks, each attention and a perceptron of one hidden layer
+    width: int = 768  # features of a token; the hidden layers have four times as many
+    heads: int = 12  # heads of attention, which share the width
+    key_heads: int = 0  # heads of keys and values, each serving as many heads of the queries; 0 for one to each
+    places: str = "learned"  # vectors of every place, of images row, column and channel; or rotary, which knows distances
+    context: int = 1024  # how many places of a sequence have vectors; the length of samples where lengths vary
+    window: int = 0  # how many tokens a block looks at, the own one included; 0 for all
+    norm: str = "layer"  # layer or rms
+    start: str = "vector"  # what stands before the first symbol: a vector, or last, that of the highest level, as in GPT-2
+    any_order: bool = False  # train under random orders, to complete whatever is unknown
+    dropout: float = 0.1  # probability that a feature of a token, or of what a block adds to it, is dropped in training
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
+    components: int = 5  # components of the logistic mixture
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the likelihood, under an order of each example's own if it is to know all of them."""
+        return (Stage("shuffled", "shuffled") if self.any_order else Stage("likelihood", "nll"),)

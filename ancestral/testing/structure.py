@@ -6,10 +6,11 @@ import copy
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ancestral.causal import CausalNetwork, Input
-from ancestral.core import Autoregressive, State, StateError
+from ancestral.causal.layer import Place
+from ancestral.core import Autoregressive, Context, State, StateError
 from ancestral.testing.subjects import EXACT, LawBroken, NotApplicable, Subject, random_symbols, require
 from ancestral.walking.engines import Lowered, refusal
 
@@ -43,24 +44,34 @@ def _receptive_field(subject: Subject, network: CausalNetwork) -> int:
     last = network.order.sites[
         (row * width + column + 1) * channels - 1
     ]  # the last colour channel sees all of its pixel's others
-    seen: list[Tensor] = []
-
-    def noted(layer: Input, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen.append(output.detach().requires_grad_())
-        return seen[-1]
-
-    hooks = [layer.register_forward_hook(noted) for layer in network.modules() if isinstance(layer, Input)]
-    total = network(subject.x, subject.context).flatten(1, -2)[:, last].pow(2).sum()
-    for hook in hooks:
-        hook.remove()
-    slopes = torch.autograd.grad(total, seen, allow_unused=True)  # None for one inside another, whose output is looked at
-    inside = [each[:, :, :height, :width] for each in slopes if each is not None]
-    slope = torch.stack([each.abs().amax((0, 1)) for each in inside]).amax(0)
-    measured = {(r - row, c - column) for r, c in slope.nonzero().tolist()}
-    declared = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
-    declared -= set() if channels > 1 else {(0, 0)}
+    measured = {(r - row, c - column) for r, c in influence(network, subject.x, subject.context, last)}
+    inside = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
+    declared = inside if channels > 1 else inside - {(0, 0)}
     require(measured == declared, f"the Jacobian reaches {len(measured)} pixels, the network declares {len(declared)}")
     return len(measured)
+
+
+def influence(network: CausalNetwork, x: Tensor, context: Context | None, site: int) -> set[Place]:
+    """The places of the layout whose symbols' features have slopes at a site of the flattened example.
+
+    Slopes are of what the input layers give, for symbols themselves may be whole numbers that a table is asked for.
+    """
+    leaves: list[Tensor] = []
+
+    def cut(layer: nn.Module, given: tuple[Tensor, ...], features: Tensor) -> Tensor:
+        leaves.append(features.detach().requires_grad_())
+        return leaves[-1]
+
+    hooks = [layer.register_forward_hook(cut) for layer in network.modules() if isinstance(layer, Input)]
+    try:
+        y = network(x, context).flatten(1, -2)[:, site].pow(2).sum()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    slopes = torch.autograd.grad(y, leaves, allow_unused=True)
+    _, height, width = network.layout
+    inner = (slope[:, :, :height, :width] for slope in slopes if slope is not None)  # some images are filled up
+    return {(row, column) for slope in inner for row, column in slope.abs().amax((0, 1)).nonzero().tolist()}
 
 
 def batch(subject: Subject) -> str:

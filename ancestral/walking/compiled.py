@@ -31,6 +31,7 @@ from ancestral.causal.layer import Clock
 from ancestral.causal.pointwise import DOUBLES, FUNCTIONS, PAIRS
 from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Program
 from ancestral.causal.stepping import Buffers, Place, Stepper, window_rows
+from ancestral.causal.tokens import TokenOperation
 from ancestral.walking.engines import EngineError
 
 Step = Callable[[list[Tensor], list[Tensor], Tensor, Tensor], Tensor]  # memory, weights, row, column
@@ -48,6 +49,8 @@ def refusal(program: Program, like: Tensor) -> str | None:
         return f"it computes in float32 or float64, and the model is {like.dtype}"
     if any(isinstance(op, Affine) and op.clock is Clock.SITE and len(op.weight) > 1 for op in program.operations):
         return "its functions are the same for every site, and this network has weights that are not"
+    if any(isinstance(op, TokenOperation) for op in program.operations):
+        return "it knows no normalisation, rotation and attention"
     if program.recurrent or program.coarsest > 1:
         return "it knows no recurrences and no coarse places"
     if shutil.which(COMPILER) is None:
@@ -159,6 +162,8 @@ class Flow:
                 y = self._value(op.a) + self._value(op.b)
             elif isinstance(op, Couple):
                 y = mixture(self._value(op.source), self._value(op.symbols), op.channel, op.components, op.levels)
+            elif isinstance(op, TokenOperation):
+                raise EngineError("the compiled engine knows no normalisation, rotation and attention")
             elif op.other is not None:
                 y = PAIRS[op.function](self._value(op.source), self._value(op.other))
             else:

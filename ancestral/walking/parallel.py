@@ -13,6 +13,7 @@ from ancestral.causal.arithmetic import Arithmetic
 from ancestral.causal.layer import Clock
 from ancestral.causal.program import Affine, Operation, Part, Program
 from ancestral.causal.stepping import Stepper, carry_out, filled, operands
+from ancestral.causal.tokens import Attend
 
 Values = dict[int, Tensor]
 
@@ -30,7 +31,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
     if program.recurrent:
         return _walked(program, arithmetic, x, once)
     n, channels, height, width = x.shape
-    values = {fill.target: filled(fill, once).permute(0, 2, 3, 1) for fill in program.fills}
+    values = {fill.target: filled(fill, once).expand(n, -1, -1, -1).permute(0, 2, 3, 1) for fill in program.fills}
     for put in program.puts:
         features = [arithmetic.put(put, x[:, c].flatten(), c) for c in range(channels)]
         known = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
@@ -74,6 +75,9 @@ def parameters(program: Program, values: Values) -> Tensor:
 
 def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: Values) -> None:
     shape = values[op.target.buffer].shape
+    if isinstance(op, Attend):  # all tokens at once; an example's lie one below the other
+        carry_out(op, arithmetic, [_places(part, values, shape)[:, :, 0] for part in operands(op)])
+        return
     if not isinstance(op, Affine):
         carry_out(op, arithmetic, [_places(part, values, shape).flatten(0, 2) for part in operands(op)])
         return
@@ -91,10 +95,12 @@ def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: 
 
 
 def _places(part: Part, values: Values, shape: torch.Size) -> Tensor:
-    """(n, rows, columns, features) of a part at the places of a target: a view, unless it is the same at all of them."""
+    """(n, rows, columns, features) of a part at the places of a target: a view, unless it is elsewhere or the same at all."""
     features = values[part.buffer][..., part.first : part.first + part.count]
     if features.shape[1:3] == (1, 1):
         return features.expand(-1, *shape[1:3], -1)
+    if part.above:
+        features = functional.pad(features, (0, 0, 0, 0, part.above, 0))[:, : features.shape[1]]
     return functional.pad(features, (0, 0, 0, shape[2] - features.shape[2])) if features.shape[2] < shape[2] else features
 
 

@@ -18,6 +18,7 @@ from ancestral.causal.layer import Sum as SumLayer
 from ancestral.causal.network import CausalNetwork
 from ancestral.causal.program import Add, Affine, Couple, Point, Program, Put
 from ancestral.causal.stepping import once_values
+from ancestral.causal.tokens import TokenOperation
 from ancestral.core import Context
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.feedforward import IntegerNet, fraction_for
@@ -91,6 +92,8 @@ def _groups(program: Program) -> list[int]:
     for op in program.operations:
         if isinstance(op, Affine | Couple) or (isinstance(op, Point) and op.function != "relu"):
             continue
+        if isinstance(op, TokenOperation):
+            raise LoweringError("normalisation, rotation and attention have no exact form")
         parts = (op.target, op.a, op.b) if isinstance(op, Add) else (op.target, op.source)
         alike = {groups[part.buffer] for part in parts}
         groups = [min(alike) if group in alike else group for group in groups]

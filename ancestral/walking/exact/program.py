@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ancestral.causal.layer import Clock, Signal
 from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Program, Put, Rounding, Scaling
+from ancestral.causal.tokens import TokenOperation
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
 from ancestral.walking.exact.mixture import mixture_fractions
@@ -89,6 +90,8 @@ class Exactly:
         """An operation in whole numbers, given in the order in which they run."""
         if isinstance(op, Affine):
             return self.affine(op)
+        if isinstance(op, TokenOperation):
+            raise LoweringError("normalisation, rotation and attention have no exact form")
         target = op.target.buffer
         if isinstance(op, Add):
             self.largest[target] = min(KEPT + 1, self.largest[op.a.buffer] + self.largest[op.b.buffer])

@@ -27,6 +27,7 @@ from ancestral.causal.layer import Clock
 from ancestral.causal.pointwise import DOUBLES, PAIRS
 from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Point, Program, Put
 from ancestral.causal.stepping import Place, places
+from ancestral.causal.tokens import TokenOperation
 from ancestral.walking.exact.whole import GATE_ARGUMENT
 
 Array = npt.NDArray[Any]
@@ -69,6 +70,8 @@ def _refusal(program: Program) -> str | None:
     if find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     functions = {op.function for op in program.operations if isinstance(op, Point)} - POINTS.keys()
+    if any(isinstance(op, TokenOperation) for op in program.operations):
+        return "it knows no normalisation, rotation and attention"
     if functions:
         return f"it has no {', '.join(sorted(functions))}"
     maps = [op for op in program.operations if isinstance(op, Affine)]
@@ -253,6 +256,8 @@ class Layout:
     def _record(self, op: Operation, weights: int, biases: int) -> Array:
         if isinstance(op, Affine):
             return self._affine(op, weights, biases)
+        if isinstance(op, TokenOperation):
+            raise LayoutError("the native engine knows no normalisation, rotation and attention")
         record = self._writes(op.target)
         if isinstance(op, Add):
             record["code"], record["low"] = ADD, 0 if op.relu else NO_BOUND

@@ -1,0 +1,334 @@
+"""Causal Transformers (Vaswani et al. 2017, arXiv:1706.03762) of GPT-2's kind (Radford et al. 2019), and later options.
+
+::
+
+    symbol before ─▶ row of a table ─┐
+                    where it stands ─+─┬─ norm, attention ─ + ─┬─ norm, 4x wide, gelu ─ + ─▶ ... ─▶ norm ─▶ the table's rows
+                                       └────────────────────┘  └────────────────────────┘
+
+One token a symbol, which holds the symbol *before*: so the first one, that of the beginning, gives p(x_1), and every symbol has a
+proper probability. Images are read sub-pixel by sub-pixel (row, column, channel), each axis with vectors of its own.
+
+Trained under all orders, a token also says which site it is to predict, and where the symbol stands that it holds; any subset
+of the sites can then be completed exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.causal import (
+    Angles,
+    Attention,
+    Constant,
+    Embedding,
+    LeftAffine,
+    Normalisation,
+    Previous,
+    Rotation,
+    Signal,
+    Unembedding,
+    gelu,
+)
+from ancestral.causal.network import symmetry_of
+from ancestral.core import Autoregressive, Context, OrderError
+from ancestral.families import Categorical
+from ancestral.networks.configs import TransformerConfig
+from ancestral.networks.images import Feed, image_family
+from ancestral.networks.nade import SiteNetwork, fixed_shape
+from ancestral.spec import DataSpec, Order, Symmetry
+
+SPREAD, SPREAD_OF_PLACES = 0.02, 0.01  # of weights at first
+BEGINNING = -1  # in the place of a site: there is none before
+
+
+def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
+    """The model of a `TransformerConfig`, for integers of any kind.
+
+    Raises:
+        ValueError: real values, or settings that contradict each other or the data.
+    """
+    if spec.levels is None:
+        raise ValueError("transformer models integers, not real values: quantise them")
+    for name, allowed in (("places", ("learned", "rotary")), ("norm", ("layer", "rms")), ("start", ("vector", "last"))):
+        if getattr(config, name) not in allowed:
+            raise ValueError(f"{name}={getattr(config, name)!r} is none of {', '.join(allowed)}")
+    if min(config.layers, config.width, config.heads, config.context) < 1 or config.width % config.heads:
+        raise ValueError(
+            f"transformer needs at least 1 layer and a width that its heads share evenly, not {config.layers} layers and a width"
+            f" of {config.width} for {config.heads} heads"
+        )
+    if config.any_order and (config.places == "rotary" or config.window):
+        raise ValueError("any_order=True needs places='learned' and window=0: which sites are known is told by their places")
+    shape = fixed_shape(spec) if config.any_order or None not in spec.shape else (config.context,)
+    chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
+    family = image_family(chosen, spec.levels, config.components)
+    tied = isinstance(family, Categorical)
+    network = Transformer(
+        shape, spec.levels, 0 if tied else family.size, config, (spec.classes or 0) * config.conditional, spec.parts
+    )
+    return Autoregressive(network, family, spec, config)
+
+
+class Transformer(SiteNetwork):
+    """Tokens that attend to those before: (n, *shape) symbols to (n, *shape, size) parameters.
+
+    Args:
+        shape: (C, H, W), or (T,), of which it takes others too.
+        levels: the alphabet of the symbols.
+        size: parameters of one conditional; 0 for logits of all levels, which the table of the symbols then gives.
+        sizes: all else that can be chosen.
+        vector: size of ``context.vector``, added to every token.
+        parts: how many symbols of a sequence belong together, each of a kind of its own.
+
+    Raises:
+        ValueError: heads do not share keys evenly, or cannot be turned; a sequence longer than its places.
+
+    Example:
+        >>> sizes = TransformerConfig(**TransformerConfig.presets["tiny"])
+        >>> network = Transformer((6,), levels=5, size=0, sizes=sizes)
+        >>> network(torch.zeros(2, 6, dtype=torch.long)).shape
+        torch.Size([2, 6, 5])
+        >>> network.arrange(shape=(12,)).shape
+        torch.Size([12])
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], levels: int, size: int, sizes: TransformerConfig, vector: int = 0, parts: int = 1
+    ) -> None:
+        sites = torch.Size(shape).numel()
+        super().__init__(shape, layout=(1, sites, 1))
+        width, head, rotary = sizes.width, sizes.width // sizes.heads, sizes.places == "rotary"
+        self.any_order, self.parts = sizes.any_order, parts
+        self.embedding, self.previous = Embedding(1, levels, width), Previous()
+        self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
+        self.angles = Angles(head, sites) if rotary else None
+        self.feed, self.dropout = Feed(vector, 0, width), Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.norm = Normalisation(width, sizes.norm == "layer")
+        self.output = LeftAffine((0,) * width, (0,) * size) if size else Unembedding(self.embedding)
+        self.initialise(sizes.layers)
+        self._lay(tuple(shape), Symmetry())
+
+    def _axes(self, shape: tuple[int, ...], sizes: TransformerConfig) -> dict[str, int]:
+        """The axes that tokens have vectors for, with how many."""
+        if len(shape) == 3:
+            places, kinds = {"row": shape[1], "column": shape[2]}, {"channel": shape[0]}
+        else:
+            places, kinds = {"place": shape[0] if self.any_order else sizes.context}, {"part": self.parts}
+        several = {name: count for name, count in kinds.items() if count > 1}
+        return several if sizes.places == "rotary" else places | several
+
+    @torch.no_grad()
+    def initialise(self, layers: int) -> None:
+        """Weights as GPT-2's: normal, what blocks add smaller the more blocks there are, biases zero."""
+        for layer in self.modules():
+            if isinstance(layer, LeftAffine):
+                nn.init.normal_(layer.weight, std=SPREAD)
+                nn.init.zeros_(layer.bias)
+        for name, weight in self.blocks.named_parameters():
+            if name.endswith(("mix.weight", "down.weight")):
+                weight /= (2 * layers) ** 0.5
+        nn.init.normal_(self.embedding.table, std=SPREAD)
+
+    # -- orders and lengths --------------------------------------------------------------------------------------------------
+
+    def arrange(self, order: Order | str | None = None, shape: tuple[int, ...] | None = None) -> Transformer:
+        """The same network, its weights shared, for examples of another size or in another order.
+
+        Args:
+            order: of images one of the eight symmetries; any, if it was made for all of them.
+            shape: other lengths, heights and widths than its own, as far as there are vectors for their places; rotary places
+                take any. Not if it was made for all orders.
+
+        Raises:
+            OrderError: it cannot.
+        """
+        if self.any_order:
+            return super().arrange(order, shape)  # type: ignore[return-value]
+        size = tuple(self.shape if shape is None else shape)
+        image = len(self.shape) == 3
+        fits = len(size) == len(self.shape) and (size[0] == self.shape[0] or not image)
+        if not fits or not all(isinstance(side, int) and side > 0 for side in size):
+            raise OrderError(f"this transformer takes {'images of as many channels' if image else 'sequences'}, not {size}")
+        if not image and order not in (None, "raster", Order.raster(size)):
+            raise OrderError("this transformer reads sequences from left to right; one with any_order=True takes every order")
+        symmetry = self.symmetry if order is None or not image else symmetry_of(order, size)
+        view: Transformer = self.view(self.order)  # type: ignore[assignment]
+        view._lay(size, symmetry)
+        return view
+
+    def ordered(self, order: Order) -> Transformer:
+        view: Transformer = self.view(order)  # type: ignore[assignment]
+        view.places = self.places.arranged(tuple(self.shape), order, self.parts)
+        return view
+
+    def _lay(self, size: tuple[int, ...], symmetry: Symmetry) -> None:
+        """Take examples of another size or turned; tokens are told where they are in the turned image."""
+        self.shape, self.symmetry = torch.Size(size), symmetry
+        self.layout = (1, self.shape.numel(), 1)
+        self.order = Order.turned(size, symmetry) if len(size) == 3 else Order.raster(size)
+        seen = (size[0], size[2], size[1]) if symmetry.transposed else size
+        self.places = self.places.arranged(seen, Order.raster(seen), self.parts)
+        self.angles = self.angles and self.angles.arranged(self.layout[1])
+
+    # -- what it computes ----------------------------------------------------------------------------------------------------
+
+    def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        start = self.feed(self.places(x), vector, grid)
+        return self._through(self.previous(self.embedding(x), start), None if self.angles is None else self.angles(x))
+
+    def _through(self, h: Tensor, angles: Tensor | None, mask: Tensor | None = None) -> Tensor:
+        """Tokens to parameters, (n, c, T, 1) to (n, k, T, 1)."""
+        h = self.dropout(h)
+        for block in self.blocks:
+            h = block(h, angles, mask)
+        return self.output(self.norm(h))  # type: ignore[no-any-return]
+
+    def along(self, x: Tensor, orders: Tensor, context: Context | None = None) -> Tensor:
+        """(n, *shape, k) parameters of every site given those before it in an order of each row's own.
+
+        Args:
+            x: (n, *shape) symbols.
+            orders: (n, D) permutations of the sites.
+        """
+        before = orders.roll(1, 1)
+        before[:, 0] = BEGINNING
+        return self._told(x, orders, before, None, context)
+
+    def given(self, x: Tensor, known: Tensor, context: Context | None = None) -> Tensor:
+        """(n, *shape, k) parameters of every site given the known ones, in one pass; those of known sites mean something else.
+
+        They are the next conditionals of an order in which the known sites come first, in the order of the example.
+
+        Args:
+            x: (n, *shape) symbols, of which only known ones are looked at.
+            known: (n, *shape) booleans, or what broadcasts to them.
+        """
+        known = known.expand(x.shape).flatten(1)
+        orders, count = (~known).long().argsort(dim=1, stable=True), known.sum(1)[:, None]
+        token = torch.arange(known.shape[1], device=x.device)
+        last = torch.minimum(token, count) - 1  # tokens of unknown sites all hold the last known symbol
+        before = orders.gather(1, last.clamp_min(0)).masked_fill(last < 0, BEGINNING)
+        earlier = (token <= token[:, None]) & (token < count[:, None])  # and see the known ones, and themselves
+        mask = earlier | (token == token[:, None])
+        return self._told(x, orders, before, mask[:, None], context)
+
+    def _told(self, x: Tensor, sites: Tensor, before: Tensor, mask: Tensor | None, context: Context | None) -> Tensor:
+        """(n, *shape, k): token t predicts the site ``sites[t]`` and holds the symbol of ``before[t]``, (n, D) both."""
+        nothing, context = before == BEGINNING, context or Context()
+        symbols = x.flatten(1).gather(1, before.clamp_min(0)).masked_fill(nothing, 0)
+        held = self.embedding(symbols[:, None, :, None]).masked_fill(nothing[:, None, :, None], 0)
+        where = self.places.vectors(sites, before).mT[..., None]
+        y = self._through(self.feed(held + where, context.vector, context.grid), None, mask)[..., 0].mT
+        return torch.zeros_like(y).scatter(1, sites[..., None].expand_as(y), y).view(*x.shape, -1)
+
+
+class Block(nn.Module):
+    """h' = h + attention(norm h); h' + down(gelu(up(norm h'))).
+
+    Args:
+        sizes: width, heads, window and the rest.
+    """
+
+    def __init__(self, sizes: TransformerConfig) -> None:
+        super().__init__()
+        width, head, centred = sizes.width, sizes.width // sizes.heads, sizes.norm == "layer"
+        shared = sizes.key_heads or sizes.heads
+        units = (0,) * width
+        self.first, self.second = Normalisation(width, centred), Normalisation(width, centred)
+        self.query, self.keys = LeftAffine(units, units), LeftAffine(units, (0,) * (2 * shared * head))
+        self.attention = Attention(sizes.heads, shared, head, sizes.window or None)
+        self.turn_query, self.turn_keys = Rotation(width, head), Rotation(shared * head, head)
+        self.mix = LeftAffine(units, units)
+        self.up, self.gelu, self.down = LeftAffine(units, units * 4), gelu(), LeftAffine(units * 4, units)
+        self.dropout = Dropout(sizes.dropout)
+
+    def forward(self, h: Tensor, angles: Tensor | None, mask: Tensor | None) -> Tensor:
+        y = self.first(h)
+        query, keys = self.query(y), self.keys(y)
+        if angles is not None:
+            query, keys = self.turn_query(query, angles), self.turn_keys(keys, angles)
+        h = self.dropout(self.mix(self.attention(query, keys, mask))) + h
+        return self.dropout(self.down(self.gelu(self.up(self.second(h))))) + h  # type: ignore[no-any-return]
+
+
+class Dropout(nn.Dropout):
+    """`torch.nn.Dropout`, of which a Program knows nothing: that is of the network as it predicts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if isinstance(x, Signal) else super().forward(x)
+
+
+class Places(Constant):
+    """What tells a token where it is: a vector for each axis, and at the first token one for the beginning.
+
+    Args:
+        axes: by name, how many vectors each has.
+        features: of a vector.
+        sources: whether tokens also tell where the symbol stands that they hold.
+        last: the table whose last row is that of the beginning; None for a vector of its own.
+    """
+
+    def __init__(self, axes: dict[str, int], features: int, sources: bool, last: Embedding | None) -> None:
+        super().__init__()
+        self.targets = nn.ParameterDict({name: SPREAD_OF_PLACES * torch.randn(count, features) for name, count in axes.items()})
+        self.sources = nn.ParameterDict(
+            {name: torch.randn_like(table) * SPREAD_OF_PLACES for name, table in self.targets.items()} if sources else {}
+        )
+        self.start = nn.Parameter(SPREAD * torch.randn(features)) if last is None else None
+        self._last = (last,)  # in a tuple, so that the table is not a parameter twice
+        self.coordinates: dict[str, Tensor] = {}  # (D,) of every site, by axis
+        self.sites = torch.zeros(0, dtype=torch.long)  # in the order of the walk
+
+    def arranged(self, shape: tuple[int, ...], order: Order, parts: int) -> Self:
+        """The same for another shape or order, its vectors shared.
+
+        Raises:
+            OrderError: there are more places than vectors.
+        """
+        view = copy.copy(self)
+        view.coordinates, view.sites = coordinates(shape, parts), torch.tensor(order.sites)
+        for name, table in self.targets.items():
+            count = int(view.coordinates[name].max()) + 1
+            if count > len(table):
+                raise OrderError(
+                    f"this transformer has vectors for {len(table)} places of the axis {name!r}, not {count}: make it with more,"
+                    f" context={count} of a sequence, or with places='rotary', which takes any length"
+                )
+        return view
+
+    @property
+    def beginning(self) -> Tensor:
+        """(c,) what stands before the first symbol."""
+        last = self._last[0]
+        return self.start if last is None else last.table[0, -1]  # type: ignore[return-value]
+
+    def forward(self) -> Tensor:
+        before = self.sites.roll(1)
+        before[:1] = BEGINNING
+        return self.vectors(self.sites, before).T[None, ..., None]
+
+    def vectors(self, sites: Tensor, before: Tensor) -> Tensor:
+        """(..., T, c) of tokens that predict ``sites`` and hold the symbols of the sites ``before``, (..., T) both."""
+        first = (before == BEGINNING)[..., None].to(self.beginning.device)
+        total = first * self.beginning
+        for name, table in self.targets.items():
+            total = total + table[self.coordinates[name].to(sites.device)[sites]]
+        for name, table in self.sources.items():
+            held = table[self.coordinates[name].to(sites.device)[before.clamp_min(0)]]
+            total = total + held.masked_fill(first, 0)
+        return total
+
+
+def coordinates(shape: tuple[int, ...], parts: int) -> dict[str, Tensor]:
+    """(D,) row, column and channel of every site of a flattened image; place and part of those of a sequence."""
+    site = torch.arange(torch.Size(shape).numel())
+    if len(shape) == 1:
+        return {"place": site, "part": site % parts}
+    _, height, width = shape
+    return {"row": site // width % height, "column": site % width, "channel": site // (height * width)}
