@@ -18,8 +18,8 @@ from ancestral.networks.configs import (
     PixelCNNPlusPlusConfig,
     RNADEConfig,
     RowLSTMConfig,
-    WaveNetConfig,
     TransformerConfig,
+    WaveNetConfig,
 )
 from ancestral.spec import DataSpec
 
@@ -85,6 +85,7 @@ MODELS: dict[str, Entry] = {
     ),
     "wavenet": Entry(
         WaveNetConfig, "ancestral.networks.wavenet:wavenet", "exact", "gated windows along time, twice as far apart at each layer"
+    ),
     "transformer": Entry(
         TransformerConfig,
         "ancestral.networks.transformer:transformer",

@@ -132,7 +132,7 @@ class Transformer(SiteNetwork):
                 nn.init.zeros_(layer.bias)
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("mix.weight", "down.weight")):
-                weight /= (2 * layers) ** 0.5
+                weight.div_((2 * layers) ** 0.5)
         nn.init.normal_(self.embedding.table, std=SPREAD)
 
     # -- orders and lengths --------------------------------------------------------------------------------------------------
