@@ -171,6 +171,14 @@ class Network(nn.Module, ABC):
         buffers["symbols"].flatten(1)[:, self.order.sites[position - 1]] = symbol
         return self._recompute(buffers, position), state.successor(buffers, position)
 
+    def extend(self, state: State, symbols: Tensor) -> tuple[Tensor, State]:
+        """Absorb (n, k) symbols, k at least 1; (n, k, size) parameters of the site after each, and the state to go on with."""
+        found = []
+        for symbol in symbols.unbind(1):
+            parameters, state = self.step(state, symbol)
+            found.append(parameters)
+        return torch.stack(found, 1), state
+
     def _recompute(self, buffers: dict[str, Tensor], position: int) -> Tensor:
         context = {name: part for name, part in buffers.items() if name != "symbols"}
         parameters: Tensor = self(buffers["symbols"], Context(**context) if context else None)
@@ -343,11 +351,18 @@ class Walk:
 
     def extend(self, symbols: Tensor) -> Conditional:
         """Settle k symbols of each row at once, (n, k); the conditionals that they were settled under, (n, k, ...)."""
-        seen, first = [], self.site
-        for symbol in symbols.unbind(1):
-            seen.append(self._parameters[-1])
-            self.settle(symbol)
-        return Conditional(self._family.at(self.order.sites[first : self.site]), torch.stack(seen, 1))
+        here = self.order.sites[self.site : self.site + symbols.shape[1]]
+        if len(here) < symbols.shape[1]:
+            raise StateError(f"{symbols.shape[1]} symbols for the {len(here)} sites that are left")
+        symbols, seen = symbols.to(self.symbols.dtype), [self._parameters[-1][:, None]]
+        self.symbols.flatten(1)[:, list(here)] = symbols
+        absorbed = symbols[:, : len(self.order.sites) - 1 - self.site]  # the last symbol of all is settled without a step
+        self.site += len(here)
+        if absorbed.shape[1]:
+            parameters, self._state = self._network.extend(self._state, absorbed)
+            self._parameters.extend(parameters.unbind(1))
+            seen.append(parameters)
+        return Conditional(self._family.at(here), torch.cat(seen, 1)[:, : len(here)])
 
     def select(self, parents: Tensor) -> None:
         """Replace row i by a copy of row ``parents[i]``, (m,) indices."""

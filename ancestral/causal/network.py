@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.causal.arithmetic import Floating
+from ancestral.causal.extending import extendable, extended
 from ancestral.causal.layer import Clock, Graph
 from ancestral.causal.lower import lower
 from ancestral.causal.program import Program
@@ -50,6 +51,14 @@ class Walked(Network):
         engine: Engine = state.plan
         engine.absorb(buffers, position, symbol)
         return engine.advance(buffers, position + 1), state.successor(buffers, position + 1)
+
+    @torch.no_grad()
+    def extend(self, state: State, symbols: Tensor) -> tuple[Tensor, State]:
+        engine, position, end = state.plan, state.position, state.position + symbols.shape[1]
+        if not isinstance(engine, Stepper) or not extendable(engine.program) or end >= len(self.order.sites):
+            return super().extend(state, symbols)
+        buffers = state.consume()
+        return extended(engine, buffers, position, symbols), state.successor(buffers, end)
 
 
 class CausalNetwork(Walked):

@@ -70,6 +70,10 @@ class ExactNetwork(Lowered):
         parameters, state = super().step(state, symbol)
         return parameters.long(), state
 
+    def extend(self, state: State, symbols: Tensor) -> tuple[Tensor, State]:
+        parameters, state = super().extend(state, symbols)
+        return parameters.long(), state
+
 
 class ExactFactorised(Factorised):
     """A factorised decoder in whole numbers: the features are its parameters, brought to the family's fractions.
