@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Family, Network
+from ancestral.data.notation import Notation, notation_from_dict
 from ancestral.data.splits import Units
 from ancestral.files import write_whole
 from ancestral.latent.latent import Latent
@@ -59,10 +60,11 @@ def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None =
         "spec": model.spec.to_dict(),
         "versions": versions(),
     }
-    order, member = likelihood_of(model).network.order, getattr(likelihood_of(model).network, "member", None)
+    network = likelihood_of(model).network
+    order, member = network.order, getattr(network, "member", None)
     if member is not None:
         made["member"] = member
-    elif order != Order.raster(tuple(size or 0 for size in model.spec.shape)):
+    elif order != Order.raster(tuple(network.shape)):
         made["order"] = list(order.sites)
     write_whole(Path(folder) / CONFIG, json.dumps({**made, **(extra or {})}, indent=2, ensure_ascii=False).encode())
 
@@ -179,6 +181,22 @@ def units_of(folder: Folder) -> Units | None:
     except (KeyError, TypeError, ValueError) as error:
         raise LoadError(
             f"{Path(folder) / CONFIG}: the units of the data are damaged ({error!r}); restore it from a copy"
+        ) from error
+
+
+def notation_of(folder: Folder) -> Notation | None:
+    """How the symbols of the text or sound that a run was trained on are written; None where they are neither.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        LoadError: ``config.json`` is damaged.
+    """
+    recorded = (describe(folder).get("data") or {}).get("notation")
+    try:
+        return None if recorded is None else notation_from_dict(recorded)
+    except (TypeError, ValueError) as error:
+        raise LoadError(
+            f"{Path(folder) / CONFIG}: the notation of the data is damaged ({error!r}); restore it from a copy"
         ) from error
 
 

@@ -49,6 +49,17 @@ def lengths(x: Tensor, spec: DataSpec) -> Tensor:
     return torch.full((len(x),), x.shape[-1], device=x.device) if spec.end is None else (x == spec.end).cumsum(-1).eq(0).sum(-1)
 
 
+def trimmed(x: Tensor, spec: DataSpec) -> Tensor:
+    """(n, T) symbols without what all rows are only filled up with; of varying lengths alone, for others have a length to keep.
+
+    Every row that ends keeps its end, and samples keep all their parts.
+    """
+    if spec.end is None or None not in spec.shape:
+        return x
+    longest = int(lengths(x, spec).max()) if len(x) else 0
+    return x[:, : -(-(longest + 1) // spec.parts) * spec.parts]
+
+
 def ended(x: Tensor, spec: DataSpec) -> Tensor:
     """(n, T) symbols with ``end`` in the place of all that comes after the first one."""
     counts = scored(x, spec)

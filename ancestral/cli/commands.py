@@ -81,12 +81,20 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Limited(Reading):
-    """How data are read to train on them; what is left out stays as it is. A run remembers its units, and converts other data."""
+    """How data are read to train on them; what is left out stays as it is. A run keeps units and notation for other data."""
 
     limit: int | None = None  # at most so many examples of each of the three sets
     columns: Annotated[tuple[Column, ...], arg(metavar="LEVELS|-")] = ()  # of a table, each column's levels; - or 0 if it is real
     dequantize: Switch = False  # make whole numbers real ones with uniform noise, for models that are densities
     standardize: Switch = False  # give real values mean 0 and standard deviation 1 on the training set
+    notation: str | None = None  # of text: bytes, characters, bpe or a tokenizer.json; of sound: mulaw, pcm16 or pcm8
+    vocabulary: int | None = None  # tokens of a bpe that is trained; by default 1024
+    length: int | None = None  # of blocks of text or sound, and of windows in training; by default 256, of sound 4096
+    pieces: Literal["blocks", "lines", "files"] | None = None  # what one example is; lines and files have any length, and an end
+    rate: int | None = None  # samples a second to which sound is brought
+    label_from: Annotated[
+        tuple[str, ...], arg(metavar="WHERE")
+    ] = ()  # columns of labels.csv, parts of file names (0 1), or folder
 
     def options(self) -> dict[str, Any]:
         """The arguments of ``load_data`` that were given, as JSON has them."""
@@ -99,7 +107,7 @@ class Limited(Reading):
 class New(Generic[Config]):
     """A run that begins."""
 
-    data: Source  # digits, photos, measurements, or the path of a file or a folder of images
+    data: Source  # digits, photos, measurements, text, notes, or the path of a file or of a folder of images, sounds or texts
     out: Annotated[Path, arg(metavar="RUN")]  # folder for the run
     preset: Literal["tiny", "small", "paper"] = "small"  # where the settings of the model start from, as shown below
     force: Switch = False  # replace the run that is in the folder
@@ -328,7 +336,7 @@ class Models(Command):
 class Data(Command):
     """List the data that need no file, or describe a source."""
 
-    source: Annotated[Positional[str | None], arg(metavar="DATA")] = None  # a name, or the path of a file or a folder of images
+    source: Annotated[Positional[str | None], arg(metavar="DATA")] = None  # a name, or the path of a file or folder
     reading: OmitArgPrefixes[Limited] = Limited()
 
 

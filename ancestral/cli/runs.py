@@ -1,4 +1,4 @@
-"""What the commands share: a run opened where it shall compute, its data, pictures as symbols, and progress."""
+"""What the commands share: a run opened where it shall compute, its data, files as symbols, and progress."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +21,11 @@ from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
+from ancestral.data.sequences import read_sequences
 from ancestral.data.source import Source
 from ancestral.data.splits import Splits, Units
 from ancestral.draw import uniforms
-from ancestral.hub import Model, describe, load, units_of
+from ancestral.hub import Model, describe, load, notation_of, units_of
 from ancestral.sampling.strategies import Progress
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
@@ -73,7 +75,7 @@ def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
     """
     if data is not None:
         columns = describe(folder)["spec"].get("columns", ())
-        return load_data(data, columns=columns, units=units_of(folder), **reading.options())
+        return load_data(data, columns=columns, units=units_of(folder), **_written_as(folder), **reading.options())
     if reading.options():
         raise DataError(f"{', '.join(reading.options())} say how other data are read: name them (--data)")
     record = describe(folder).get("data") or {}
@@ -83,6 +85,18 @@ def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
     if found.hash != record["hash"]:
         said(f"note: the data {found.name!r} are not quite what the run was trained on: their hash differs")
     return found
+
+
+def _written_as(folder: Path) -> dict[str, Any]:
+    """The arguments of ``load_data`` by which other text or sound becomes examples as those of a run are."""
+    fields, notation = describe(folder), notation_of(folder)
+    if notation is None:
+        return {}
+    spec, options = DataSpec.from_dict(fields["spec"]), fields["data"].get("options", {})
+    kept = {name: options[name] for name in ("length", "label_from") if name in options}
+    if spec.end is None:
+        return {**kept, "notation": notation, "pieces": "blocks", "length": spec.sites // spec.parts}
+    return {**kept, "notation": notation, "pieces": options.get("pieces", "files")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +127,7 @@ def items_of(
         raise ValueError(f"number is {count}; ask for at least 1")
     device = model.anchor.device
     if pictures:
-        found = read_pictures(pictures, model.spec, size, units_of(folder))
+        found = _read_items(pictures, folder, model.spec, size)
         if getattr(model.config, "conditional", False) and not labels:
             said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
@@ -125,6 +139,14 @@ def items_of(
         raise ValueError(f"{len(labels)} labels for {len(found.x)} pictures: give one each")
     y = torch.tensor(labels) if labels else found.labels
     return Items(found.x.to(device), found.names, None if y is None else y.to(device))
+
+
+def _read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> Items:
+    how = _written_as(folder)
+    if not how:
+        return read_pictures(paths, spec, size, units_of(folder))
+    x, names = read_sequences(paths, spec, how["notation"], how["pieces"] == "lines")
+    return Items(x, names)
 
 
 def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None, units: Units | None = None) -> Items:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ancestral.data.notation import TEXTS, Text, decoded
+from ancestral.data.images import listed
+from ancestral.data.notation import TEXTS, Notation, Text, decoded
 from ancestral.data.prepare import counted, with_labels
-from ancestral.data.recordings import Cutting, Found
+from ancestral.data.recordings import WRITTEN, Cutting, Found, find
+from ancestral.data.sounds import SUFFIXES
 from ancestral.data.source import PARTS, Array, Source, divide, limited
 from ancestral.data.splits import Splits
 from ancestral.data.tapes import CHUNK, FIRST, LAST, START, STOP, TAPE, Held, Pieces, Tape, Windows
@@ -156,6 +159,54 @@ def _text_notation(source: Source, tapes: Sequence[Tape], cutting: Cutting) -> T
         f"{source.origin}: the notation of a text is {wanted!r}; it must be one of {', '.join(TEXTS)}, or the path of a"
         " tokenizer.json"
     )
+
+
+def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, lines: bool = False) -> tuple[Tensor, list[str]]:
+    """Files of text or sound, and folders of them, as (n, T) symbols of a model, with the name of each row.
+
+    Where lengths vary every file is an example, or every line of it, filled up with ends; else every block of its length.
+
+    Raises:
+        DataError: a file is missing, broken or of another kind, or shorter than a block.
+    """
+    rows, names = list[Array](), list[str]()
+    for path in [file for place in paths for file in _files(place, spec.kind)]:
+        found = find(path, Cutting(notation))
+        if found is None or found.kind != spec.kind:
+            raise DataError(f"{path} is no {spec.kind}, which this model is of")
+        some = _runs(found.tapes[0], found, notation, spec, lines)
+        if not some:
+            raise DataError(
+                f"{path} holds no example of the {spec.sites if spec.end is None else 1} symbols that the model takes"
+            )
+        rows += some
+        names += [str(path)] if len(some) == 1 else [f"{path} {i}" for i in range(len(some))]
+    width = max((len(row) for row in rows), default=0) + (0 if spec.end is None else spec.parts)
+    x = torch.full((len(rows), width), spec.end or 0)
+    for place, row in zip(x, rows, strict=True):
+        place[: len(row)] = torch.from_numpy(row.astype(np.int64))
+    return x, names
+
+
+def _files(path: Path, kind: str) -> list[Path]:
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
+    suffixes = SUFFIXES if kind == "audio" else WRITTEN
+    files = listed(path, suffixes) if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{path} holds no {kind} ({', '.join(suffixes)})")
+    return files
+
+
+def _runs(tape: Tape, found: Found, notation: Notation, spec: DataSpec, lines: bool) -> list[Array]:
+    """The symbols of a tape, of each of its lines, or of each of its blocks."""
+    whole = np.array([[0, 0, len(tape), 0, 0]], np.int64)
+    places = _lines([tape], whole)[:, START:FIRST].tolist() if lines else [[0, len(tape)]]
+    runs = [tape.read(start, stop) for start, stop in places]
+    runs = [notation.codes(run.tobytes()) for run in runs] if isinstance(notation, Text) else runs
+    if spec.end is not None:
+        return runs
+    return [run[i : i + spec.sites] for run in runs for i in range(0, len(run) - spec.sites + 1, spec.sites)]
 
 
 def _texts(tapes: Sequence[Tape], places: Array) -> Iterator[str]:

@@ -20,8 +20,8 @@ def bits(nats: float) -> float:
     return nats / log(2)
 
 
-def bits_per_dim(nats: float, sites: int) -> float:
-    """Nats of an example of so many symbols, as bits a symbol.
+def bits_per_dim(nats: float, sites: float) -> float:
+    """Nats of an example of so many symbols, or on average so many, as bits a symbol.
 
     Example:
         >>> round(bits_per_dim(1200, 3072), 7)
@@ -73,6 +73,16 @@ class Mean:
         values = values.double()
         error = float(values.std()) / sqrt(len(values)) if len(values) > 1 else None
         return cls(float(values.mean()), error)
+
+
+def ratio_error(amounts: Tensor, counts: Tensor) -> float | None:
+    """The standard error of sum(amounts) / sum(counts), both (n,) and of n independent examples; None of one example.
+
+    It is that of the mean of amount - ratio * count, over the mean count (Cochran 1977, section 6.4).
+    """
+    amounts, counts = amounts.double(), counts.double()
+    error = Mean.of(amounts - amounts.sum() / counts.sum() * counts).error
+    return None if error is None else error / float(counts.mean())
 
 
 class Moments:

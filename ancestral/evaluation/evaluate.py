@@ -6,8 +6,9 @@ from math import log
 from typing import Any
 
 from ancestral.core import Autoregressive
+from ancestral.data.notation import Text
 from ancestral.data.source import permutation
-from ancestral.evaluation.bits import Mean, in_units
+from ancestral.evaluation.bits import Mean, in_units, ratio_error
 from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
@@ -89,7 +90,7 @@ def evaluate(
     return Evaluation(
         status="bound" if bounded else status_of(model),
         examples=len(chosen),
-        sites=model.spec.sites,
+        **_sizes(chosen, model),
         density=model.spec.density and not bounded,
         data=note,
         seed=seed,
@@ -97,12 +98,26 @@ def evaluate(
     )
 
 
+def _sizes(chosen: Chosen, model: Model) -> dict[str, Any]:
+    """How many symbols an example has, on average where lengths vary, and how many bytes of text."""
+    sites = model.spec.sites if model.spec.end is None else max(1.0, float(chosen.lengths(model.spec).double().mean()))
+    total = chosen.bytes(model.spec)
+    if total is None:
+        return {"sites": sites}
+    return {
+        "sites": sites,
+        "bytes": total / len(chosen),
+        "tokens": isinstance(chosen.notation, Text) and chosen.notation.code == "bpe",
+    }
+
+
 def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
     if orders == 1:
         alone = exact_nats(model, chosen, batch_size, tick)
         check_costs(alone, chosen, model.spec)
         nats = Mean.of(alone)
-        return {"nats": nats.value, "nats_error": nats.error}
+        ratio = None if model.spec.end is None else ratio_error(alone, chosen.lengths(model.spec))
+        return {"nats": nats.value, "nats_error": nats.error, "symbol_error": ratio}
     members, kind = ensemble(model.network, orders, seed)
     each = order_nats(model, members, chosen, batch_size, tick)
     check_costs(each, chosen, model.spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ from torch import Tensor
 
 from ancestral.core import Context
 from ancestral.data.loading import load_data
+from ancestral.data.notation import Notation, Text
 from ancestral.data.source import LIMIT, PARTS, permutation
-from ancestral.data.splits import Examples, Splits, Units
+from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.objectives import Batch
 from ancestral.sampling.strategies import Model, Progress, context_of
 from ancestral.spec import DataSpec
-from ancestral.symbols import DataError, check_symbols
+from ancestral.symbols import DataError, trimmed
 
+AT_ONCE = 256  # examples that are read together where only their bytes are counted
 SUBSET = 2  # what a permutation is for, beside those of ``data.source``
 Data = Splits | Examples | Tensor | NDArray[Any] | str | os.PathLike[str]
 Tick = Callable[[int], None]
@@ -29,27 +31,55 @@ Tick = Callable[[int], None]
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Examples with their row numbers in the set that they were taken from, which decide their noise.
+    """Examples of a set, read batch by batch.
 
     Attributes:
-        x, labels: (n, *shape) symbols and (n,) classes or None.
-        rows: n row numbers.
+        examples, places: the set, and where in it the n examples are.
+        rows: n row numbers, which decide their noise.
         units: how their values were made of the original ones, or None.
+        notation: how their symbols are written, or None.
+        told: whether models are told the labels.
     """
 
-    x: Tensor
-    labels: Tensor | None
+    examples: ExampleSet
+    places: Sequence[int]
     rows: Sequence[int]
     units: Units | None = None
+    notation: Notation | None = None
+    told: bool = True
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.places)
+
+    @property
+    def x(self) -> Tensor:
+        """(n, *shape) symbols of all of them."""
+        return self.examples.select(self.places).x
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(n,) classes that models are told, or None."""
+        labels = self.examples.labels
+        return None if labels is None or not self.told else labels[torch.as_tensor(self.places, device=labels.device)]
 
     def take(self, places: Sequence[int]) -> Chosen:
         """The examples at these places, in this order."""
-        index = torch.as_tensor(places, dtype=torch.long, device=self.x.device)
-        labels = None if self.labels is None else self.labels[index]
-        return Chosen(self.x[index], labels, [self.rows[place] for place in places], self.units)
+        some = [[numbers[place] for place in places] for numbers in (self.places, self.rows)]
+        return replace(self, places=some[0], rows=some[1])
+
+    def lengths(self, spec: DataSpec) -> Tensor:
+        """(n,) how many symbols each has, its end not counted."""
+        return self.examples.lengths(spec).cpu()[torch.as_tensor(self.places, dtype=torch.long)]
+
+    def bytes(self, spec: DataSpec) -> int | None:
+        """How many bytes of text they are together; None where they are none."""
+        if not isinstance(self.notation, Text):
+            return None
+        if self.notation.code == "bytes":
+            return int(self.lengths(spec).sum())
+        widths = torch.from_numpy(np.append(self.notation.widths, 0))  # nothing for the end
+        some = (self.places[i : i + AT_ONCE] for i in range(0, len(self), AT_ONCE))
+        return sum(int(widths[self.examples.select(places).x.long()].sum()) for places in some)
 
     def batches(self, model: Model, seed: int, size: int) -> Iterator[tuple[Batch, Context | None]]:
         """Batches as the model takes them: on its device, whole numbers wide enough to reckon with, labels as a context."""
@@ -57,9 +87,10 @@ class Chosen:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
         like = model.anchor
         for start in range(0, len(self), size):
-            x, rows = self.x[start : start + size], self.rows[start : start + size]
-            labels = None if self.labels is None else self.labels[start : start + size].to(like.device)
-            x = x.to(like) if model.spec.levels is None else x.to(like.device, torch.long)
+            rows = self.rows[start : start + size]
+            found = self.examples.select(self.places[start : start + size])
+            labels = found.labels.to(like.device) if found.labels is not None and self.told else None
+            x = found.x.to(like) if model.spec.levels is None else trimmed(found.x.to(like.device, torch.long), model.spec)
             yield Batch(x, labels, seed, rows), context_of(model, len(x), labels, None)
 
 
@@ -78,23 +109,25 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}; it must be at least 1 (None takes all examples)")
     data = load_data(data) if isinstance(data, (str, os.PathLike)) else data
-    units = data.units if isinstance(data, Splits) else None
+    units, notation = (data.units, data.notation) if isinstance(data, Splits) else (None, None)
     if isinstance(data, Splits):
         if split not in PARTS:
             raise ValueError(f"there is no split {split!r}; choose one of {', '.join(PARTS)}")
         _check_spec(data.spec, model.spec, data.name)
-        examples: Examples = getattr(data, split)
+        examples: ExampleSet = getattr(data, split)
         note = _note_of(data, split)
     else:
         examples = data if isinstance(data, Examples) else Examples(_tensor(data, model.spec))
         note = _note_of_array(examples.x, model.spec)
-    check_symbols(examples.x, model.spec)
+    examples.check(model.spec)
     if not len(examples):
         raise DataError("there are no examples to evaluate on")
-    rows = range(len(examples)) if limit is None else sorted(permutation(len(examples), seed, LIMIT)[:limit].tolist())
-    labels = examples.labels if getattr(model.config, "conditional", False) else None
-    note |= {"examples": len(rows), "available": len(examples), "labels": labels is not None}
-    return Chosen(examples.x, labels, range(len(examples)), units).take(list(rows)), note
+    rows = list(range(len(examples)) if limit is None else sorted(permutation(len(examples), seed, LIMIT)[:limit].tolist()))
+    if None in model.spec.shape:  # batches of examples of about one length compute little for what they are filled up with
+        rows.sort(key=examples.lengths(model.spec).tolist().__getitem__)
+    told = examples.labels is not None and bool(getattr(model.config, "conditional", False))
+    note |= {"examples": len(rows), "available": len(examples), "labels": told}
+    return Chosen(examples, rows, rows, units, notation, told), note
 
 
 def check_costs(nats: Tensor, chosen: Chosen, spec: DataSpec) -> None:
@@ -135,7 +168,7 @@ def counter(progress: Progress | None, total: int) -> Tick:
 
 
 def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
-    if (data.shape, data.levels, data.columns) != (model.shape, model.levels, model.columns):
+    if (data.shape, data.levels, data.columns, data.parts) != (model.shape, model.levels, model.columns, model.parts):
         mine, wanted = (f" and columns={spec.columns}" if spec.columns else "" for spec in (data, model))
         raise DataError(
             f"{name} has examples of shape {data.shape} with levels={data.levels}{mine}, and the model takes {model.shape} with"
@@ -155,6 +188,8 @@ def _note_of(data: Splits, split: str) -> dict[str, Any]:
     note = {"name": data.name, "split": split, "range": _range(data.spec), "binarisation": drawn[0] if drawn else None}
     if data.units is not None:
         note["units"] = f"the original ones; in those of the model {-data.units.nats:+.4f} nats an example"
+    if data.notation is not None:
+        note["notation"] = data.notation.in_words()
     return {**note, "note": data.note, "hash": data.hash}
 
 

@@ -21,7 +21,12 @@ class Evaluation:
         status: ``"exact"``: nats is -log p(x); ``"bound"``: it is rate + distortion, minus the evidence lower bound, or -log p of
             whole numbers with noise, from a density (`Units`), or both.
         nats, nats_error: cost of an example.
-        examples, sites: how many were judged, and symbols of each.
+        examples, sites: how many were judged, and symbols of each, on average where lengths vary; the symbol that ends an
+            example is paid for and not counted.
+        symbol_error: the standard error of a symbol's cost, where lengths vary.
+        bytes: mean size of an example of text; None of other data.
+        tokens: whether its symbols are tokens of a BPE, so that a text has many spellings and what one of them costs is a bound
+            of what the text costs.
         density: whether the data are real-valued, so that nats and bits are those of a density in the original units of the
             data: standardised `Splits` are converted back, an array is taken as it is.
         data: name, split, range, binarisation, note, hash, examples and available of what was judged.
@@ -47,7 +52,7 @@ class Evaluation:
     nats: float
     nats_error: float | None
     examples: int
-    sites: int
+    sites: float
     density: bool
     data: Mapping[str, Any]
     seed: int
@@ -80,6 +85,9 @@ class Evaluation:
     orders: int = 1
     ordering: str | None = None
     order_nats: float | None = None
+    symbol_error: float | None = None
+    bytes: float | None = None
+    tokens: bool = False
 
     @property
     def bits_per_dim(self) -> float:
@@ -87,8 +95,25 @@ class Evaluation:
         return bits_per_dim(self.nats, self.sites)
 
     @property
+    def nats_per_symbol(self) -> float:
+        """``nats`` over ``sites``."""
+        return self.nats / self.sites
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """``nats`` in bits a byte of text."""
+        return bits(self.nats) / self.bytes if self.bytes else None
+
+    @property
+    def byte_status(self) -> str | None:
+        """The status of ``bits_per_byte``."""
+        return None if self.bytes is None else "bound" if self.tokens else self.status
+
+    @property
     def bits_per_dim_error(self) -> float | None:
         """The standard error of ``bits_per_dim``."""
+        if self.symbol_error is not None:
+            return bits(self.symbol_error)
         return None if self.nats_error is None else bits_per_dim(self.nats_error, self.sites)
 
     @property
@@ -135,6 +160,11 @@ class Evaluation:
             f"{_with_error(self.bits_per_dim, self.bits_per_dim_error, 4)} {unit}{bound},"
             f" {_with_error(self.nats, self.nats_error)} nats an example; {self._whose()}"
         ]
+        if self.bits_per_byte is not None:
+            why = ": one spelling of many" if self.tokens else ""
+            lines.append(
+                f"{self.bits_per_byte:.4f} bits a byte ({self.byte_status}{why}); {self.nats_per_symbol:.4f} nats a symbol"
+            )
         if self.rate is not None:
             lines += [*self._terms(), *self._subset_lines(), self.verdict or ""]
         if self.order_nats is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive
-from ancestral.data.splits import Units
+from ancestral.data.splits import Examples, Units
 from ancestral.evaluation.bits import example_nats, symbol_nats
 from ancestral.evaluation.complexity import Writing, complexity
 from ancestral.evaluation.examples import Chosen, Tick, check_costs, counter
@@ -178,6 +178,5 @@ def _given(model: Model, x: Tensor, labels: Sequence[int] | Tensor | None, rows:
     check_symbols(x, model.spec)
     if not len(x):
         raise DataError("x has no rows: there is nothing to score")
-    return Chosen(
-        x, None if labels is None else torch.as_tensor(labels, device=x.device), range(len(x)) if rows is None else rows
-    )
+    examples = Examples(x, None if labels is None else torch.as_tensor(labels, device=x.device))
+    return Chosen(examples, range(len(x)), range(len(x)) if rows is None else rows)

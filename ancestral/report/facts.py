@@ -80,8 +80,16 @@ def _costs(found: Evaluation) -> list[Row]:
     nats = with_error(found.nats, found.nats_error)
     return [
         (name, symbol, "bits/dim", found.status, f"mean over {found.examples:,} examples"),
-        (name, nats, "nats", found.status, f"the same for an example of {found.sites:,} symbols"),
+        (name, nats, "nats", found.status, f"the same for an example of {found.sites:,.0f} symbols"),
+        *_text_costs(found),
     ]
+
+
+def _text_costs(found: Evaluation) -> list[Row]:
+    if found.bits_per_byte is None or found.byte_status is None:
+        return []
+    note = "one spelling of the text in tokens, of many" if found.tokens else "of the text in UTF-8"
+    return [("The same in bytes", f"{found.bits_per_byte:.4f}", "bits/byte", found.byte_status, note)]
 
 
 def _terms(found: Evaluation) -> list[Row]:

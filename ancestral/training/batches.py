@@ -18,6 +18,8 @@ from torch import Tensor
 from ancestral.data.splits import Examples, Splits
 from ancestral.draw import uniforms
 from ancestral.objectives import Batch
+from ancestral.spec import DataSpec
+from ancestral.symbols import trimmed
 
 ORDER, NOISE, SUBSET = 1, 2, 3  # what Philox words are for; never changes, nor do the numbers that come of it
 DROPPED = 2**33  # stream of the uniforms that drop labels; 0 binarises, and streams 1, 2, ... are those of the groups of z
@@ -52,7 +54,7 @@ class Stream:
     """The batches of one stage, from step ``first`` to ``steps``: every process takes its share of each.
 
     Attributes:
-        data: where they come from; binarised anew at every use where ``data.redrawn`` is there.
+        data: where they come from; drawn anew at every use where ``data.redrawn`` is there.
         labelled: whether the model takes labels.
         batch_size: rows of a batch over all processes.
         label_dropout: probability that a row's label is dropped.
@@ -85,28 +87,35 @@ class Stream:
         seed = noise_seed(self.seed, self.stage, step)
         here = range(self.rank, self.batch_size, self.world)
         rows = torch.tensor(self.rows(step))[self.rank :: self.world]
-        examples = self.data.train.select(rows)
-        if self.data.redrawn is not None:
-            examples = Examples(self.data.redrawn.draw(rows, seed), examples.labels)
+        train, redrawn = self.data.train, self.data.redrawn
+        if redrawn is None:
+            examples = train.select(rows)
+        else:
+            examples = Examples(redrawn.draw(rows, seed), None if train.labels is None else train.labels[rows])
         labels = examples.labels if self.labelled else None
         dropped = uniforms(seed, here, 1, DROPPED)[:, 0] < self.label_dropout if self.label_dropout else None
-        return Batch(symbols(examples.x), labels, seed, here, step, dropped)
+        return Batch(symbols(examples.x, self.data.spec), labels, seed, here, step, dropped)
 
 
 def validation_batches(data: Splits, labelled: bool, batch_size: int, seed: int, step: int) -> Iterator[Batch]:
-    """At most 500 validation examples, the same with the same noise whenever they are asked for; ``step`` is told."""
+    """At most 500 validation examples, the same with the same noise whenever they are asked for; ``step`` is told.
+
+    Where lengths vary the short ones come first, so that little is computed for what they are filled up with.
+    """
     noise = noise_seed(seed, 0, 2**63)  # out of reach of steps
     rows = np.sort(permutation(len(data.validation), seed, 0, 0, SUBSET)[:VALIDATION]).tolist()
+    if None in data.spec.shape:
+        rows.sort(key=data.validation.lengths(data.spec).tolist().__getitem__)
     for start in range(0, len(rows), batch_size):
         some = rows[start : start + batch_size]
         examples = data.validation.select(some)
         labels = examples.labels if labelled else None
-        yield Batch(symbols(examples.x), labels, noise, some, step)
+        yield Batch(symbols(examples.x, data.spec), labels, noise, some, step)
 
 
-def symbols(x: Tensor) -> Tensor:
-    """Whole numbers as int64, so that nothing computed from them overflows; real values as they are."""
-    return x if x.is_floating_point() else x.long()
+def symbols(x: Tensor, spec: DataSpec) -> Tensor:
+    """Whole numbers as int64, so that nothing computed from them overflows, and no longer than they are; real values as given."""
+    return x if x.is_floating_point() else trimmed(x, spec).long()
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 
 from ancestral.data.splits import Splits
 from ancestral.hub import Model
-from ancestral.objectives import OBJECTIVES, Batch, Terms
+from ancestral.objectives import Batch, Terms
 from ancestral.training.batches import Stream, to_device
 from ancestral.training.config import TrainingConfig
 from ancestral.training.faults import TrainingError
-from ancestral.training.stages import Planned, labelled, optimiser, rate, training_only
+from ancestral.training.stages import Planned, labelled, optimiser, rate, terms_of, training_only
 
 # torchrun starts the processes of a distributed run and tells them so; without it there is one.
 LAUNCHED = torch.distributed.is_torchelastic_launched()
@@ -122,8 +122,8 @@ class _Adapter(LightningModule):
             group["lr"] = rate(self.config, self.planned, batch.step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Terms:
-        stage = self.planned.stage
-        terms = OBJECTIVES[stage.objective](self.model, batch, **stage.options)
+        terms = terms_of(self.model, self.planned.stage, batch)
+        self.symbols = max(1.0, float(terms["symbols"])) if "symbols" in terms else self.model.spec.sites
         if not torch.isfinite(terms["loss"]):
             values = {name: float(value.detach()) for name, value in terms.items() if not torch.isfinite(value)}
             raise self._fault(" and ".join(f"{name} is {value}" for name, value in values.items()))
@@ -138,7 +138,7 @@ class _Adapter(LightningModule):
                 (name for name, grad in gradients if grad is not None and not grad.isfinite().all()), "all parts together"
             )
             raise self._fault(f"the gradient of {name} is not finite")
-        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.model.spec.sites, norm)
+        torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.symbols, norm)
 
     def _fault(self, what: str) -> TrainingError:
         rows = self.stream.rows(self.step)
@@ -182,7 +182,7 @@ def _smaller(model: Model, planned: Planned, stream: Stream) -> str:
     while size:
         try:
             batch = to_device(replace(stream, batch_size=size).batch(0), device)
-            OBJECTIVES[planned.stage.objective](model, batch, **planned.stage.options)["loss"].backward()  # type: ignore[no-untyped-call]
+            terms_of(model, planned.stage, batch)["loss"].backward()  # type: ignore[no-untyped-call]
             break
         except RuntimeError as error:
             if not _out_of_memory(error):

@@ -15,9 +15,9 @@ from ancestral.data.splits import Splits
 from ancestral.hub import Model
 from ancestral.latent.latent import Latent
 from ancestral.models import nearest
-from ancestral.objectives import OBJECTIVES
+from ancestral.objectives import OBJECTIVES, Batch, Terms
 from ancestral.spec import DataSpec, Stage
-from ancestral.symbols import DataError
+from ancestral.symbols import DataError, lengths
 from ancestral.training.batches import to_device, validation_batches
 from ancestral.training.config import TrainingConfig
 
@@ -131,7 +131,7 @@ def rate(config: TrainingConfig, planned: Planned, step: int) -> float:
 
 def check(model: Model, data: Splits) -> None:
     """Raise ``DataError`` where data do not suit a model: other shape or alphabet, no labels, no examples."""
-    names = ["kind", "shape", "levels", *(["classes"] if labelled(model) else [])]
+    names = ["kind", "shape", "levels", "end", "parts", *(["classes"] if labelled(model) else [])]
     ours, theirs = ({name: getattr(spec, name) for name in names} for spec in (model.spec, data.spec))
     different = [f"{name} is {theirs[name]} where the model has {ours[name]}" for name in names if ours[name] != theirs[name]]
     if different:
@@ -148,7 +148,10 @@ def labelled(model: Model) -> bool:
 
 
 def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str] | None:
-    """The bits/dim of x that an objective's terms amount to, with their status; None where they are not of x."""
+    """The bits/dim of x that an objective's terms amount to, with their status; None where they are not of x.
+
+    Where lengths vary, ``terms`` have the mean number of symbols: bits are paid for the end of an example, which is not counted.
+    """
     if "nll" in terms:
         nats, status = terms["nll"], "exact"
     elif "distortion" in terms:
@@ -159,7 +162,15 @@ def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str
         nats, status = terms["orderless"], "approximate"  # a mean over orders that its own estimate scatters around
     else:
         return None
-    return nats / (spec.sites * log(2)), status
+    return nats / ((spec.sites if spec.end is None else max(terms["symbols"], 1.0)) * log(2)), status
+
+
+def terms_of(model: Model, stage: Stage, batch: Batch) -> Terms:
+    """What a stage's objective gives for a batch, and where lengths vary ``symbols``, the mean number of them in an example."""
+    terms = OBJECTIVES[stage.objective](model, batch, **stage.options)
+    if model.spec.end is None:
+        return terms
+    return {**terms, "symbols": lengths(batch.x, model.spec).to(terms["loss"].dtype).mean()}
 
 
 @torch.no_grad()
@@ -167,7 +178,7 @@ def validate(model: Model, planned: Planned, data: Splits, config: TrainingConfi
     """The terms of a stage's objective on the validation subset, in nats an example: sums over sums."""
     sums, count, device = dict[str, float](), 0, model.anchor.device
     for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step):
-        terms = OBJECTIVES[planned.stage.objective](model, to_device(batch, device), **planned.stage.options)
+        terms = terms_of(model, planned.stage, to_device(batch, device))
         count += len(batch.x)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x)
