@@ -63,11 +63,14 @@ class Floating(Arithmetic):
 
     def ready(self, op: Affine, which: int) -> Ready:
         matrix, bias = op.weight[which].flatten(0, 1), op.bias[which]
+        plain = not bias.any()  # then what the sum starts from can take the bias's place
 
         def affine(window: Tensor, init: Tensor | None, target: Tensor) -> None:
             if window.dim() == 3:
                 y = torch.addmm(bias, window.reshape(-1, matrix.shape[0]), matrix).view(target.shape)
                 target.copy_(y if init is None else y.add_(init))
+            elif init is not None and plain:
+                torch.addmm(init, window, matrix, out=target)
             else:
                 torch.addmm(bias, window, matrix, out=target)
                 if init is not None:

@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -75,11 +76,16 @@ class Reach:
         """How many rows it looks at."""
         return self.above // self.dilation + self.own_row
 
-    def offsets(self) -> set[tuple[int, int]]:
+    def offsets(self) -> frozenset[Place]:
         """(rows, columns) from the output to every position it reads; (0, 0) is its own."""
-        rows = range(-self.above, 1 if self.own_row else 0, self.dilation)
-        cells = {(row, column) for row in rows for column in range(-self.left, self.right + 1)}
-        return cells if self.own_site else cells - {(0, 0)}
+        return _offsets(self)
+
+
+@cache
+def _offsets(reach: Reach) -> frozenset[Place]:
+    rows = range(-reach.above, 1 if reach.own_row else 0, reach.dilation)
+    cells = {(row, column) for row in rows for column in range(-reach.left, reach.right + 1)}
+    return frozenset(cells if reach.own_site else cells - {(0, 0)})
 
 
 @dataclass
@@ -149,13 +155,15 @@ class Graph:
         ``shape``, rows and columns of the image, bounds what recurrences reach; without it windows reach beyond the border.
         """
         wanted: dict[int, set[Place]] = {output.index: {site}}
+        done: dict[int, set[Place]] = {}
         before = -1
         while before != (before := sum(map(len, wanted.values()))):  # a recurrence wants more of what was gone through already
-            for node in reversed(self.nodes):
-                places = wanted.get(node.output.index, set())
+            for i, node in reversed(list(enumerate(self.nodes))):
+                places = wanted.get(node.output.index, set()) - done.get(i, set())
+                done[i] = done.get(i, set()) | places
+                more = set().union(*map(node.layer.reads, places))
                 for signal in node.inputs:
                     if signal.clock is not Clock.ONCE and not node.output.strict:
-                        more = set().union(*(node.layer.reads(place) for place in places))
                         wanted.setdefault(signal.index, set()).update(
                             more if shape is None else inside(more, shape, signal.scale)
                         )
@@ -189,7 +197,7 @@ class Layer(nn.Module, ABC):
 
     def reads(self, place: Place) -> set[Place]:
         """The places of its input that its output at a place depends on directly."""
-        row, column = (at * self.shrink // self.grow for at in place)
+        row, column = place[0] * self.shrink // self.grow, place[1] * self.shrink // self.grow
         return {(row + dr, column + dc) for dr, dc in self.reach.offsets()}
 
 

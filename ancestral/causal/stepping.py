@@ -142,13 +142,19 @@ class Stepper:
         name, size, rows, scale, above, count = place.name, place.size, place.rows, place.scale, part.above, part.count
         row, step = place.columns * place.features, place.features if place.wide else 0
         start = (place.left - part.left) * step + part.first
+        held: list[Tensor] = []
+
+        def only(kept: Buffers, r: int, w: int) -> Tensor:
+            if not held or held[0] is not kept[name]:  # the state is another one than at the last step
+                held[:] = kept[name], kept[name].as_strided((len(kept[name]), count), (size, 1), start)
+            return held[1]
 
         def view(kept: Buffers, r: int, w: int) -> Tensor:
             buffer = kept[name]
             offset = (r // scale - above) % rows * row + w // scale * step + start
             return buffer.as_strided((buffer.shape[0], count), (size, 1), offset)
 
-        return view
+        return only if rows == 1 and step == 0 else view
 
     def _along(self, kept: Buffers, part: Part, r: int, phase: int, phases: int, scale: int) -> Tensor:
         """(n, m, features) of a part, for every so manyth of an operation's places along a row: a view.
@@ -194,8 +200,10 @@ class Stepper:
         return lambda kept, r, w: carry_out(op, self.arithmetic, [view(kept, r, w) for view in views])
 
     def _row(self, op: Operation) -> Work:
-        """An operation along a row."""
+        """An operation along a row, which is a single place in sequences."""
         scale = self.program.scale(op)
+        if self.program.columns == scale:
+            return self._work(op)
         if isinstance(op, Affine):
             return self._row_affine(op, scale)
         parts = operands(op)
@@ -203,14 +211,12 @@ class Stepper:
 
     def _site_affine(self, op: Affine) -> Work:
         ready = [self.arithmetic.ready(op, which) for which in range(len(op.weight))]
-        first, *more = (self._at(part) for part in window_rows(op))
+        rows = [self._at(part) for part in window_rows(op)]
         before, target = None if op.init is None else self._at(op.init), self._at(op.target)
         scale, sets = self.program.scale(op), len(ready)
 
         def affine(kept: Buffers, r: int, w: int) -> None:
-            window = first(kept, r, w)
-            if more:
-                window = torch.cat([window, *(each(kept, r, w) for each in more)], -1)
+            window = rows[0](kept, r, w) if len(rows) == 1 else torch.cat([row(kept, r, w) for row in rows], -1)
             which = r // scale % op.phases[0] * op.phases[1] + w // scale % op.phases[1] if sets > 1 else 0
             ready[which](window, None if before is None else before(kept, r, w), target(kept, r, w))
 

@@ -32,11 +32,12 @@ class LeftAffine(AffineLayer):
         before, after: the colour channel of every input and output feature.
         left: columns seen to the left of the site.
         strict: the first layer of a network, which must not see the symbol that it predicts.
+        bias: whether there is one.
     """
 
     mask: Tensor | None
 
-    def __init__(self, before: Labels, after: Labels, left: int = 0, strict: bool = False) -> None:
+    def __init__(self, before: Labels, after: Labels, left: int = 0, strict: bool = False, bias: bool = True) -> None:
         super().__init__()
         if list(before) != sorted(before):
             raise CausalityError("the features that an affine layer reads must be sorted by colour channel")
@@ -50,7 +51,7 @@ class LeftAffine(AffineLayer):
         self.register_buffer("mask", None if self.single else mask, persistent=False)
         bound = 1 / sqrt(max(1, taps * len(before)))
         self.weight = nn.Parameter(torch.empty(len(after), len(before), 1, taps).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(len(after)).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(len(after)).uniform_(-bound, bound)) if bias else None
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         signal = inputs[0]
@@ -79,11 +80,12 @@ class LeftAffine(AffineLayer):
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
         flat = self.masked[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
+        bias = self.weight.new_zeros(self.features) if self.bias is None else self.bias
         if channel is None or self.single:
-            return flat[None, None], self.bias[None]
+            return flat[None, None], bias[None]
         own = sum(label < channel if self.strict else label <= channel for label in self.before)
         chosen = [i for i, label in enumerate(self.after) if label == channel]
-        return flat[None, None, : self.reach.left * len(self.before) + own, chosen], self.bias[None, chosen]
+        return flat[None, None, : self.reach.left * len(self.before) + own, chosen], bias[None, chosen]
 
 
 class WindowAffine(AffineLayer):

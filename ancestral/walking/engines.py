@@ -18,7 +18,7 @@ from ancestral.causal.stepping import Stepper, once_values
 from ancestral.core import Autoregressive, Conditional, Context, Family
 from ancestral.draw import Draw
 from ancestral.spec import DataSpec
-from ancestral.walking.parallel import computed, parameters
+from ancestral.walking.parallel import computed, let_go, parameters
 
 if TYPE_CHECKING:
     from ancestral.walking.compiled import Compiled
@@ -138,7 +138,8 @@ class Lowered(Walked):
             return self.source.restored(native.parallel(self.source.laid_out(x), once))
         if self.chosen == "compiled":
             self.compiles(program)  # all sites at once are eager's work; what it refuses, it refuses here too
-        return self.source.restored(parameters(program, computed(program, self.arithmetic, self.source.laid_out(x), once)))
+        values = computed(program, self.arithmetic, self.source.laid_out(x), once, let_go)
+        return self.source.restored(parameters(program, values))
 
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program, once = self.prepared(context)

@@ -5,6 +5,8 @@ The same operations in the same order as a walk, each over whole images: a windo
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,10 +18,11 @@ from ancestral.causal.stepping import Stepper, carry_out, filled, operands
 from ancestral.causal.tokens import Attend
 
 Values = dict[int, Tensor]
+Finished = Callable[[int, Tensor], None]
 
 
 @torch.no_grad()
-def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -> Values:
+def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values, finished: Finished | None = None) -> Values:
     """Every buffer of a Program, (n, rows, columns, features), by its index; coarse ones have fewer places, filled up ones more.
 
     Args:
@@ -27,6 +30,8 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
         arithmetic: how its operations are carried out.
         x: (n, C, H, W) symbols.
         once: the values of the context's signals, by their index.
+        finished: is handed every buffer but that of the parameters once no operation reads it any more, and it is let go; by
+            default all are kept.
     """
     if program.recurrent:
         return _walked(program, arithmetic, x, once)
@@ -37,13 +42,27 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) 
         known = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)
         values[put.target] = functional.pad(known, (0, 0, 0, program.columns - width))
     like = values[program.puts[0].target]
-    for op in program.operations:
+    last = {buffer: i for i, op in enumerate(program.operations) for buffer in touched(op) if buffer != program.output}
+    for i, op in enumerate(program.operations):
         target, scale = op.target.buffer, program.scale(op)
         if target not in values:  # colour channels write their parts one after another
             sides = -(-height // scale), program.columns // scale
             values[target] = like.new_zeros(n, *sides, program.buffers[target].features)
         _carry_out(op, arithmetic, program, values)
+        for buffer in touched(op) if finished else ():
+            if last.get(buffer) == i:
+                finished(buffer, values.pop(buffer))  # type: ignore[misc]
     return values
+
+
+def touched(op: Operation) -> set[int]:
+    """The buffers that an operation reads or writes."""
+    parts = [op.target, *([op.init] if op.init else [])] if isinstance(op, Affine) else operands(op)
+    return {part.buffer for part in parts} | ({op.source} if isinstance(op, Affine) else set())
+
+
+def let_go(buffer: int, values: Tensor) -> None:
+    """For ``computed``: nobody wants a finished buffer."""
 
 
 def _walked(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values) -> Values:

@@ -30,6 +30,7 @@ WEIGHT_BITS = 11  # of the largest weight of an output, besides its sign
 FINEST = 15  # fraction bits that a buffer may get
 SPARE = 1  # bits left for values larger than those of the examples; costs less than 0.01 % of the bits of an image
 HEADROOM = 4  # bits by which sums are finer than where they start and end, since weights may have to drop some
+PLACES = 2**15  # of the examples that are looked at together, so that long ones fit into memory
 LEVELS = 4096  # more of them activations cannot tell apart
 
 
@@ -100,6 +101,7 @@ def _groups(program: Program) -> list[int]:
     return groups
 
 
+@torch.no_grad()
 def put_values(put: Put, levels: int, channels: int) -> list[Tensor]:
     """(levels, features) for every channel: what the symbols become, in float64."""
     if levels > LEVELS:
@@ -162,16 +164,30 @@ def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Conte
         raise ValueError("calibration needs examples: some of those that the network was trained with")
     context = None if context is None else context.map(lambda part: part.cpu().double())
     program = copy.deepcopy(network).cpu().double().lowered(context)
-    once = once_values(program, network.turned(context))
-    values, shared = computed(program, Floating(), network.laid_out(x.cpu()), once), formats(program, family.levels)
+    largest, shared = _exponents(network, program, x.cpu(), context), formats(program, family.levels)
     free: dict[int, int] = {}
     for buffer, form in enumerate(shared):
-        bits = form.limit.bit_length() - SPARE - _exponent(values[buffer])
+        bits = form.limit.bit_length() - SPARE - largest[buffer]
         if form.fraction is None:
             free[form.group] = min(free.get(form.group, FINEST), bits)
     _coarsen(program, shared, free)
+    once = once_values(program, network.turned(context))
     fractions = (free[form.group] if form.fraction is None else form.fraction for form in shared)
     return Calibration(tuple(fractions), tuple(_once_fractions(node, once) for node in once_nodes(program)))
+
+
+def _exponents(network: CausalNetwork, program: Program, x: Tensor, context: Context | None) -> list[int]:
+    """Of every buffer the smallest e for which all magnitudes are below 2^e; examples are taken a few at a time."""
+    found: dict[int, list[int]] = {}
+
+    def note(buffer: int, values: Tensor) -> None:
+        found.setdefault(buffer, []).append(_exponent(values))
+
+    for rows in torch.split(torch.arange(len(x)), max(1, PLACES // x[0].numel())):
+        once = once_values(program, network.turned(None if context is None else context.select(rows)))
+        for left in computed(program, Floating(), network.laid_out(x[rows]), once, note).items():
+            note(*left)
+    return [max(found[buffer]) for buffer in range(len(program.buffers))]
 
 
 def _exponent(values: Tensor) -> int:

@@ -33,6 +33,7 @@ from ancestral.walking.native.tiles import LANES, VECTORS
 
 __all__ = ["LayoutError", "Native", "supported", "warmup"]
 
+PLACES = 64  # about as many are walked over before an interruption is seen, or one row
 GROUP = 16  # examples that are taken together: their memory and the weights fit into the second cache
 MOST_VALUES = 1 << 24  # that ``parallel`` keeps at one time, besides its result
 GATES: Array = np.stack(CURVES)
@@ -253,16 +254,19 @@ class Native:
     def _walked(self, work: Work, n: int, group: int, progress: Callable[[int], None] | None) -> Tensor:
         """The symbols (n, C, H, W) after walks, in groups of so many examples.
 
-        Every group returns to Python after every row of the image: there an interruption is seen, and progress told.
+        Every group returns to Python after every row of the image, or several short ones: there an interruption is seen, and
+        progress told.
         """
         places, rows_done, stop = self.width * self.channels, [0], Event()
+        several = max(1, PLACES // places)
 
         def whole_walk(span: Span) -> None:
-            for r in range(self.height):
+            for r in range(0, self.height, several):
                 if stop.is_set():
                     return
-                work.do(span._replace(row=r, last_row=r + 1))
-                rows_done[0] += span.examples  # of all examples; a count lost between threads does not matter
+                last = min(r + several, self.height)
+                work.do(span._replace(row=r, last_row=last))
+                rows_done[0] += (last - r) * span.examples  # of all examples; a count lost between threads does not matter
                 if progress is not None:
                     progress(rows_done[0] * places // n)
 
