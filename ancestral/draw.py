@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 import torch
@@ -126,9 +127,13 @@ def wide_log_pmf(conditional: Conditional) -> Tensor:
 
 
 def tempered(log_weights: Tensor, temperature: float) -> Tensor:
-    """(..., levels) unnormalised log-weights to probabilities proportional to exp(log_weights / temperature), in float64."""
+    """(..., levels) unnormalised log-weights to probabilities proportional to exp(log_weights / temperature), in float64.
+
+    What is impossible stays so at an infinite temperature too, which makes all else equally likely.
+    """
     log_weights = log_weights.double()
-    return ((log_weights - log_weights.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    scaled = (log_weights - log_weights.amax(-1, keepdim=True)) / temperature
+    return scaled.masked_fill(log_weights == -inf, -inf).softmax(-1)
 
 
 def truncated(probability: Tensor, top_k: int | None = None, top_p: float | None = None, min_p: float | None = None) -> Tensor:

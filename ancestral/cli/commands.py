@@ -174,7 +174,15 @@ class Sample(Drawing):
     z_temperature: float = 1.0  # spread of z; 0 takes the median of its prior
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
+    min_p: float | None = None  # keep the symbols that are at least so many times as probable as the most probable one
     method: Literal["cached", "recompute", "parallel", "wavefront"] = "cached"  # all give the same samples, at other speeds
+    beam: int | None = (
+        None  # search for the most probable examples instead of drawing, with so many beginnings kept at every site
+    )
+    length_penalty: float = 0.0  # of that search, where examples end: more than 0 favours longer ones
+    draft: Place = None  # folder of the run of a smaller model: it proposes symbols that this one judges, several in a pass
+    gamma: int = 4  # how many proposals are read in a pass
+    log_prob: Switch = False  # tell the log-probability of each example, under the model and under what it was drawn from
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     size: Sides = None  # height and width of the images, where the network takes others than it was trained on
     columns: int | None = None  # images in a row; 8 where nothing is said
@@ -205,6 +213,7 @@ class Complete(Drawing):
     engine: Engine = "auto"  # what carries the walk out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
     top_k: int | None = None  # keep the k most probable symbols
     top_p: float | None = None  # keep the fewest symbols that hold probability p
+    min_p: float | None = None  # keep the symbols that are at least so many times as probable as the most probable one
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side
 
 

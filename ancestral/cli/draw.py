@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from math import log
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.runs import items_of, opened, progress, said
+from ancestral.cli.strategies import check_strategy, searched, speculated, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.splits import Units
@@ -26,12 +28,13 @@ from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES
 from ancestral.sampling.sample import sampled
-from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents
+from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
 COLUMNS = 8  # images in a row, or pairs of original and reconstruction
 EXAMPLES = 4  # test examples to complete where no pictures are named
+CUTS = ("--top", "--min")  # what options that cut symbols off begin with
 VEIL = 128  # grey of what is not there
 
 # which pixels are known, by (H, 1) rows, (W,) columns, H and W; the hole is half as high and as wide as the image, or more
@@ -47,8 +50,8 @@ def sample(command: Sample) -> Answer:
     """Draw new examples, below the image that z alone describes where that is asked for."""
     model, n = opened(command, command.run), command.number
     _check_options(command, model.spec)
-    if command.size is not None:
-        model = sampling.arrange(model, shape=(model.spec.shape[0] or 0, *command.size))
+    check_strategy(command)
+    model = sized(model, None if command.size is None else (model.spec.shape[0] or 0, *command.size))
     labels = _labels(model, command.labels, n)
     if command.guidance and not describe(command.run).get("training", {}).get("label_dropout"):
         said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
@@ -56,7 +59,7 @@ def sample(command: Sample) -> Answer:
     above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
-    drawn, stopped = _drawn(command, rows)
+    drawn, values, stopped = _drawn(command, rows, labels)
     x, above = drawn.x, None if above is None else above[: len(drawn.x)]
     columns = min(COLUMNS if command.columns is None else command.columns, n)
 
@@ -68,28 +71,42 @@ def sample(command: Sample) -> Answer:
     if stopped is not None:
         said(f"{path}: those that were done")
         raise stopped
-    values, line = {"out": path, "number": n, "seed": command.seed, "labels": labels}, f"{path}: {n:,} samples"
+    values = {"out": path, "number": n, "seed": command.seed, "labels": labels} | values
+    line = f"{path}: {n:,} " + ("samples" if command.beam is None else "of the most probable examples")
     if command.guidance:
         values["guidance"] = command.guidance
     if command.method in PASSES:
         values["passes"] = drawn.passes
         line += f" in {drawn.passes:,} passes over {model.spec.sites:,} symbols"
-    return Answer(values, [line])
+    if "acceptance" in values:
+        line += f"; {values['acceptance']:.0%} of the draft's symbols kept, {values['symbols_per_call']:.2f} symbols a pass"
+    weights = weighed(command, model, x, labels) if command.log_prob else {}
+    pairs = enumerate(zip(*weights.values(), strict=True)) if weights else ()
+    lines = [f"{i}: log-probability {own:.2f} nats, {altered:.2f} as it was drawn" for i, (own, altered) in pairs]
+    return Answer(values | weights, [line, *lines])
 
 
-def _drawn(command: Sample, rows: Rows) -> tuple[sampling.Sampled, sampling.Interrupted | None]:
-    """The samples; after Ctrl-C those that were done, with the interruption."""
-    draw = Draw(command.seed, command.temperature, command.top_k, command.top_p)
+def _drawn(
+    command: Sample, rows: Rows, labels: Sequence[int] | None
+) -> tuple[sampling.Sampled, dict[str, Any], sampling.Interrupted | None]:
+    """The samples, and figures of how they came about; after Ctrl-C those that were done, with the interruption."""
+    draw, sites = Draw(command.seed, command.temperature, command.top_k, command.top_p, command.min_p), rows.model.spec.sites
     with progress("drawing") as tick, inference(rows.model):
         try:
+            if command.beam is not None:
+                return sampling.Sampled(searched(command, command.beam, rows.model, labels, tick), sites), {}, None
+            if command.draft is not None:
+                found = speculated(command, command.draft, rows.model, labels, tick)
+                figures = {name: getattr(found, name) for name in ("acceptance", "symbols_per_call", "calls")}
+                return sampling.Sampled(found.x, found.calls), figures, None
             if command.guidance:
                 x = guided(rows, draw, command.guidance, command.method, command.batch_size, command.engine, tick)
-                return sampling.Sampled(x, rows.model.spec.sites), None
-            return sampled(rows, draw, command.method, command.batch_size, command.engine, tick), None
+                return sampling.Sampled(x, sites), {}, None
+            return sampled(rows, draw, command.method, command.batch_size, command.engine, tick), {}, None
         except sampling.Interrupted as stop:
             if not len(stop.complete):
                 raise
-            return sampling.Sampled(stop.complete, 0), stop
+            return sampling.Sampled(stop.complete, 0), {}, stop
 
 
 def reconstruct(command: Reconstruct) -> Answer:
@@ -127,6 +144,7 @@ def complete(command: Complete) -> Answer:
             temperature=command.temperature,
             top_k=command.top_k,
             top_p=command.top_p,
+            min_p=command.min_p,
             progress=tick,
         )
 
@@ -146,11 +164,11 @@ def complete(command: Complete) -> Answer:
     if done.effective_sample_size is not None and done.least is not None:
         values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
         values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
-    altered = not Draw(temperature=command.temperature, top_k=command.top_k, top_p=command.top_p).plain
+    altered = not Draw(0, command.temperature, command.top_k, command.top_p, command.min_p).plain
     things = "pictures" if model.spec.kind == "image" else "rows"
     lines = [f"{path}: {n} completions of each of {len(items.x):,} {things}", _trust(done)]
     if altered:
-        lines.append("temperature, top-k and top-p alter the model's own distribution, of which the status speaks")
+        lines.append("temperature, top-k, top-p and min-p alter the model's own distribution, of which the status speaks")
     return Answer(values, lines)
 
 
@@ -186,12 +204,12 @@ def _check_options(command: Sample | Complete, spec: DataSpec) -> None:
     Raises:
         ValueError: there are some; each is named.
     """
-    given = {name: getattr(command, name, None) for name in ("scale", "columns", "size", "with_image", "top_k", "top_p")}
+    given = {name: getattr(command, name, None) for name in ("scale", "columns", "size", "with_image", "top_k", "top_p", "min_p")}
     flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None and value is not False]
-    sheets = [flag for flag in flags if not flag.startswith("--top") and not (flag == "--size" and spec.kind == "image")]
+    sheets = [flag for flag in flags if not flag.startswith(CUTS) and not (flag == "--size" and spec.kind == "image")]
     if sheets and not drawable(spec):
         raise ValueError(f"{', '.join(sheets)}: for pictures, and this model is of {_things(spec)}: leave that out")
-    cuts = [flag for flag in flags if flag.startswith("--top")]
+    cuts = [flag for flag in flags if flag.startswith(CUTS)]
     cuts += [f"--temperature {command.temperature:g}"] if command.temperature not in (0, 1) else []
     if cuts and spec.levels is None:
         raise ValueError(

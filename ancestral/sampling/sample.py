@@ -131,7 +131,7 @@ def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, 
     try:
         for some, seen in rows.batches(batch_size):
             own, tell = part_of(draw, some), telling(progress, some, rows.n, likelihood.spec.sites)
-            x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell)
+            x = None if fast is None else fast.run(len(some), seen, likelihood.family, own, tell, likelihood.spec.end)
             if x is None:
                 x = settled(likelihood.walk(len(some), seen), own, likelihood.spec, own.known, tell)
             parts.append(ended(x, likelihood.spec))

@@ -119,7 +119,9 @@ def speculative_sample(
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; it must be at least 1")
     model = sized(model, None if length is None else (length,))
-    target, other = likelihood_of(model), likelihood_of(sized(draft, likelihood_of(model).network.shape))
+    target = likelihood_of(model)
+    fits = length is None and None not in draft.spec.shape
+    other = likelihood_of(draft if fits else sized(draft, target.network.shape))
     _check_alike(target, other)
     rows = Rows(model, n, context_of(model, n, labels, context), seed=seed, first_row=first_row)
     draft_labels = None if getattr(draft.config, "conditional", None) is False else labels

@@ -9,7 +9,7 @@ import torch
 
 from ancestral.core import Autoregressive, Context
 from ancestral.latent.latent import Latent
-from ancestral.testing.distributions import bound, normalised, sampled, table
+from ancestral.testing.distributions import bound, normalised, sampled, search, table
 from ancestral.testing.files import exact, lossless
 from ancestral.testing.structure import batch, causal, context, lowered, stepwise
 from ancestral.testing.subjects import LawBroken, NotApplicable, Subject, subject
@@ -45,7 +45,8 @@ class Report:
 
 
 LAWS: dict[str, Callable[[Subject], str]] = {
-    law.__name__: law for law in (causal, batch, context, stepwise, normalised, sampled, table, bound, lowered, exact, lossless)
+    law.__name__: law
+    for law in (causal, batch, context, stepwise, normalised, sampled, search, table, bound, lowered, exact, lossless)
 }
 
 

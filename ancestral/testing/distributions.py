@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from math import log
 
 import torch
 from torch import Tensor
 
-from ancestral.core import Conditional, Context
+from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.draw import Draw, uniforms
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise, given
 from ancestral.objectives import Batch, importance_weights, label_context
+from ancestral.sampling.beam import beam_search
 from ancestral.sampling.parallel import parallel_sample
+from ancestral.sampling.speculative import speculative_sample
 from ancestral.symbols import ended
-from ancestral.testing.subjects import NotApplicable, Subject, require
+from ancestral.testing.subjects import EXACT, NotApplicable, Subject, require
+
+DRAWS = 4096  # samples that a chi-square test is put to
 
 
 def normalised(subject: Subject) -> str:
@@ -69,18 +74,56 @@ def sampled(subject: Subject) -> str:
     states = subject.states()
     if states is None:
         return "cached = recomputed = parallel; too many states for a chi-square test"
-    return f"cached = recomputed = parallel; chi-square p = {_chi_square(subject, states):.2f}"
+    found = ended(likelihood.walk(DRAWS, subject.one_context(DRAWS)).run(Draw(seed=5)), likelihood.spec)
+    return f"cached = recomputed = parallel; chi-square p = {_chi_square(subject, states, found):.2f}"
 
 
-def _chi_square(subject: Subject, states: Tensor, draws: int = 4096) -> float:
-    context = subject.one_context(draws)
-    found = ended(subject.likelihood.walk(draws, context).run(Draw(seed=5)), subject.likelihood.spec).flatten(1)
+def search(subject: Subject) -> str:
+    """A beam as wide as the space finds the most probable x, one of width 1 the greedy x; speculative samples follow log_prob."""
+    likelihood, one, spec = subject.likelihood, subject.one_context(1), subject.likelihood.spec
+    if likelihood.family.levels is None:
+        raise NotApplicable("search compares probabilities of symbols, and a continuous family has none")
+    greedy = ended(likelihood.walk(1, one).run(Draw(temperature=0)), spec)
+    require(torch.equal(beam_search(likelihood, 1, context=one).x[:, 0], greedy), "a beam of width 1 is not greedy")
+    found = beam_search(likelihood, 3, n_best=3, context=one)
+    nats = likelihood.log_prob(found.x[0], subject.one_context(found.x.shape[1]))
+    off = (nats - found.log_prob[0]).abs().max().item()
+    require(off <= EXACT * max(1.0, nats.abs().max().item()), f"a beam says log p is another than the model does, by {off:.1e}")
+    pair = None if subject.context is None else subject.context.select(torch.arange(2))
+    own = speculative_sample(likelihood, likelihood, 2, seed=3, context=pair)
+    drawn = ended(likelihood.walk(2, pair).run(Draw(seed=3)), spec)
+    require(torch.equal(own.x, drawn), "a model that is its own draft does not draw what it draws alone")
+    states = subject.states()
+    if states is None:
+        return "width 1 is greedy, width 3 says what log_prob says; too many states to search them all"
+    best = likelihood.log_prob(states, subject.one_context(len(states))).max()
+    wide = beam_search(likelihood, likelihood.family.levels ** (len(subject.network.order.sites) - 1), context=one)
+    require(bool((wide.log_prob[0, 0] - best).abs() <= EXACT), "a beam as wide as the space misses the most probable x")
+    draft, context = _confused(likelihood), subject.one_context(DRAWS)
+    guessed = speculative_sample(likelihood, draft, DRAWS, seed=5, context=context, batch_size=DRAWS)
+    p = _chi_square(subject, states, guessed.x)
+    return f"the best of {len(states)}; of a draft's symbols {guessed.acceptance:.0%} are kept, chi-square p = {p:.2f}"
+
+
+def _confused(likelihood: Autoregressive) -> Autoregressive:
+    """A draft that is often wrong: the same model with its weights in each other's places."""
+    draft = copy.deepcopy(likelihood)
+    for parameter in draft.parameters():
+        parameter.copy_(parameter.roll(1))
+    return draft
+
+
+def _chi_square(subject: Subject, states: Tensor, found: Tensor) -> float:
+    draws, found = len(found), found.flatten(1)
     place = (subject.likelihood.family.levels or 2) ** torch.arange(found.shape[1] - 1, -1, -1)
     numbers = (states.flatten(1) * place).sum(1)
     counts = torch.bincount(torch.searchsorted(numbers, (found * place).sum(1)), minlength=len(states)).double()
     expected = draws * subject.likelihood.log_prob(states, subject.one_context(len(states))).exp()
-    rare = expected < 5  # pooled, so that the chi-square approximation holds
-    pooled = torch.cat([counts[~rare], counts[rare].sum()[None]]), torch.cat([expected[~rare], expected[rare].sum()[None]])
+    rare = expected < 5  # pooled with others about as rare, so that the chi-square approximation holds
+    order, pools = expected[rare].argsort(), max(1, int(expected[rare].sum() / 20))
+    which = (expected[rare][order].cumsum(0) / 20).long().clamp_max(pools - 1)
+    together = [torch.zeros(pools, dtype=torch.float64).index_add(0, which, part[rare][order]) for part in (counts, expected)]
+    pooled = [torch.cat([part[~rare], pool]) for part, pool in zip((counts, expected), together, strict=True)]
     observed, wanted = (part[pooled[1] > 0] for part in pooled)
     statistic, freedom = ((observed - wanted) ** 2 / wanted).sum(), max(1, len(wanted) - 1)
     p = float(torch.special.gammaincc(torch.tensor(freedom / 2), statistic / 2))

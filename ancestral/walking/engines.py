@@ -154,11 +154,13 @@ class Lowered(Walked):
         family: Family,
         draw: Draw,
         progress: Callable[[int], None] | None = None,
+        end: int | None = None,
     ) -> Tensor | None:
         """(n, *shape) symbols of whole walks, with the chooser inside the engine where it can; None where eager steps do it.
 
         Args:
             progress: is told how many symbols every example has by now.
+            end: the symbol that ends an example, whose later symbols are of no interest.
         """
         program, once = self.prepared(context)
         if self.compiles(program, n):
@@ -169,7 +171,7 @@ class Lowered(Walked):
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
         if draw.known is not None:
             draw = replace(draw, known=(self.source.laid_out(draw.known[0]), self.source.laid_out(draw.known[1])))
-        return self.source.restored(native.run(n, once, self.anchor, family, u, draw, progress))
+        return self.source.restored(native.run(n, once, self.anchor, family, u, draw, progress, end))
 
     def _walked(
         self, n: int, context: Context | None, family: Family, draw: Draw, progress: Callable[[int], None] | None

@@ -154,6 +154,7 @@ class Native:
         u: Tensor,
         draw: Draw,
         progress: Callable[[int], None] | None = None,
+        end: int | None = None,
     ) -> Tensor:
         """Whole walks of n examples: the symbols (n, C, H, W) that `Draw` chooses, int64.
 
@@ -163,6 +164,7 @@ class Native:
             u: (n, D) uniforms in the order of the walk: row, column, channel.
             draw: options and known symbols; its seed plays no part, since u is given.
             progress: called after every row of the image with the number of symbols that each example has by then, on average.
+            end: the symbol that ends an example; what comes after it is left undecided, and need not be computed.
 
         Raises:
             LayoutError: as for ``start``, or the engine cannot draw from the family.
@@ -177,7 +179,7 @@ class Native:
         who = chooser(family, self.program.exact, draw)
         values, uniforms = memory(self._begin(n, once, like)), np.ascontiguousarray(u.numpy(), np.float64)
         work = Work(self._plan, values, who, uniforms, known, symbols, self._nowhere)
-        return self._walked(work, n, GROUP, progress)
+        return self._walked(work, n, GROUP, progress, end)
 
     def pop(
         self,
@@ -251,24 +253,31 @@ class Native:
             raise ValueError(f"symbols range over {checked.min()} .. {checked.max()}; this model takes 0 .. {self.levels - 1}")
         return checked
 
-    def _walked(self, work: Work, n: int, group: int, progress: Callable[[int], None] | None) -> Tensor:
+    def _walked(self, work: Work, n: int, group: int, progress: Callable[[int], None] | None, end: int | None = None) -> Tensor:
         """The symbols (n, C, H, W) after walks, in groups of so many examples.
 
-        Every group returns to Python after every row of the image, or several short ones: there an interruption is seen, and
-        progress told.
+        Every group returns to Python after every row of the image, or several short ones: there an interruption is seen, progress
+        told, and a group left alone whose examples have all ended.
         """
         places, rows_done, stop = self.width * self.channels, [0], Event()
         several = max(1, PLACES // places)
 
         def whole_walk(span: Span) -> None:
+            ours, over = work.symbols[span.first : span.first + span.examples], np.zeros(span.examples, np.bool_)
             for r in range(0, self.height, several):
                 if stop.is_set():
                     return
                 last = min(r + several, self.height)
                 work.do(span._replace(row=r, last_row=last))
-                rows_done[0] += (last - r) * span.examples  # of all examples; a count lost between threads does not matter
+                if end is not None:
+                    over |= (ours[:, r * places : last * places] == end).any(1)
+                done = bool(over.all())
+                # of all examples; a count lost between threads does not matter
+                rows_done[0] += span.examples * ((self.height if done else last) - r)
                 if progress is not None:
                     progress(rows_done[0] * places // n)
+                if done:
+                    return
 
         spans = self._spans(n, range(0), range(places), group if len(work.stack) else min(group, -(-n // self.threads)))
         try:

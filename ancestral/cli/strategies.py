@@ -1,0 +1,99 @@
+"""What ``sample`` does besides drawing: search, drafts, and what its examples weigh."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ancestral import sampling
+from ancestral.cli.commands import Sample
+from ancestral.cli.runs import opened
+from ancestral.hub import Model, units_of
+from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import Progress, sized
+
+
+def check_strategy(command: Sample) -> None:
+    """Refuse options that have no say in what is asked for.
+
+    Raises:
+        ValueError: there are some; each is named.
+    """
+    if command.beam is not None:
+        void, why = "temperature top_k top_p min_p guidance method z_temperature draft gamma", "--beam searches and draws nothing"
+    elif command.draft is not None:
+        void, why = "guidance method z_temperature length_penalty", "they have no say in what --draft proposes"
+    else:
+        void, why = "length_penalty gamma", "the one is of --beam, the other of --draft, which are not there"
+    usual = {field.name: field.default for field in fields(Sample)}
+    flags = [f"--{name.replace('_', '-')}" for name in void.split() if getattr(command, name) != usual[name]]
+    if flags:
+        raise ValueError(f"{', '.join(flags)}: {why}: leave that out")
+
+
+def searched(command: Sample, width: int, model: Model, labels: Sequence[int] | None, tick: Progress) -> Tensor:
+    """(n, *shape) the most probable examples: where several rows are to be of one label, or of none, its best ones in turn."""
+    n = command.number
+    rows = list(range(n)) if isinstance(model, Latent) else list(labels or [0] * n)
+    apart = list(dict.fromkeys(rows))
+    wanted = max(rows.count(row) for row in apart)
+    if wanted > width:
+        raise ValueError(f"--beam {width} finds no more than {width} examples of a kind, and {wanted} are asked for with -n {n}")
+    some = None if labels is None else [labels[rows.index(row)] for row in apart]
+    found = sampling.beam_search(
+        model,
+        width,
+        n=len(apart),
+        n_best=wanted,
+        length_penalty=command.length_penalty,
+        labels=some,
+        seed=command.seed,
+        engine=command.engine,
+        progress=tick,
+    )
+    if found.x.shape[1] < wanted:
+        raise ValueError(f"there are only {found.x.shape[1]} examples of a kind, and {wanted} are asked for with -n {n}")
+    return torch.stack([found.x[apart.index(row), rows[:i].count(row)] for i, row in enumerate(rows)])
+
+
+def speculated(command: Sample, folder: Path, model: Model, labels: Sequence[int] | None, tick: Progress) -> sampling.Speculated:
+    """Samples that a draft has proposed."""
+    draft = opened(command, folder)
+    draft = draft if command.size is None else sized(draft, [side or 0 for side in model.spec.shape])
+    return sampling.speculative_sample(
+        model,
+        draft,
+        command.number,
+        gamma=command.gamma,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        min_p=command.min_p,
+        seed=command.seed,
+        labels=labels,
+        engine=command.engine,
+        progress=tick,
+    )
+
+
+def weighed(command: Sample, model: Model, x: Tensor, labels: Sequence[int] | None) -> dict[str, list[float]]:
+    """The log-probability of every example in nats, of values in the units of the data as they were given."""
+    found = sampling.log_probs(
+        model,
+        x,
+        temperature=1.0 if command.beam is not None else command.temperature,
+        top_k=command.top_k,
+        top_p=command.top_p,
+        min_p=command.min_p,
+        seed=command.seed,
+        labels=labels,
+        guidance=command.guidance,
+        z_temperature=command.z_temperature,
+    )
+    units = units_of(command.run)
+    stretched = 0.0 if units is None else units.nats_of(torch.ones(x.shape[1:], dtype=torch.bool))
+    return {"log_prob": (found.model - stretched).tolist(), "altered_log_prob": (found.altered - stretched).tolist()}
