@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import log
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ancestral import evaluation
 from ancestral.cli.commands import Answer, Reading, Score
 from ancestral.cli.runs import data_of, opened, progress, read_pictures, said
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx
-from ancestral.data.source import LIMIT, permutation
+from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Splits, Units
 from ancestral.evaluation.complexity import Writing
 from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
-from ancestral.evaluation.score import counted_symbols
-from ancestral.files import whole, write_whole
 from ancestral.hub import Model, units_of
-from ancestral.report.scores import page, verdicts
+from ancestral.report.score_files import WRITERS
+from ancestral.report.scores import Results, verdicts
 from ancestral.report.surprise import Shower
-from ancestral.symbols import DataError, scored
+from ancestral.symbols import DataError
 
 TABLE = "scores.csv"
 NULL = "the null label"
@@ -73,20 +70,15 @@ def score(command: Score) -> Answer:
     sets = [task.scored(each) for each in task.found()]
     inside, outside = sets[0], sets[1:]
     told = {each.name: separations(inside, each) for each in outside}
+    results = task.results(sets, told)
     for place in places:
-        WRITERS[place.suffix](place, task, sets, told)
-    values = {
-        "scores": places[0],
-        "files": list(places),
-        **{name: value for name, value in inside.summary(model.spec).items() if name not in ("set", "outside")},
-        "unit": task.unit(inside),
-        "status": inside.scores.status,
-        "importance_samples": inside.scores.importance_samples,
-        "codec": inside.scores.codec,
-        "sets": [each.summary(model.spec) for each in sets],
-        "separations": _plain(told),
-    }
-    return Answer(values, [*_costs(places, task, sets), *_apart(told, inside.name)])
+        if command.per_symbol and place.suffix == ".json":
+            said(f"writing the bits of every symbol into {place}")
+        WRITERS[place.suffix](place, results)
+    own = {name: value for name, value in inside.summary(model.spec).items() if name not in ("set", "outside")}
+    about = {name: getattr(inside.scores, name) for name in ("status", "importance_samples", "codec")}
+    values = {"scores": places[0], "files": list(places), **own, "unit": results.unit, **about, **results.figures()}
+    return Answer(values, [*_costs(places, results), *_apart(told, inside.name)])
 
 
 def _check(command: Score, places: Sequence[Path]) -> None:
@@ -107,13 +99,15 @@ class _Task:
     command: Score
     model: Model
     units: Units | None
-    notation: Writing | None = field(default=None, init=False)
+    notation: Writing | None = None
 
     def found(self) -> list[Found]:
         """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
         command = self.command
-        own = self._own()
+        own = self._read(command.data) if command.data else self._set(data_of(command.run, None, Reading()))
         if command.labels:
+            if len(command.labels) != len(own.x):
+                raise ValueError(f"{len(command.labels)} labels for {len(own.x)} pictures: give one each")
             own = replace(own, labels=torch.tensor(command.labels))
         inside, *outside = _parted(own, command.outside)
         inside = inside.limited(command.limit, command.seed)
@@ -128,15 +122,6 @@ class _Task:
         if len({inside.name, *names}) <= len(names):
             raise ValueError(f"{inside.name} against {', '.join(names)}: each must have a name of its own")
         return [inside, *(each.limited(command.limit, command.seed) for each in outside)]
-
-    def _own(self) -> Found:
-        command = self.command
-        if not command.data:
-            return self._set(data_of(command.run, None, Reading()))
-        found = self._read(command.data)
-        if command.labels and len(command.labels) != len(found.x):
-            raise ValueError(f"{len(command.labels)} labels for {len(found.x)} pictures: give one each")
-        return found
 
     def _read(self, words: Sequence[str]) -> Found:
         """A data set, of which the split is taken, or files, taken whole."""
@@ -155,14 +140,15 @@ class _Task:
     def _set(self, data: Splits) -> Found:
         self.notation = self.notation or getattr(data, "notation", None)
         split = self.command.split
-        parts = [name for name in ("train", "validation", "test") if split in (name, "all") and len(getattr(data, name))]
+        parts = [name for name in PARTS if split in (name, "all") and len(getattr(data, name))]
         if not parts:
             raise DataError(f"{data.name} has no {split} examples: take others (--split)")
         sets = {name: getattr(data, name) for name in parts}
         labels = [each.labels for each in sets.values() if each.labels is not None]
         names = [f"{name} {row}" for name, each in sets.items() for row in range(len(each))]
-        x = torch.cat([each.x for each in sets.values()])
-        return Found(f"{data.name}, {split}", names, x, torch.cat(labels) if labels else None, data.class_names)
+        longest = max(each.x.shape[-1] for each in sets.values())
+        x = torch.cat([F.pad(each.x, (0, longest - each.x.shape[-1]), value=data.spec.end or 0) for each in sets.values()])
+        return Found(f"{data.name} ({split})", names, x, torch.cat(labels) if labels else None, data.class_names)
 
     def scored(self, found: Found) -> Scored:
         """What a set costs; in a comparison nobody is told the classes, which the outside has none of."""
@@ -192,22 +178,28 @@ class _Task:
             said(f"note: the model knows classes and none are given (--labels), so it takes none of them ({NULL})")
         return found.labels
 
+    def results(self, sets: Sequence[Scored], told: Told) -> Results:
+        """Everything found, for what is written of it."""
+        command, density = self.command, sets[0].scores.density
+        unit = f"nats of a density{'' if self.units is None else ' in the original units'}" if density else "nats"
+        shower = Shower(self.model.spec, self.units, self.notation)
+        of = (command.run, sets, told, unit, shower, self.symbol_bits)
+        return Results(*of, command.per_symbol, command.shown, command.batch_size)
+
     def symbol_bits(self, scored: Scored, rows: Sequence[int]) -> Tensor:
         """(m, *shape) bits of every symbol of some rows."""
         index = torch.tensor(rows, dtype=torch.long)
         labels = None if scored.labels is None else scored.labels[index]
-        seed, batch_size = self.command.seed, self.command.batch_size
-        x = scored.x[index]
         nats = evaluation.surprisal(
-            self.model, x, labels=labels, seed=seed, batch_size=batch_size, units=self.units, rows=list(rows)
+            self.model,
+            scored.x[index],
+            labels=labels,
+            seed=self.command.seed,
+            batch_size=self.command.batch_size,
+            units=self.units,
+            rows=list(rows),
         )
         return nats / log(2)
-
-    def unit(self, scored: Scored) -> str:
-        """What costs are in, in words."""
-        if not scored.scores.density:
-            return "nats"
-        return f"nats of a density{'' if self.units is None else ' in the original units'}"
 
 
 def _is_set(word: str, kind: str) -> bool:
@@ -221,117 +213,37 @@ def _parted(found: Found, outside: Sequence[str]) -> list[Found]:
         return [found]
     if found.labels is None:
         raise DataError(f"{found.name} has no labels, so no class of it can count as outside: give them (--labels)")
-    known = sorted(set(found.classes))
+    named = list(zip(found.classes, map(str, found.labels.tolist()), strict=True))
+    known = sorted({name for each in named for name in each})
     unknown = [name for name in outside if name not in known]
     if unknown:
         raise DataError(f"{found.name} has no class {unknown[0]}; it has {', '.join(known)}")
     rows: dict[bool, list[int]] = {False: [], True: []}
-    for row, name in enumerate(found.classes):
-        rows[name in outside].append(row)
+    for row, each in enumerate(named):
+        rows[not set(each).isdisjoint(outside)].append(row)
     if not rows[False]:
         raise DataError(f"every class of {found.name} counts as outside: leave some inside")
     rest = found.select(rows[False], name=f"{found.name} without {', '.join(outside)}")
     return [rest, found.select(rows[True], name=f"class {', '.join(outside)}", outside=True)]
 
 
-def _rows(task: _Task, sets: Sequence[Scored]) -> Iterator[dict[str, Any]]:
-    """One row for every example."""
-    for each in sets:
-        found = each.scores
-        symbols = counted_symbols(each.x, task.model.spec).tolist()
-        empty = [None] * len(each.items)
-        weights = [empty if values is None else values.tolist() for values in (found.complexity, found.corrected)]
-        costs = zip(found.nats.tolist(), found.bits.tolist(), found.bits_per_dim.tolist(), *weights, strict=True)
-        for row, (nats, bits, per_symbol, size, corrected) in enumerate(costs):
-            yield {
-                "item": each.items[row],
-                "set": each.name,
-                "label": each.classes[row] if each.classes else None,
-                "symbols": symbols[row],
-                "nats": nats,
-                "bits": bits,
-                "bits_per_dim": per_symbol,
-                "complexity": size,
-                "corrected": corrected,
-                "codec": found.codec,
-                "status": found.status,
-                "importance_samples": found.importance_samples,
-                "unit": task.unit(each),
-            }
-
-
-def _write_csv(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
-    text, rows = io.StringIO(), list(_rows(task, sets))
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_whole(place, text.getvalue().encode())
-
-
-def _write_json(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
-    """Everything, an item at a time, because the bits of all symbols need not fit into memory."""
-    head = {"run": str(task.command.run), "separations": _plain(told), "sets": [each.summary(task.model.spec) for each in sets]}
-    if task.command.per_symbol:
-        given = ", each given one z from the posterior" if sets[0].scores.importance_samples else ""
-        head["symbol_bits"] = f"bits of the symbols of an item, in the shape of an example{given}"
-    symbols = _symbols(task, sets) if task.command.per_symbol else None
-    with whole(place) as file:
-        file.write(json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "items": [')
-        for number, row in enumerate(_rows(task, sets)):
-            row |= {"symbol_bits": next(symbols)} if symbols is not None else {}
-            file.write((b",\n" if number else b"\n") + json.dumps(row, ensure_ascii=False).encode())
-        file.write(b"\n]}\n")
-
-
-def _symbols(task: _Task, sets: Sequence[Scored]) -> Iterator[Any]:
-    """The bits of every symbol of every example, some examples at a time."""
-    size = task.command.batch_size
-    for each in sets:
-        with progress(f"symbols of {each.name}") as tick:
-            for start in range(0, len(each.items), size):
-                tick(start, len(each.items))
-                rows = range(start, min(start + size, len(each.items)))
-                counts = scored(each.x[rows.start : rows.stop], task.model.spec)
-                for row, bits in enumerate(task.symbol_bits(each, rows)):
-                    yield (bits if counts is None else bits[counts[row].to(bits.device)]).tolist()
-
-
-def _write_html(place: Path, task: _Task, sets: Sequence[Scored], told: Told) -> None:
-    shower = Shower(task.model.spec, task.units, task.notation)
-    title = f"Scores of {sets[0].name} by {task.command.run.resolve().name}"
-    write_whole(place, page(title, sets, told, task.unit(sets[0]), shower, task.symbol_bits, task.command.shown).encode())
-
-
-WRITERS: dict[str, Callable[[Path, _Task, Sequence[Scored], Told], None]] = {
-    ".csv": _write_csv,
-    ".json": _write_json,
-    ".html": _write_html,
-}
-
-
-def _plain(told: Told) -> list[dict[str, Any]]:
-    return [{"outside": name, "score": score, **found.to_dict()} for name, each in told.items() for score, found in each.items()]
-
-
-def _costs(places: Sequence[Path], task: _Task, sets: Sequence[Scored]) -> Iterator[str]:
+def _costs(places: Sequence[Path], results: Results) -> Iterator[str]:
     """A line for every set."""
-    for number, each in enumerate(sets):
-        mean, unit = each.summary(task.model.spec), task.unit(each)
+    for number, each in enumerate(results.sets):
+        mean, found = each.summary(results.spec), each.scores
         of = f"{', '.join(map(str, places))}: " if not number else f"{each.name}: "
-        weighed = (
-            ""
-            if mean["complexity"] is None
-            else f"; {each.scores.codec} takes {mean['complexity']:.1f} bits, corrected score {mean['corrected']:+.1f}"
-        )
-        yield (
-            f"{of}{mean['items']:,} items, on average {mean['nats']:.2f} {unit} ({each.scores.status}),"
-            f" {mean['bits_per_dim']:.4f} bits a symbol{weighed}"
-        )
+        line = f"{of}{mean['items']:,} items, on average {mean['nats']:.2f} {results.unit} ({found.status})"
+        weighed = []
+        if found.codec is not None:
+            weighed = [f"{found.codec} takes {mean['complexity']:.1f} bits", f"corrected score {mean['corrected']:+.1f}"]
+        yield "; ".join([line, f"{mean['bits_per_dim']:.4f} bits a symbol", *weighed])
 
 
 def _apart(told: Told, inside: str) -> Iterator[str]:
-    """A line for every set outside and each score, and what they mean."""
+    """A line for every set outside with the areas of all scores, and what they mean."""
     for name, scores in told.items():
-        for score, found in scores.items():
-            yield f"{name} costs more than {inside} by {SCORES[score]}: AUROC {found}, less: {1 - found.auroc:.3f}"
-    yield from (["AUROC with 95 % intervals by DeLong", *verdicts(told, inside)] if told else [])
+        areas = ", ".join(f"{found} by {SCORES[score]}" for score, found in scores.items())
+        yield f"{name} above {inside}: AUROC {areas}"
+    if told:
+        yield "brackets: 95 % intervals by DeLong; an AUROC of a is 1 - a the other way round"
+    yield from verdicts(told, inside)

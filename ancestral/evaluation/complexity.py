@@ -79,12 +79,13 @@ def samples(symbols: Symbols, spec: DataSpec) -> Symbols:
 
 
 def _levels(spec: DataSpec) -> int:
-    return (spec.levels or 0) - (spec.end is not None)
+    """The values of a symbol that is part of an example; 0 where they are not whole numbers."""
+    return 0 if spec.levels is None else spec.levels - (spec.end is not None)
 
 
 def _alphabet(whole: Tensor, spec: DataSpec) -> int:
     """How many values there are: what the spec says, so that sets compare, or a whole byte or two of numbers that had noise."""
-    said = spec.levels or max(spec.whole_columns.values(), default=0)
+    said = _levels(spec) or max(spec.whole_columns.values(), default=0)
     return said or (256 if int(whole.max()) < 256 else 65536)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ancestral.draw import uniforms
@@ -72,12 +71,10 @@ def separation(inside: Tensor, outside: Tensor) -> Separation:
         raise ValueError(f"{len(inside)} examples inside and {len(outside)} outside: there must be some of both")
     if not (inside.isfinite().all() and outside.isfinite().all()):
         raise ValueError("a score is infinite or not a number, so that examples have no order")
-    scores = torch.cat([inside, outside]).double().cpu().numpy()
-    area = float(roc_auc_score(np.arange(len(scores)) >= len(inside), scores))
-    low = high = None
-    if min(len(inside), len(outside)) > 1 and 0 < area < 1:
-        within, without = scores[: len(inside)], scores[len(inside) :]
-        v, w = _shares(without, within), 1 - _shares(within, without)
+    within, without = inside.double().cpu().numpy(), outside.double().cpu().numpy()
+    v, w = _shares(without, within), 1 - _shares(within, without)
+    area, low, high = float(v.mean()), None, None
+    if min(len(v), len(w)) > 1 and 0 < area < 1:
         error = sqrt(v.var(ddof=1) / len(v) + w.var(ddof=1) / len(w))
         low, high = max(0.0, area - QUANTILE * error), min(1.0, area + QUANTILE * error)
     return Separation(area, low, high, len(inside), len(outside))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,6 +14,7 @@ from ancestral.evaluation.outside import SCORES, Scored, Separation
 from ancestral.report.figures import histograms
 from ancestral.report.page import badge, document, drawing, figure, paragraph, section, table, tag
 from ancestral.report.surprise import Bits, Scale, Shower, extremes, legend
+from ancestral.spec import DataSpec
 
 SymbolBits = Callable[[Scored, Sequence[int]], Tensor]  # of some rows of a set, (m, *shape)
 
@@ -25,35 +28,61 @@ class Example:
     bits: Bits
 
 
-def page(
-    title: str,
-    sets: Sequence[Scored],
-    told: Mapping[str, Mapping[str, Separation]],
-    unit: str,
-    shower: Shower,
-    symbol_bits: SymbolBits,
-    shown: int,
-) -> str:
-    """The page, whole, as HTML that loads nothing.
+@dataclass(frozen=True)
+class Results:
+    """What scoring found, and what of it is to be written.
 
-    Args:
+    Attributes:
+        run: folder of the model.
         sets: the first is that of the model's own data.
-        told: how well each score tells each other set from the first, by the name of the set.
+        separations: how well each score tells each other set from the first, by the name of the set.
         unit: of costs, in words.
-        shown: at most so many examples of each set, with the bits of their symbols.
-
-    Raises:
-        ValueError: ``shown`` is below 1.
+        shower: how examples are shown.
+        symbol_bits: tells the bits of every symbol of some rows of a set.
+        per_symbol: whether the JSON shall have those of all.
+        shown: at most so many examples of each set are on the page.
+        at_once: rows whose symbols are asked for together.
     """
-    if shown < 1:
-        raise ValueError(f"shown is {shown}; a set is shown by at least 1 example")
-    examples = {each.name: _examples(each, shower, symbol_bits, shown) for each in sets}
-    scale = Scale.of([example.bits for some in examples.values() for example in some], shower.unit)
+
+    run: Path
+    sets: Sequence[Scored]
+    separations: Mapping[str, Mapping[str, Separation]]
+    unit: str
+    shower: Shower
+    symbol_bits: SymbolBits
+    per_symbol: bool
+    shown: int
+    at_once: int
+
+    @property
+    def spec(self) -> DataSpec:
+        """What the examples are."""
+        return self.shower.spec
+
+    def figures(self) -> dict[str, Any]:
+        """What is said of whole sets, as JSON has it."""
+        told = [
+            {"set": name, "score": score, **found.to_dict()}
+            for name, each in self.separations.items()
+            for score, found in each.items()
+        ]
+        return {"sets": [each.summary(self.spec) for each in self.sets], "separations": told}
+
+
+def page(title: str, results: Results) -> str:
+    """The page, whole, as HTML that loads nothing."""
+    sets, told, shower = results.sets, results.separations, results.shower
+    examples = {each.name: _examples(each, results) for each in sets}
+    scale = Scale.of([example.bits for example in examples[sets[0].name]], shower.unit)
     scores = sets[0].scores
     return document(
         title,
         tag("h1", escape(title)),
-        tag("p", badge(scores.status), escape(f" {_status(scores.importance_samples)} Costs are in {unit}; less is likelier.")),
+        tag(
+            "p",
+            badge(scores.status),
+            escape(f" {_status(scores.importance_samples)} Costs are in {results.unit}; less is likelier."),
+        ),
         section("Sets", _costs(sets, shower), _distributions(sets)),
         section("Inside or outside", _separations(told, sets), *(paragraph(words) for words in verdicts(told, sets[0].name))),
         *(_gallery(each, examples[each.name], scale, shower) for each in sets),
@@ -106,9 +135,11 @@ def _separations(told: Mapping[str, Mapping[str, Separation]], sets: Sequence[Sc
     rows = []
     for name, scores in told.items():
         for score, found in scores.items():
-            numbers = f"{found.outside:,} against {found.inside:,} examples of {sets[0].name}"
-            rows.append([escape(name), str(found), f"{1 - found.auroc:.3f}", escape(f"by {SCORES[score]}; {numbers}")])
-    return table(("outside", "AUROC [95 %, DeLong]", "the other way round", "by which score"), rows)
+            numbers = f"{found.outside:,} examples against {found.inside:,} of {sets[0].name}"
+            rows.append([escape(f"{name}, by {SCORES[score]}"), str(found), f"{1 - found.auroc:.3f}", escape(numbers)])
+    note = "AUROC: how often an example from outside scores higher than one from inside; the other way round, how often lower."
+    head = ("outside", "AUROC [95 %, DeLong]", "the other way round", "how many")
+    return paragraph(note, "soft") + table(head, rows)
 
 
 def verdicts(told: Mapping[str, Mapping[str, Separation]], inside: str) -> list[str]:
@@ -116,17 +147,20 @@ def verdicts(told: Mapping[str, Mapping[str, Separation]], inside: str) -> list[
     found = []
     for name, scores in told.items():
         wrong = [SCORES[score] for score, each in scores.items() if each.reversed]
+        always = [SCORES[score] for score, each in scores.items() if each.auroc in (0, 1)]
         if wrong:
-            found.append(f"By {', '.join(wrong)} the model finds {name} more likely than {inside}: an AUROC below 0.5.")
-        if any(each.auroc in (0, 1) for each in scores.values()):
-            found.append(f"Of {name} and {inside} no pair is in the other order somewhere, so that DeLong gives no interval.")
+            found.append(f"By {' and '.join(wrong)} the model finds {name} likelier than {inside}: an AUROC below 0.5.")
+        if always:
+            found.append(
+                f"By {' and '.join(always)} every pair of {name} and {inside} is in one order: DeLong has no interval then."
+            )
     return found
 
 
-def _examples(scored: Scored, shower: Shower, symbol_bits: SymbolBits, shown: int) -> list[Example]:
-    chosen = [(place, row) for place, rows in extremes(scored.scores.bits_per_dim, shown) for row in rows]
-    bits = symbol_bits(scored, [row for _, row in chosen])
-    return [Example(row, place, shower.map(scored.x[row], each)) for (place, row), each in zip(chosen, bits, strict=True)]
+def _examples(scored: Scored, results: Results) -> list[Example]:
+    chosen = [(place, row) for place, rows in extremes(scored.scores.bits_per_dim, results.shown) for row in rows]
+    bits = results.symbol_bits(scored, [row for _, row in chosen])
+    return [Example(row, place, results.shower.map(scored.x[row], each)) for (place, row), each in zip(chosen, bits, strict=True)]
 
 
 def _gallery(scored: Scored, examples: Sequence[Example], scale: Scale, shower: Shower) -> str:
