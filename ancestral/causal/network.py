@@ -224,7 +224,8 @@ def fingerprint(module: nn.Module) -> tuple[object, ...]:
 
 def _bits(p: Tensor) -> list[Tensor]:
     """Sums of the bits of a tensor by row and by column, each row and column with an odd factor of its own."""
-    bits = p.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()])
-    bits = bits.flatten(1) if bits.dim() > 1 else bits[None] if bits.dim() else bits[None, None]
+    flat, size = p.flatten(1) if p.dim() > 1 else p.reshape(1, -1), p.element_size()
+    whole = flat.is_contiguous() and size * flat.shape[1] % 8 == size * flat.storage_offset() % 8 == 0
+    bits = flat.view(torch.int64 if whole else {2: torch.int16, 4: torch.int32, 8: torch.int64}[size])  # the widest adds fastest
     sums = bits.sum(0), bits.sum(1)
     return [(each * (2 * torch.arange(len(each), device=p.device) + 1)).sum() for each in sums]

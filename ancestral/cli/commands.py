@@ -249,6 +249,15 @@ class Score(Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Import(Command):
+    """Make a run of a GPT-2 that Hugging Face's save_pretrained wrote, with its tokenizer."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]  # with config.json, model.safetensors and tokenizer.json
+    out: Annotated[Path, arg(metavar="RUN")]  # folder of the run
+    force: Switch = False  # replace the run that is there
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inspect(Command):
     """Say what a run holds: model, size, receptive field, data, settings, figures."""
 
@@ -357,6 +366,7 @@ HOMES: dict[type[Command], str] = {
     Complete: "ancestral.cli.draw:complete",
     Interpolate: "ancestral.cli.draw:interpolate",
     Score: "ancestral.cli.score:score",
+    Import: "ancestral.cli.show:bring",
     Inspect: "ancestral.cli.show:inspect",
     Report: "ancestral.cli.show:report",
     Compare: "ancestral.cli.measure:compare",

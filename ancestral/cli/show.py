@@ -1,4 +1,4 @@
-"""``inspect`` and ``report``: what a run is, in lines and as a page."""
+"""``inspect`` and ``report``: what a run is, in lines and as a page; ``import``: a run of weights from elsewhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import torch
 from ancestral import report as reports
 from ancestral.bench import multiply_rate
 from ancestral.causal import CausalNetwork
-from ancestral.cli.commands import Answer, Inspect, Report
+from ancestral.cli.commands import Answer, Import, Inspect, Report
 from ancestral.cli.measure import figures_of, kept_figures
 from ancestral.cli.runs import data_of, said, threads_of
-from ancestral.hub import Model, describe, load
+from ancestral.hub import Model, describe, load, save
+from ancestral.networks.gpt2 import from_gpt2, tokenizer
 from ancestral.sampling.strategies import Rows, likelihood_of
+from ancestral.training.folder import prepare
 
 
 def inspect(command: Inspect) -> Answer:
@@ -30,6 +32,22 @@ def inspect(command: Inspect) -> Answer:
     return Answer(values, lines)
 
 
+def bring(command: Import) -> Answer:
+    """Write a GPT-2 from elsewhere as a run, with how its symbols are written."""
+    model, notation = from_gpt2(command.folder), tokenizer(command.folder)
+    prepare(command.out, model, command.force)
+    made_of: dict[str, object] = {
+        "name": command.folder.name,
+        "note": f"weights of {command.folder.name}",
+        "source": None,
+        "options": {},
+    }
+    save(model, command.out, extra={"data": made_of | ({} if notation is None else {"notation": notation.to_dict()})})
+    words = "no tokenizer, so texts are symbols" if notation is None else notation.in_words()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return Answer({"run": command.out, "parameters": count}, [f"{command.out}: {count:,} parameters; {words}"])
+
+
 def program_of(model: Model) -> list[str]:
     """The lines of the Program that a model's likelihood walks by, and the least that this machine needs for it.
 
@@ -42,8 +60,8 @@ def program_of(model: Model) -> list[str]:
     with torch.no_grad():
         [(_, seen)] = Rows(model, 1).batches(1)
         program = likelihood.network.lowered(seen)
-    pixels, rate = likelihood.spec.sites // likelihood.spec.shape[0], multiply_rate()  # type: ignore[operator]
-    least = pixels * program.multiply_adds / rate
+    (_, height, width), rate = program.shape, multiply_rate()
+    least = height * width * program.multiply_adds / rate
     return [
         *str(program).splitlines(),
         f"a step reads {program.weights * 4:,} bytes of float32 weights, and an example remembers {program.state * 4:,} bytes",

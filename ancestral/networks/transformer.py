@@ -283,7 +283,7 @@ class Places(Constant):
         self.start = nn.Parameter(SPREAD * torch.randn(features)) if last is None else None
         self._last = (last,)  # in a tuple, so that the table is not a parameter twice
         self.coordinates: dict[str, Tensor] = {}  # (D,) of every site, by axis
-        self.sites = torch.zeros(0, dtype=torch.long)  # in the order of the walk
+        self.sites = torch.zeros(0, dtype=torch.long, device="cpu")  # in the order of the walk
 
     def arranged(self, shape: tuple[int, ...], order: Order, parts: int) -> Self:
         """The same for another shape or order, its vectors shared.
@@ -292,7 +292,7 @@ class Places(Constant):
             OrderError: there are more places than vectors.
         """
         view = copy.copy(self)
-        view.coordinates, view.sites = coordinates(shape, parts), torch.tensor(order.sites)
+        view.coordinates, view.sites = coordinates(shape, parts), torch.tensor(order.sites, device="cpu")
         for name, table in self.targets.items():
             count = int(view.coordinates[name].max()) + 1
             if count > len(table):
@@ -327,7 +327,7 @@ class Places(Constant):
 
 def coordinates(shape: tuple[int, ...], parts: int) -> dict[str, Tensor]:
     """(D,) row, column and channel of every site of a flattened image; place and part of those of a sequence."""
-    site = torch.arange(torch.Size(shape).numel())
+    site = torch.arange(torch.Size(shape).numel(), device="cpu")
     if len(shape) == 1:
         return {"place": site, "part": site % parts}
     _, height, width = shape
