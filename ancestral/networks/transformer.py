@@ -111,7 +111,7 @@ class Transformer(SiteNetwork):
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
         self.norm = Normalisation(width, sizes.norm == "layer")
         self.output = LeftAffine((0,) * width, (0,) * size) if size else Unembedding(self.embedding)
-        self.initialise(sizes.layers)
+        self._scatter(sizes.layers)
         self._lay(tuple(shape), Symmetry())
 
     def _axes(self, shape: tuple[int, ...], sizes: TransformerConfig) -> dict[str, int]:
@@ -124,12 +124,13 @@ class Transformer(SiteNetwork):
         return several if sizes.places == "rotary" else places | several
 
     @torch.no_grad()
-    def initialise(self, layers: int) -> None:
+    def _scatter(self, layers: int) -> None:
         """Weights as GPT-2's: normal, what blocks add smaller the more blocks there are, biases zero."""
         for layer in self.modules():
             if isinstance(layer, LeftAffine):
                 nn.init.normal_(layer.weight, std=SPREAD)
-                nn.init.zeros_(layer.bias)
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for name, weight in self.blocks.named_parameters():
             if name.endswith(("mix.weight", "down.weight")):
                 weight.div_((2 * layers) ** 0.5)
