@@ -272,8 +272,7 @@ class Native:
                 if end is not None:
                     over |= (ours[:, r * places : last * places] == end).any(1)
                 done = bool(over.all())
-                # of all examples; a count lost between threads does not matter
-                rows_done[0] += span.examples * ((self.height if done else last) - r)
+                rows_done[0] += span.examples * ((self.height if done else last) - r)  # of all; a count lost does not matter
                 if progress is not None:
                     progress(rows_done[0] * places // n)
                 if done:
