@@ -11,7 +11,7 @@ from tiny_chains import chain, every, independent, sequences
 from tiny_latents import awake
 from torch import Tensor
 
-from ancestral.core import Autoregressive, State
+from ancestral.core import Autoregressive, Network, State
 from ancestral.draw import Draw, inverse_cdf, uniforms
 from ancestral.families import Normal
 from ancestral.sampling import arrange, log_probs, sample, speculative_sample
@@ -74,12 +74,15 @@ def test_a_pass_gains_the_known_number_of_symbols(gamma: int) -> None:
     assert scipy.stats.chisquare(torch.bincount(drawn.x[0]).numpy(), (P * 6000).numpy()).pvalue > 1e-3
 
 
-class Fixed(torch.nn.Module):
+class Fixed(Network):
     """A chain that does not look back, whose steps cost nothing."""
 
     def __init__(self, network: Any) -> None:
-        super().__init__()
-        self.shape, self.order, self.anchor, self.row = network.shape, network.order, network.anchor, network.table[0, 0]
+        super().__init__(tuple(network.shape))
+        self.row = network.table[0, 0]
+
+    def forward(self, x: Tensor, context: Any = None) -> Tensor:
+        return self.row.expand(*x.shape, -1)
 
     def start(self, n: int, context: Any = None, rollback: int = 0) -> tuple[Tensor, Any]:
         return self.row.expand(n, -1), State({}, rollback)
