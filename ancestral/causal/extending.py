@@ -83,7 +83,16 @@ class Rows:
                 self.stepper.arithmetic.ready(op, 0)(windows, init, target)
             else:
                 carry_out(op, self.stepper.arithmetic, [*(self.read(part).flatten(0, 1) for part in operands(op)[:-1]), target])
-        self.values[op.target.buffer] = target.view(n, k, -1)
+        self.write(op.target, target.view(n, k, -1))
+
+    def write(self, part: Part, values: Tensor) -> None:
+        """Put (n, k, count) values where a part of a buffer has its own."""
+        features = self.stepper.program.buffers[part.buffer].features
+        if part.count < features:
+            whole = self.values.setdefault(part.buffer, values.new_zeros(*self.shape, features))
+            whole[..., part.first : part.first + part.count] = values
+        else:
+            self.values[part.buffer] = values
 
     def remember(self) -> None:
         """Leave what later rows read where they look for it."""

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ancestral.causal.joined import joined
 from ancestral.causal.layer import (
     AffineLayer,
     CausalityError,
@@ -49,7 +50,7 @@ def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int
     coarsest, filled = max(buffer.scale for buffer in lowering.buffers), any(put.layer.fills for put in lowering.puts)
     if (shape[1] % coarsest or shape[2] % coarsest) and not filled:
         raise CausalityError(f"coarse layers take images whose sides are multiples of {coarsest}, or an input that fills them up")
-    return Program(
+    program = Program(
         shape,
         graph=output.graph,
         result=output,
@@ -61,6 +62,7 @@ def lower(context: dict[str, Signal], output: Signal, shape: tuple[int, int, int
         output=target,
         recurrent=lowering.recurrent,
     )
+    return joined(program) if shape[0] == shape[2] == 1 else program  # of images, files were made with programs as they are
 
 
 class Lowering:

@@ -19,6 +19,7 @@ from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part,
 from ancestral.causal.tokens import Attend, Normalise, Rotate
 from ancestral.core import Context
 
+VIEWS = 1024  # places of a buffer up to which a walk keeps the views that it made
 Buffers = dict[str, Tensor]
 Work = Callable[[Buffers, int, int], None]  # to be done at a row and a column
 View = Callable[[Buffers, int, int], Tensor]  # of what lies there
@@ -142,19 +143,24 @@ class Stepper:
         name, size, rows, scale, above, count = place.name, place.size, place.rows, place.scale, part.above, part.count
         row, step = place.columns * place.features, place.features if place.wide else 0
         start = (place.left - part.left) * step + part.first
-        held: list[Tensor] = []
-
-        def only(kept: Buffers, r: int, w: int) -> Tensor:
-            if not held or held[0] is not kept[name]:  # the state is another one than at the last step
-                held[:] = kept[name], kept[name].as_strided((len(kept[name]), count), (size, 1), start)
-            return held[1]
+        few, held = place.rows * place.columns <= VIEWS, torch.empty(0)
+        views: dict[int, Tensor] = {}
 
         def view(kept: Buffers, r: int, w: int) -> Tensor:
+            nonlocal held
             buffer = kept[name]
+            if buffer is not held:  # the state is another one than at the last step
+                held = buffer
+                views.clear()
             offset = (r // scale - above) % rows * row + w // scale * step + start
-            return buffer.as_strided((buffer.shape[0], count), (size, 1), offset)
+            found = views.get(offset)
+            if found is None:
+                found = buffer.as_strided((buffer.shape[0], count), (size, 1), offset)
+                if few:
+                    views[offset] = found
+            return found
 
-        return only if rows == 1 and step == 0 else view
+        return view
 
     def _along(self, kept: Buffers, part: Part, r: int, phase: int, phases: int, scale: int) -> Tensor:
         """(n, m, features) of a part, for every so manyth of an operation's places along a row: a view.

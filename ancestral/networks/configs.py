@@ -95,7 +95,7 @@ class WaveNetConfig(ByLikelihood):
 
     name: ClassVar[str] = "wavenet"
     presets: ClassVar[Presets] = {
-        "tiny": {"layers": 2, "cycles": 2, "channels": 4, "gates": 4, "skip": 6, "head": 6, "components": 2},
+        "tiny": {"layers": 2, "cycles": 2, "channels": 4, "gates": 4, "skip": 8, "head": 8, "components": 2},
         "small": {"layers": 9, "cycles": 2, "skip": 128, "head": 128},
         "paper": {"cycles": 5, "first_kernel": 2, "skip": 512, "head": 512},  # widths are not in the paper: a public choice
     }

@@ -169,7 +169,7 @@ class WaveLayer(nn.Module):
         self.window = TimeAffine(labels, pairs, kernel, dilation)
         self.feed = Feed(vector, 0, len(pairs))
         self.grid = GridAffine(local, pairs) if local else None
-        self.gate, self.out = gate(), LeftAffine(inside, labels)
+        self.gate, self.out = gate(), LeftAffine(inside, labels, bias=False)  # what a bias would add, the next windows have
 
     def forward(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> tuple[Tensor, Tensor]:
         seen = self.feed(self.window(x), vector, None)

@@ -169,7 +169,8 @@ class Flow:
             else:
                 y = apply(op.function, self._value(op.source))
             y = functional.relu(y) if isinstance(op, Affine | Add) and op.relu else y
-            self.fresh[op.target.buffer] = op.target.first, y
+            first, before = self.fresh.get(op.target.buffer, (op.target.first, None))
+            self.fresh[op.target.buffer] = first, y if before is None else joined([before, y])  # one part after the other
         for index, (first, y) in self.fresh.items():
             if self.program.buffers[index].wide or self.program.buffers[index].carried:
                 write(self.memory[index], self._start(index, first), y)

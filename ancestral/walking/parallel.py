@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.causal.arithmetic import Arithmetic
-from ancestral.causal.layer import Clock
+from ancestral.causal.layer import Clock, Reach
 from ancestral.causal.program import Affine, Operation, Part, Program
 from ancestral.causal.stepping import Stepper, carry_out, filled, operands
 from ancestral.causal.tokens import Attend
@@ -128,6 +128,8 @@ def _windows(op: Affine, program: Program, values: Values, start: tuple[int, int
     source, (first, left) = values[op.source][..., op.first :], start
     _, rows, length, _ = op.weight.shape
     ours, theirs = program.scale(op), program.buffers[op.source].scale
+    if op.reach == Reach() and op.phases == (1, 1) and ours == theirs:
+        return source[..., :length].flatten(0, 2)
     features, reach = source.shape[3], op.reach
     padded = functional.pad(source, (0, 0, reach.left, max(reach.right, 0), reach.above, 0))
     starting = padded.flatten(2).unfold(2, length, features) if length else padded.new_zeros(*padded.shape[:3], 0)
