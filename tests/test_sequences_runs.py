@@ -88,6 +88,7 @@ def test_what_varying_lengths_cost(notation: str, poem: Path) -> None:
     other = evaluate(model, data, batch_size=100)
     assert other.nats == pytest.approx(found.nats, abs=1e-12)
     assert other.bits_per_dim_error == pytest.approx(found.bits_per_dim_error)
+    assert evaluate(model, data.test).nats == found.nats
     padded = Examples(torch.cat([data.test.x, torch.full((len(data.test), 9), end)], 1))
     assert evaluate(model, padded).bits_per_dim == pytest.approx(found.bits_per_dim, abs=1e-12)
     assert json.loads(json.dumps(found.to_dict()))["bits_per_byte"] == found.bits_per_byte
@@ -137,6 +138,8 @@ def test_training_learns_what_follows_what_and_goes_on_as_it_was(poem: Path, tmp
     # of a line all that a bigram does not know is after each b, of which there are two on average, whether it was the last
     found = evaluate(run.model, data)
     assert found.nats == pytest.approx(2 * log(2), abs=0.1) and notation_of(tmp_path / "run") == data.notation
+    kept = fit(model(), poem, tmp_path / "kept", steps=1, data_options={**options, "notation": data.notation}, **QUIET)
+    assert resume(tmp_path / "kept", model=model()).steps == kept.steps == 1  # the notation is among the options recorded
     fresh = model()
     with pytest.raises(DataError, match="end is 256"):
         fit(fresh, load_data(poem, pieces="lines"), steps=1, **QUIET)
@@ -167,6 +170,8 @@ def test_the_command_line_reads_files_as_the_run_was_trained(
     found = ask("evaluate", tmp_path / "run", "--data", other)
     mine = load_data(other, notation=data.notation, length=6)
     assert found["data"]["hash"] == mine.hash and mine.spec.levels == data.spec.levels
+    whole = ask("score", tmp_path / "run", other, "--split", "all")
+    assert whole["items"] == sum(len(getattr(mine, part)) for part in ("train", "validation", "test"))
     other.write_text("never seen: Z" * 60)
     code, _, err = call("evaluate", tmp_path / "run", "--data", other)
     assert code == 1 and "is not among the" in err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -89,7 +89,7 @@ def load_data(
     dequantize: bool = False,
     standardize: bool = False,
     units: Units | None = None,
-    notation: str | Notation | None = None,
+    notation: str | Notation | Mapping[str, Any] | None = None,
     vocabulary: int | None = None,
     length: int | None = None,
     pieces: str | None = None,
@@ -129,7 +129,7 @@ def load_data(
             are dequantised, so are these data.
         notation: of text ``"bytes"`` (the default), ``"characters"``, ``"bpe"`` (trained on the training set) or the path of a
             ``tokenizer.json``; of sound ``"mulaw"`` (the default), ``"pcm16"`` or ``"pcm8"``; or a `Text` or `Sound`, such as
-            that of a run.
+            that of a run, also as the fields of its ``to_dict``.
         vocabulary: tokens of the BPE, 1,024 if nothing is said.
         length: of a block, 256 symbols of text or 4,096 samples of sound if nothing is said; training sees windows of it at any
             offset. Of files and lines it bounds what training sees of each: all of a text, 4,096 samples of a sound.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from ancestral.data import images
 from ancestral.data.homemade import CLASSES, NOTE, RATE, notes, prose
 from ancestral.data.images import SETS, classes_of, listed, sets_of
-from ancestral.data.notation import SOUNDS, Notation, Sound
+from ancestral.data.notation import SOUNDS, Notation, Sound, notation_from_dict
 from ancestral.data.sounds import SMALL, SUFFIXES, Recording, tapes_of
 from ancestral.data.source import PARTS, Array
 from ancestral.data.tapes import BytesFile, Held, Tape
@@ -37,7 +37,7 @@ class Cutting:
         DataError: one is outside its range.
     """
 
-    notation: str | Notation | None = None
+    notation: str | Notation | Mapping[str, Any] | None = None
     vocabulary: int | None = None
     length: int | None = None
     pieces: str | None = None
@@ -45,6 +45,8 @@ class Cutting:
     label_from: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.notation, Mapping):
+            object.__setattr__(self, "notation", notation_from_dict(self.notation))
         for name in ("vocabulary", "length", "rate"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

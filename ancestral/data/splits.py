@@ -221,7 +221,7 @@ class Dequantized(Noisy):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Data cut into three sets that share no example.
+    """Data cut into three sets that share no example unless the note says so.
 
     Attributes:
         train, validation, test: to learn from, to choose with, to report on.

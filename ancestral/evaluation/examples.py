@@ -18,6 +18,7 @@ from ancestral.data.loading import load_data
 from ancestral.data.notation import Notation, Text
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
+from ancestral.data.tapes import Pieces
 from ancestral.objectives import Batch
 from ancestral.sampling.strategies import Model, Progress, context_of
 from ancestral.spec import DataSpec
@@ -25,7 +26,7 @@ from ancestral.symbols import DataError, trimmed
 
 AT_ONCE = 256  # examples that are read together where only their bytes are counted
 SUBSET = 2  # what a permutation is for, beside those of ``data.source``
-Data = Splits | Examples | Tensor | NDArray[Any] | str | os.PathLike[str]
+Data = Splits | Examples | Pieces | Tensor | NDArray[Any] | str | os.PathLike[str]
 Tick = Callable[[int], None]
 
 
@@ -99,7 +100,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
 
     Args:
         data: `Splits`, or what ``load_data`` makes `Splits` of when it is a name or a path, of which one set is taken; or
-            `Examples`, a tensor or an array, taken whole.
+            `Examples`, `Pieces`, a tensor or an array, taken whole.
         limit: at most so many, a seeded choice.
 
     Raises:
@@ -117,7 +118,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
         examples: ExampleSet = getattr(data, split)
         note = _note_of(data, split)
     else:
-        examples = data if isinstance(data, Examples) else Examples(_tensor(data, model.spec))
+        examples = data if isinstance(data, Examples | Pieces) else Examples(_tensor(data, model.spec))
         note = _note_of_array(examples.x, model.spec)
     examples.check(model.spec)
     if not len(examples):

@@ -82,6 +82,8 @@ def receptive_field(network: CausalNetwork) -> str:
     if not seen:
         return "nothing: its first layers see no pixel"
     rows = -min(row for row, _ in seen)
+    if len(network.shape) == 1:
+        return f"{rows:,} places before"
     columns = [column for _, column in seen]
     _, height, width = network.shape
     before = {(row, column) for row in range(1 - height, 1) for column in range(1 - width, width) if (row, column) < (0, 0)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
@@ -17,6 +17,7 @@ from torch import Tensor
 from ancestral.core import Autoregressive
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.loading import load_data
+from ancestral.data.notation import Sound, Text
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
@@ -32,7 +33,7 @@ from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
 from ancestral.training.stages import Planned, check, divided, labelled, stages_of, validate
 
-Data = str | os.PathLike[str] | Array | Tensor | Splits
+Data = str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
 HARMLESS = ["progress", "threads", "accelerator", "checkpoint_every", "tensorboard"]  # what may change when a run goes on
 ENDLESS = 10**9  # steps of a stage that a stopwatch ends
@@ -117,7 +118,7 @@ def fit(
         _initialise(model, splits, config)
         stages = stages or _planned(model, splits, config, started, stop)
         if folder is not None:
-            record = {"source": _source(data), "options": dict(data_options or {}), **splits.describe()}
+            record = {"source": _source(data), "options": _options(data_options or {}), **splits.describe()}
             write_config(model, folder, {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record})
         return _run(Session(model, splits, config, stages, folder, stop, started))
 
@@ -267,6 +268,11 @@ def _source(data: Data) -> str | None:
         return None
     name = os.fspath(data)
     return name if name in EMBEDDED or not Path(name).expanduser().exists() else str(Path(name).expanduser().resolve())
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``load_data`` as JSON has them."""
+    return {name: value.to_dict() if isinstance(value, Text | Sound) else value for name, value in given.items()}
 
 
 def _same_data(record: Mapping[str, Any], data: Data | None) -> Splits:
