@@ -11,7 +11,7 @@ from tiny_chains import chain, every, independent, sequences
 from tiny_latents import awake
 from torch import Tensor
 
-from ancestral.core import Autoregressive, Network, State
+from ancestral.core import Autoregressive, Context, Network, State
 from ancestral.draw import Draw, inverse_cdf, uniforms
 from ancestral.families import Normal
 from ancestral.sampling import arrange, log_probs, sample, speculative_sample
@@ -81,13 +81,13 @@ class Fixed(Network):
         super().__init__(tuple(network.shape))
         self.row = network.table[0, 0]
 
-    def forward(self, x: Tensor, context: Any = None) -> Tensor:
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         return self.row.expand(*x.shape, -1)
 
-    def start(self, n: int, context: Any = None, rollback: int = 0) -> tuple[Tensor, Any]:
+    def start(self, n: int, context: Context | None = None, rollback: int = 0) -> tuple[Tensor, State]:
         return self.row.expand(n, -1), State({}, rollback)
 
-    def step(self, state: Any, symbol: Tensor) -> tuple[Tensor, Any]:
+    def step(self, state: State, symbol: Tensor) -> tuple[Tensor, State]:
         return self.row.expand(len(symbol), -1), state.successor(state.consume(), state.position + 1)
 
 
@@ -190,6 +190,18 @@ def test_latent_models_and_the_native_engine() -> None:
     model, draft = awake("gated-pixelcnn", BITS, 0.8).float(), draft.float()
     eager, native = (speculative_sample(model, draft, 4, seed=5, engine=engine) for engine in ("eager", "native"))
     assert torch.equal(eager.x, native.x) and eager.judged == native.judged
+
+
+def test_a_transformer_is_judged_in_one_pass_a_round() -> None:
+    spec = DataSpec("text", (None,), 5, end=4)
+    model, draft = awake("transformer", spec, 0.3).eval(), awake("wavenet", spec, 0.3).eval()
+    drawn = speculative_sample(model, draft, 3, prompt=[0, 1, 2], length=12, seed=2, batch_size=1)
+    assert drawn.x[:, :3].tolist() == [[0, 1, 2]] * 3
+    own = speculative_sample(model, model, 3, prompt=[0, 1, 2], length=12, seed=2, gamma=11)
+    assert torch.equal(own.x, sample(model, 3, prompt=[0, 1, 2], length=12, seed=2)) and own.calls == 3
+    unprompted = speculative_sample(model, draft, 3, length=12, seed=2, batch_size=2)
+    expected = reference(arrange(model, shape=(12,)), arrange(draft, shape=(12,)), 3, 2, {})
+    assert torch.equal(unprompted.x, ended(expected, spec))
 
 
 def test_progress_grows_to_the_whole() -> None:
