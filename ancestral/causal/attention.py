@@ -136,10 +136,12 @@ def attended(query: Tensor, keys: Tensor, values: Tensor, size: int, window: int
         window: how many tokens each sees, itself included.
         mask: which of them, if not those; booleans that broadcast to (n, h, m, r).
     """
-    q, k, v = (in_heads(part, size).transpose(1, 2) for part in (query, keys, values))
+    k, v = in_heads(keys, size).transpose(1, 2), in_heads(values, size).transpose(1, 2)
+    if query.shape[1] == 1 and mask is None:  # heads that share keys are as good as queries of one head
+        q = query.reshape(len(query), k.shape[1], -1, size)
+        return functional.scaled_dot_product_attention(q, k, v).reshape(query.shape)
+    q = in_heads(query, size).transpose(1, 2)
     (heads, m), (shared, r) = q.shape[1:3], k.shape[1:3]
-    if m == 1 and mask is None:  # heads that share keys are as good as queries of one head
-        return functional.scaled_dot_product_attention(q.reshape(len(q), shared, -1, size), k, v).reshape(query.shape)
     if m == r and window < r and mask is None:
         return in_blocks(q, k, v, window)
     causal = m == r and mask is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import zlib
 from abc import abstractmethod
 from dataclasses import replace
 from typing import Any, Protocol
@@ -219,13 +220,18 @@ def symmetry_of(order: Order | str, shape: tuple[int, ...]) -> Symmetry:
 
 def fingerprint(module: nn.Module) -> tuple[object, ...]:
     """A value that changes when a weight does, however it was written, also when rows or columns change places."""
-    return tuple((p.dtype, p.device, p.shape, *map(int, _bits(p.detach()))) for p in module.parameters())
+    return tuple((p.dtype, p.device, p.shape, *_digest(p.detach())) for p in module.parameters())
+
+
+def _digest(p: Tensor) -> list[int]:
+    if p.device.type == "cpu":
+        return [zlib.crc32(p.contiguous().flatten().view(torch.uint8).numpy().data)]
+    return [int(total) for total in _bits(p)]  # without bringing the weights here
 
 
 def _bits(p: Tensor) -> list[Tensor]:
     """Sums of the bits of a tensor by row and by column, each row and column with an odd factor of its own."""
-    flat, size = p.flatten(1) if p.dim() > 1 else p.reshape(1, -1), p.element_size()
-    whole = flat.is_contiguous() and size * flat.shape[1] % 8 == size * flat.storage_offset() % 8 == 0
-    bits = flat.view(torch.int64 if whole else {2: torch.int16, 4: torch.int32, 8: torch.int64}[size])  # the widest adds fastest
+    bits = p.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[p.element_size()])
+    bits = bits.flatten(1) if bits.dim() > 1 else bits[None] if bits.dim() else bits[None, None]
     sums = bits.sum(0), bits.sum(1)
     return [(each * (2 * torch.arange(len(each), device=p.device) + 1)).sum() for each in sums]
