@@ -26,9 +26,10 @@ from ancestral.causal import (
 )
 from ancestral.causal.arithmetic import Floating
 from ancestral.causal.channels import coupled
+from ancestral.causal.extending import extendable
 from ancestral.causal.network import fingerprint
-from ancestral.causal.stepping import once_values
-from ancestral.core import Autoregressive, Context, OrderError
+from ancestral.causal.stepping import Stepper, once_values
+from ancestral.core import Autoregressive, Context, OrderError, StateError
 from ancestral.draw import Draw
 from ancestral.families import Categorical, LogisticMixture
 from ancestral.models import build
@@ -154,6 +155,51 @@ def test_other_orders_turn_the_image(name: str, order: str) -> None:
     assert worst(walked(turned, x), in_order(turned, turned(x))) < 1e-10
     with pytest.raises(OrderError, match="eight symmetries"):
         network.arrange(Order.shuffled(tuple(network.shape), 1))
+
+
+# Several sites at once
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if "tokens" in name])
+@pytest.mark.parametrize("some", [1, 2, 5])
+def test_extending_by_some_sites_is_stepping_through_them(name: str, some: int) -> None:
+    """Whatever was absorbed how before: rings are left as steps leave them, also to go back."""
+    network, levels, x = toy(name)
+    assert extendable(network.lowered())
+    sites, want = x.shape[1], network(x)
+    walk = Autoregressive(network, Categorical(levels), DataSpec("text", tuple(network.shape), levels)).walk(5, rollback=2)
+    for first in range(0, sites, some + 1):
+        ahead = x[:, first : first + some]
+        assert worst(walk.extend(ahead).parameters, want[:, first : first + some]) < 1e-10
+        walk.rollback(min(2, walk.site))
+        walk.select(torch.arange(5))
+        walk.extend(x[:, walk.site : first + some])
+        if not walk.done:
+            assert worst(walk.conditional.parameters, want[:, walk.site]) < 1e-10
+            walk.settle(x[:, walk.site])
+    assert torch.equal(walk.symbols, x)
+
+
+def test_extending_takes_one_pass_and_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Stepper, "absorb", None)
+    for model in (
+        build("wavenet", DataSpec("audio", (30,), levels=4), preset="tiny"),
+        build("transformer", DataSpec("text", (16,), levels=4), preset="tiny"),
+    ):
+        x = torch.randint(4, (2, *model.spec.shape))  # type: ignore[arg-type]
+        walk = model.walk(2)  # type: ignore[union-attr]
+        assert worst(walk.extend(x).parameters, model.network(x)) < 1e-10  # type: ignore[operator, union-attr]
+        with pytest.raises(StateError, match="1 symbols for the 0 sites"):
+            walk.extend(x[:, :1])
+
+
+@pytest.mark.parametrize("name", ["gated-pixelcnn", "nade", "diagonal-bilstm"])
+def test_images_of_one_column_are_extended_step_by_step(name: str) -> None:
+    model = build(name, DataSpec("image", (1, 6, 1), levels=3), preset="tiny")
+    x = torch.randint(3, (2, 1, 6, 1))
+    assert not extendable(model.network.lowered())  # type: ignore[operator, union-attr]
+    found = model.walk(2).extend(x.flatten(1)).parameters  # type: ignore[union-attr]
+    assert worst(found, model.network(x).flatten(1, -2)) < 1e-10  # type: ignore[operator, union-attr]
 
 
 # What went wrong once
