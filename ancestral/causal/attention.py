@@ -46,6 +46,9 @@ class Attention(Composite):
         first = 0 if self.window is None else place[0] - self.window + 1
         return {(row, place[1]) for row in range(first, place[0] + 1)}
 
+    def reads_at(self, places: set[Place]) -> set[Place]:
+        return super().reads_at(places if self.window else {max(places)} if places else places)  # the last one sees most
+
     def forward(self, query: Tensor, attended_to: Tensor, mask: Tensor | None = None) -> Tensor:
         """``mask``, (n, 1, T, T) booleans, says which tokens (columns) each token sees, instead of those before it."""
         q, k, v = (part[..., 0].mT for part in (query, *attended_to.chunk(2, 1)))

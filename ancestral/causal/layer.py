@@ -161,7 +161,7 @@ class Graph:
             for i, node in reversed(list(enumerate(self.nodes))):
                 places = wanted.get(node.output.index, set()) - done.get(i, set())
                 done[i] = done.get(i, set()) | places
-                more = set().union(*map(node.layer.reads, places))
+                more = node.layer.reads_at(places)
                 for signal in node.inputs:
                     if signal.clock is not Clock.ONCE and not node.output.strict:
                         wanted.setdefault(signal.index, set()).update(
@@ -199,6 +199,10 @@ class Layer(nn.Module, ABC):
         """The places of its input that its output at a place depends on directly."""
         row, column = place[0] * self.shrink // self.grow, place[1] * self.shrink // self.grow
         return {(row + dr, column + dc) for dr, dc in self.reach.offsets()}
+
+    def reads_at(self, places: set[Place]) -> set[Place]:
+        """The same for several places together."""
+        return set().union(*(self.reads(place) for place in places))
 
 
 class Input(Layer):

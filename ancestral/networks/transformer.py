@@ -103,7 +103,7 @@ class Transformer(SiteNetwork):
         sites = torch.Size(shape).numel()
         super().__init__(shape, layout=(1, sites, 1))
         width, head, rotary = sizes.width, sizes.width // sizes.heads, sizes.places == "rotary"
-        self.any_order, self.parts = sizes.any_order, parts
+        self.any_order, self.parts, self.window = sizes.any_order, parts, sizes.window
         self.embedding, self.previous = Embedding(1, levels, width), Previous()
         self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
         self.angles = Angles(head, sites) if rotary else None

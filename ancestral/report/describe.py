@@ -76,14 +76,14 @@ def parameters_in_words(model: nn.Module) -> str:
 
 def receptive_field(network: CausalNetwork) -> str:
     """How far back a conditional sees, in rows, columns and pixels, and whether that is the whole image."""
-    if isinstance(network, SiteNetwork):
+    if isinstance(network, SiteNetwork) and not getattr(network, "window", 0):
         return "every symbol before it in the order"
     seen = network.receptive_field() - {(0, 0)}
     if not seen:
         return "nothing: its first layers see no pixel"
     rows = -min(row for row, _ in seen)
-    if len(network.shape) == 1:
-        return f"{rows:,} places before"
+    if len(network.shape) == 1 or isinstance(network, SiteNetwork):
+        return f"{rows * network.layout[0]:,} symbols before it"
     columns = [column for _, column in seen]
     _, height, width = network.shape
     before = {(row, column) for row in range(1 - height, 1) for column in range(1 - width, width) if (row, column) < (0, 0)}
