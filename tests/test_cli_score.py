@@ -209,6 +209,22 @@ def test_texts_of_any_length(tmp_path: Path) -> None:
     assert sorted(shown) == sorted(["Rose is⏹", "⏹", "a rose &amp; &lt;b&gt;⏹"])
 
 
+def test_text_files_are_read_as_a_run_was_trained(ask: Ask, tmp_path: Path) -> None:
+    data = ancestral.data("text", length=32, limit=6)
+    record = {"source": "text", "options": {"length": 32, "limit": 6}, **data.describe()}
+    model = ancestral.build("wavenet", data.spec, preset="tiny")
+    ancestral.save(model, tmp_path / "run", extra={"data": record})
+    words = "In the harbour a rose is a rose, and 64 bytes are two blocks of it."
+    (tmp_path / "rose.txt").write_text(words)
+    told = ask("score", tmp_path / "run", tmp_path / "rose.txt", "--out", tmp_path / "a.html", "--out", tmp_path / "a.csv")
+    x = torch.tensor([list(words[:32].encode()), list(words[32:64].encode())])
+    assert told["nats"] == pytest.approx(float(score(load(tmp_path / "run"), x).nats.mean()), rel=1e-5)
+    shown = re.findall(r'<div class="text">(.*?)</div>', (tmp_path / "a.html").read_text())
+    assert sorted(re.sub("<.*?>", "", block) for block in shown) == sorted([words[:32], words[32:64]])
+    own = ask("score", tmp_path / "run", "--out", tmp_path / "b.csv", "--against", tmp_path / "rose.txt")
+    assert [each["items"] for each in own["sets"]] == [len(data.test), 2] and own["codec"] == "zstd"
+
+
 def test_sound_of_two_bytes(tmp_path: Path) -> None:
     spec = DataSpec("audio", (32,), levels=256, parts=2)
     x = torch.randint(0, 256, (4, 32))

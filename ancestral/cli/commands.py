@@ -234,7 +234,7 @@ class Score(Computing):
 
     run: Run  # folder of the run
     data: Sources = ()  # images, folders of them, arrays, all of each; or one data set; by default what it was trained on
-    split: Literal["train", "validation", "test", "all"] = "test"  # which examples of a data set
+    split: Literal["train", "validation", "test", "all"] | None = None  # of data with labels; by default test, of loose files all
     out: Places = ()  # a .csv, .json or .html to write, once for each; by default scores.csv in the run
     against: Others = ()  # outside data to tell apart, once for each: noise, flat, or what DATA can be
     outside: tuple[str, ...] = ()  # classes of the data, by name or number, that count as outside, such as those held out

@@ -127,7 +127,7 @@ def items_of(
         raise ValueError(f"number is {count}; ask for at least 1")
     device = model.anchor.device
     if pictures:
-        found = _read_items(pictures, folder, model.spec, size)
+        found = read_items(pictures, folder, model.spec, size)
         if getattr(model.config, "conditional", False) and not labels:
             said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
@@ -141,7 +141,12 @@ def items_of(
     return Items(found.x.to(device), found.names, None if y is None else y.to(device))
 
 
-def _read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> Items:
+def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> Items:
+    """Files and folders, all of each, as a run's examples are written.
+
+    Raises:
+        DataError: one is missing, broken or of another shape or kind than the model's.
+    """
     how = _written_as(folder)
     if not how:
         return read_pictures(paths, spec, size, units_of(folder))

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from ancestral import evaluation
 from ancestral.cli.commands import Answer, Reading, Score
-from ancestral.cli.runs import data_of, opened, progress, read_pictures, said
+from ancestral.cli.runs import data_of, opened, progress, read_items, said
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Splits, Units
 from ancestral.evaluation.complexity import Writing
 from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
-from ancestral.hub import Model, units_of
+from ancestral.hub import Model, notation_of, units_of
 from ancestral.report.score_files import WRITERS
 from ancestral.report.scores import Results, verdicts
 from ancestral.report.surprise import Shower
@@ -66,7 +66,7 @@ def score(command: Score) -> Answer:
     places = command.out or (command.run / TABLE,)
     _check(command, places)
     model = opened(command, command.run)
-    task = _Task(command, model, units_of(command.run))
+    task = _Task(command, model, units_of(command.run), notation_of(command.run))
     sets = [task.scored(each) for each in task.found()]
     inside, outside = sets[0], sets[1:]
     told = {each.name: separations(inside, each) for each in outside}
@@ -104,7 +104,7 @@ class _Task:
     def found(self) -> list[Found]:
         """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
         command = self.command
-        own = self._read(command.data) if command.data else self._set(data_of(command.run, None, Reading()))
+        own = self._read(command.data, command.split) if command.data else self._set(data_of(command.run, None, Reading()))
         if command.labels:
             if len(command.labels) != len(own.x):
                 raise ValueError(f"{len(command.labels)} labels for {len(own.x)} pictures: give one each")
@@ -117,37 +117,37 @@ class _Task:
                 made = Found(word, [f"{word} {row}" for row in range(len(x))], x, outside=True)
                 outside.append(made)
             else:
-                outside.append(replace(self._read([word]), outside=True))
+                outside.append(replace(self._read([word], None), outside=True))
         names = [each.name for each in outside]
         if len({inside.name, *names}) <= len(names):
             raise ValueError(f"{inside.name} against {', '.join(names)}: each must have a name of its own")
         return [inside, *(each.limited(command.limit, command.seed) for each in outside)]
 
-    def _read(self, words: Sequence[str]) -> Found:
+    def _read(self, words: Sequence[str], split: str | None) -> Found:
         """A data set, of which the split is taken, or files, taken whole."""
         command, spec = self.command, self.model.spec
-        if any(_is_set(word, spec.kind) for word in words):
+        if split is not None or any(_is_set(word) for word in words):
             if len(words) > 1:
-                raise DataError(f"{' '.join(words)}: give one data set by itself, or several files and folders")
+                raise DataError(f"{' '.join(words)}: give one data set by itself, or several files and folders without --split")
             return self._set(data_of(command.run, words[0], command.reading))
         if set(command.reading.options()) - {"size"}:
             raise DataError(
-                "pictures take the colours and levels of the model by themselves: of these flags leave all but --size"
+                "files are brought to the model's colours and levels by themselves: of such flags leave all but --size"
             )
-        items = read_pictures([Path(word) for word in words], spec, command.reading.size, self.units)
-        return Found(Path(words[0]).name if len(words) == 1 else f"{len(items.names):,} files", items.names, items.x)
+        items = read_items([Path(word) for word in words], command.run, spec, command.reading.size)
+        name = Path(words[0]).name if len(words) == 1 else f"{len(words)} files and folders"
+        return Found(name, items.names, items.x)
 
     def _set(self, data: Splits) -> Found:
-        self.notation = self.notation or getattr(data, "notation", None)
-        split = self.command.split
-        parts = [name for name in PARTS if split in (name, "all") and len(getattr(data, name))]
-        if not parts:
+        split = self.command.split or "test"
+        sets = {name: getattr(data, name) for name in PARTS if split in (name, "all") and len(getattr(data, name))}
+        if not sets:
             raise DataError(f"{data.name} has no {split} examples: take others (--split)")
-        sets = {name: getattr(data, name) for name in parts}
         labels = [each.labels for each in sets.values() if each.labels is not None]
         names = [f"{name} {row}" for name, each in sets.items() for row in range(len(each))]
-        longest = max(each.x.shape[-1] for each in sets.values())
-        x = torch.cat([F.pad(each.x, (0, longest - each.x.shape[-1]), value=data.spec.end or 0) for each in sets.values()])
+        found = [each.x for each in sets.values()]
+        longest, filling = max(x.shape[-1] for x in found), data.spec.end or 0
+        x = torch.cat([F.pad(x, (0, longest - x.shape[-1]), value=filling) for x in found])
         return Found(f"{data.name} ({split})", names, x, torch.cat(labels) if labels else None, data.class_names)
 
     def scored(self, found: Found) -> Scored:
@@ -202,9 +202,9 @@ class _Task:
         return nats / log(2)
 
 
-def _is_set(word: str, kind: str) -> bool:
+def _is_set(word: str) -> bool:
     path = Path(word)
-    return word in EMBEDDED or path.suffix == ".npz" or (path.is_dir() and holds_idx(path)) or kind in ("audio", "text")
+    return word in EMBEDDED or path.suffix == ".npz" or (path.is_dir() and holds_idx(path))
 
 
 def _parted(found: Found, outside: Sequence[str]) -> list[Found]:

@@ -21,6 +21,7 @@ from ancestral.symbols import lengths
 
 STEPS = 10  # shades of a text
 LONGEST = 2000  # symbols of a text that are shown
+UNKNOWN, LONGEST_CHARACTER = "\ufffd", 4  # what stands for bytes that are no character; bytes of UTF-8
 Bits = NDArray[np.float64]
 
 
@@ -118,27 +119,17 @@ class Shower:
 
     def _pieces(self, x: Tensor, bits: Bits) -> Iterator[tuple[str, float]]:
         """The symbols of a text as characters with their bits, several of them together where one is no whole character."""
-        waiting, cost = b"", 0.0
-        for symbol, each in zip(x, bits[: len(x)].tolist(), strict=True):
-            if self.notation is None:
-                yield f"{int(symbol)} ", each
+        start = 0
+        for end, symbol in enumerate(x.tolist(), 1):
+            text = f"{symbol} " if self.notation is None else _decoded(self.notation.decode(x[start:end]))
+            if text.endswith(UNKNOWN) and end - start < LONGEST_CHARACTER and end < len(x):
                 continue
-            piece = self.notation.decode(symbol[None])
-            waiting, cost = waiting + (piece if isinstance(piece, bytes) else piece.encode()), cost + each
-            if not _unfinished(waiting):
-                yield waiting.decode(errors="replace"), cost
-                waiting, cost = b"", 0.0
-        if waiting:
-            yield waiting.decode(errors="replace"), cost
+            yield text, float(bits[start:end].sum())
+            start = end
 
 
-def _unfinished(content: bytes) -> bool:
-    """Whether bytes end in the middle of a character of UTF-8."""
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        return error.reason == "unexpected end of data"
-    return False
+def _decoded(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode(errors="replace")
 
 
 def shaded(text: str, bits: float, scale: Scale) -> str:
@@ -164,6 +155,7 @@ def extremes(costs: Tensor, count: int) -> list[tuple[str, list[int]]]:
     """The places of at most ``count`` of (n,) costs: the lowest, those in the middle and the highest, each from low to high.
 
     Example:
+        >>> import torch
         >>> extremes(torch.tensor([5.0, 1.0, 4.0, 2.0, 3.0]), 3)
         [('least surprising', [1]), ('in the middle', [4]), ('most surprising', [0])]
     """
