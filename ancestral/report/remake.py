@@ -21,6 +21,7 @@ READING = (
     "columns",
     "dequantize",
     "standardize",
+    *("notation", "vocabulary", "length", "pieces", "rate", "label_from"),
 )  # what the command line knows of reading data
 PLACES = ("progress", "threads", "accelerator", "checkpoint_every", "tensorboard", "log_every")  # where and how it ran, not what
 
