@@ -222,12 +222,11 @@ def _in_blocks(source: Source, length: int) -> Source:
         rows = np.repeat(np.arange(len(places)), counts)
         number = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         x[part] = some = places[rows]
-        offsets = (sizes - length + 1)[rows]  # where a window may begin, shared out evenly to the blocks
-        start = some[:, START].copy()
-        some[:, FIRST] = start + number * offsets // counts[rows]
-        some[:, LAST] = start + (number + 1) * offsets // counts[rows]
-        some[:, START] = start + number * length
-        some[:, STOP] = some[:, START] + length
+        some[:, STOP] = some[:, START] + (number + 1) * length
+        offsets = sizes - length + 1  # where a window may begin, shared out evenly to the blocks
+        some[:, LAST] = some[:, START] + (number + 1) * offsets[rows] // counts[rows]
+        some[:, FIRST] = some[:, START] + number * offsets[rows] // counts[rows]
+        some[:, START] += number * length
         lost += int((sizes - counts * length).sum())
         if part in source.labels:
             labels[part] = source.labels[part][rows]
