@@ -16,6 +16,7 @@ from ancestral.models import build
 from ancestral.objectives import Batch, shuffled
 from ancestral.sampling import complete
 from ancestral.spec import DataSpec, Order
+from ancestral.training import fit
 
 TEXT, IMAGE, BITS = DataSpec("text", (9,), levels=5), DataSpec("image", (2, 2, 3), levels=4), DataSpec("vector", (4,), levels=2)
 
@@ -311,3 +312,12 @@ def test_training_reaches_the_entropy_of_a_parity_in_every_order() -> None:
     for sites in permutations(range(3)):
         network = model.network.arrange(Order(sites))
         assert -Autoregressive(network, model.family, spec).log_prob(x).mean() < 2 * math.log(2) + 0.05
+
+
+@pytest.mark.parametrize("options", [{}, {"any_order": True}])
+def test_the_trainer_trains_it(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = build("transformer", DataSpec("vector", (4,), levels=2), preset="tiny", **options)
+    before = [parameter.clone() for parameter in model.parameters()]
+    run = fit(model, torch.randint(2, (40, 4)).numpy(), steps=3, batch_size=8)
+    assert all(not torch.equal(old, new) for old, new in zip(before, run.model.parameters(), strict=True))
