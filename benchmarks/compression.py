@@ -28,7 +28,7 @@ from ancestral.coding.codec import decompress, write
 from ancestral.coding.reader import Reader
 from ancestral.data import load_data
 from ancestral.hub import describe, load
-from ancestral.walking.native.engine import warmup
+from ancestral.walking.native.compiling import warmup
 from ancestral.walking.twin import twin
 
 CLASSICAL: dict[str, tuple[Callable[..., bytes], Callable[[bytes], Any]]] = {

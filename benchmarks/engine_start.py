@@ -19,8 +19,8 @@ from record import Record
 START = """
 import sys, time, torch
 since = time.perf_counter()
-from ancestral.walking.native.engine import warmup
-warmup(sys.argv[1] == "exact", rare=False)
+from ancestral.walking.native.compiling import warmup
+warmup(sys.argv[1] == "exact", rare=False, tokens=False)
 print(time.perf_counter() - since)
 """
 

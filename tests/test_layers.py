@@ -42,7 +42,6 @@ from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.parallel import computed, parameters
 
 TOYS = list(toys())
-WHOLE = [name for name in TOYS if "tokens" not in name]
 
 
 def toy(name: str, scale: float = 0.5) -> tuple[CausalNetwork, int, Tensor]:
@@ -91,7 +90,7 @@ def test_the_receptive_field_is_that_of_the_jacobian(name: str) -> None:
     assert measured == (seen if channels > 1 else seen - {(0, 0)})
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", TOYS)
 def test_the_native_engine_gives_the_same(name: str) -> None:
     network, levels, x = toy(name)
     want, narrow = network(x), Lowered(copy.deepcopy(network).float(), levels, "native")
@@ -104,7 +103,7 @@ def test_the_native_engine_gives_the_same(name: str) -> None:
     assert (drawn != Autoregressive(network, family, spec).walk(5).run(Draw(seed=3))).double().mean() < 0.02
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", TOYS)
 def test_whole_numbers_are_the_same_in_every_way(name: str) -> None:
     network, levels, x = toy(name, 0.3)
     family = LogisticMixture(256, 2) if levels == 256 else Categorical(3)

@@ -20,7 +20,7 @@ from ancestral.core import Conditional, Family
 from ancestral.draw import Draw
 from ancestral.families import Binned, Normal
 from ancestral.walking.native.engine import Native
-from ancestral.walking.native.layout import LayoutError
+from ancestral.walking.native.weights import LayoutError
 
 
 def integer_program(program: Program, levels: int) -> Program:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ancestral.causal.layer import Clock
-    from ancestral.causal.program import Part
+    from ancestral.causal.program import Part, Rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,6 +22,7 @@ class Normalise:
     Attributes:
         gain, shift: (N,).
         centred: whether the mean is that of the features; else it is 0, and the denominator their root mean square.
+        scaling: in exact numerics, of which ``other`` is the gains' fraction; see `walking.exact.tokens`.
     """
 
     clock: Clock
@@ -33,6 +34,7 @@ class Normalise:
     centred: bool
     epsilon: float
     backwards: bool = False
+    scaling: Rounding | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ class Rotate:
     """Pairs of the first ``turned`` features turned by angles, the other features as they are.
 
     Features come in heads of as many as there are in ``angles``, which holds cosines, then sines, k / 2 of each. Feature i of a
-    head and feature i + k / 2 make a pair: (a, b) becomes (a cos - b sin, b cos + a sin).
+    head and feature i + k / 2 make a pair: (a, b) becomes (a cos - b sin, b cos + a sin). ``scaling`` is that of exact numerics.
     """
 
     clock: Clock
@@ -50,6 +52,7 @@ class Rotate:
     angles: Part
     turned: int
     backwards: bool = False
+    scaling: Rounding | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +66,7 @@ class Attend:
     Attributes:
         heads: of the query.
         window: how many rows count, the own one included; as many as there are where all do.
+        scaling: in exact numerics, of which ``other`` is the fraction of keys and values.
     """
 
     clock: Clock
@@ -74,6 +78,7 @@ class Attend:
     heads: int
     window: int
     backwards: bool = False
+    scaling: Rounding | None = None
 
     @property
     def size(self) -> int:

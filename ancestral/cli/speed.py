@@ -28,7 +28,7 @@ def _columns(each: benchmarks.Timing) -> tuple[float, float, float]:
 
 def warmup(command: Warmup) -> Answer:
     """Compile the native engine, which later processes then load."""
-    from ancestral.walking.native.engine import warmup as compile_now  # brings numba
+    from ancestral.walking.native.compiling import warmup as compile_now  # brings numba
 
     since = time.perf_counter()
     compile_now()

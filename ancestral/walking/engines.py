@@ -97,7 +97,8 @@ class Lowered(Walked):
             if self.chosen == "native":
                 raise EngineError(f"the native engine cannot run this network: {reason}; engine='eager' can")
             return None
-        from ancestral.walking.native.engine import Native, ready
+        from ancestral.walking.native.compiling import ready
+        from ancestral.walking.native.engine import Native
 
         if self.chosen == "auto" and not ready(program, eager_seconds(program, n) > COMPILING, options):
             return None

@@ -13,16 +13,18 @@ from torch import Tensor
 
 from ancestral.causal.arithmetic import Floating
 from ancestral.causal.context import Once
+from ancestral.causal.embedding import Constant, Embedding
 from ancestral.causal.layer import Clock, Node
 from ancestral.causal.layer import Sum as SumLayer
 from ancestral.causal.network import CausalNetwork
 from ancestral.causal.program import Add, Affine, Couple, Point, Program, Put
 from ancestral.causal.stepping import once_values
-from ancestral.causal.tokens import TokenOperation
+from ancestral.causal.tokens import Attend, Rotate, TokenOperation
 from ancestral.core import Context
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.feedforward import IntegerNet, fraction_for
 from ancestral.walking.exact.operations import LoweringError, power
+from ancestral.walking.exact.tokens import ANGLE
 from ancestral.walking.exact.whole import GATE_ARGUMENT, GATED, KEPT, READ, RESULTS
 from ancestral.walking.parallel import computed
 
@@ -57,12 +59,15 @@ def formats(program: Program, levels: int) -> list[Format]:
     """
     groups = _groups(program)
     asked: dict[int, set[tuple[int, int | None]]] = {group: set() for group in groups}
+    read = {groups[op.source] for op in program.operations if isinstance(op, Affine)}
+    read |= {groups[op.query.buffer] for op in program.operations if isinstance(op, Attend)}
     for put in program.puts:
-        largest = max(float(values.abs().max()) for values in put_values(put, levels, program.shape[0]))
-        exponent = math.frexp(largest * (1 + power(-WEIGHT_BITS)))[1]  # 1 and what float32 makes of it are alike
-        asked[groups[put.target]].add((READ, READ.bit_length() - exponent))
+        if groups[put.target] in read:  # what is only added to something is as that is
+            asked[groups[put.target]].add((READ, READ.bit_length() - _put_exponent(put, levels, program)))
     single = {group for group in groups if groups.count(group) == 1}
     for op in program.operations:
+        if isinstance(op, Rotate):
+            asked[groups[op.angles.buffer]].add((KEPT, ANGLE))
         if isinstance(op, Couple):
             asked[groups[op.source.buffer]].add((KEPT, 0))
         elif isinstance(op, Point) and op.function in RESULTS:
@@ -73,7 +78,6 @@ def formats(program: Program, levels: int) -> list[Format]:
             arguments = {part.buffer for part in (op.source, op.other) if part is not None} & single
             for buffer in arguments:
                 asked[buffer].add((GATED, GATE_ARGUMENT))
-    read = {groups[op.source] for op in program.operations if isinstance(op, Affine)}
     output = groups[program.output]
     if asked[output] or output in read or groups.count(output) > 1:
         raise LoweringError("the parameters must come from affine maps and go nowhere else: end the network with such a map")
@@ -91,10 +95,8 @@ def _groups(program: Program) -> list[int]:
     """For every buffer the first of those that are alike."""
     groups = list(range(len(program.buffers)))
     for op in program.operations:
-        if isinstance(op, Affine | Couple) or (isinstance(op, Point) and op.function != "relu"):
+        if isinstance(op, Affine | Couple | TokenOperation) or (isinstance(op, Point) and op.function != "relu"):
             continue
-        if isinstance(op, TokenOperation):
-            raise LoweringError("normalisation, rotation and attention have no exact form")
         parts = (op.target, op.a, op.b) if isinstance(op, Add) else (op.target, op.source)
         alike = {groups[part.buffer] for part in parts}
         groups = [min(alike) if group in alike else group for group in groups]
@@ -104,10 +106,15 @@ def _groups(program: Program) -> list[int]:
 @torch.no_grad()
 def put_values(put: Put, levels: int, channels: int) -> list[Tensor]:
     """(levels, features) for every channel: what the symbols become, in float64."""
-    if levels > LEVELS:
+    if levels > LEVELS and not isinstance(put.layer, Embedding):
         raise LoweringError(f"symbols have {levels} levels, but activations tell only {LEVELS} apart")
     layer, symbols = copy.deepcopy(put.layer).double().cpu(), torch.arange(levels)
     return [layer.absorb(symbols, channel) for channel in range(channels)]
+
+
+def _put_exponent(put: Put, levels: int, program: Program) -> int:
+    largest = max(float(values.abs().max()) for values in put_values(put, levels, program.shape[0]))
+    return math.frexp(largest * (1 + power(-WEIGHT_BITS)))[1]  # 1 and what float32 makes of it are alike
 
 
 def largest_weights(weight: Tensor) -> Tensor:
@@ -165,6 +172,8 @@ def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Conte
     context = None if context is None else context.map(lambda part: part.cpu().double())
     program = copy.deepcopy(network).cpu().double().lowered(context)
     largest, shared = _exponents(network, program, x.cpu(), context), formats(program, family.levels)
+    for put in program.puts:  # rare symbols too
+        largest[put.target] = max(largest[put.target], _put_exponent(put, family.levels, program))
     free: dict[int, int] = {}
     for buffer, form in enumerate(shared):
         bits = form.limit.bit_length() - SPARE - largest[buffer]
@@ -223,4 +232,7 @@ def _once_fractions(node: Node, once: dict[int, Tensor]) -> dict[str, int]:
     """The fraction bits of a node's values, by examples of them."""
     if isinstance(node.layer, Once):
         return IntegerNet.calibrate(node.layer.module, *(once[signal.index] for signal in node.inputs)).fractions
-    return {"sum": fraction_for(float(once[node.output.index].abs().max()))} if isinstance(node.layer, SumLayer) else {}
+    if isinstance(node.layer, SumLayer | Constant):
+        name = "sum" if isinstance(node.layer, SumLayer) else "constant"
+        return {name: fraction_for(float(once[node.output.index].abs().max()))}
+    return {}

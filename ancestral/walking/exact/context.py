@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from ancestral.causal.attention import Angles
 from ancestral.causal.context import Once
+from ancestral.causal.embedding import Constant
 from ancestral.causal.layer import Node, Pointwise
 from ancestral.causal.layer import Sum as SumLayer
 from ancestral.causal.program import Fill, Program
@@ -17,6 +21,7 @@ from ancestral.families.integer import Integer
 from ancestral.walking.exact.calibration import Calibration, formats, once_nodes
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.operations import Fixed, LoweringError, Sum, power
+from ancestral.walking.exact.tokens import ANGLE, exact_angles
 
 
 class ExactContext:
@@ -65,6 +70,8 @@ class ExactContext:
         digest = hashlib.blake2b(json.dumps(self.calibration.to_dict(), sort_keys=True).encode(), digest_size=16)
         for node, step in self._steps:
             digest.update(type(node.layer).__name__.encode() + (step.net.checksum() if isinstance(step, ExactOnce) else b""))
+            if isinstance(step, ExactConstant):
+                digest.update(step.value.integers.to(torch.int32).numpy().astype("<i4").tobytes())
         return digest.digest()
 
 
@@ -79,6 +86,22 @@ class ExactOnce:
         return Fixed(y.integers[:, :, None, None], y.fraction) if y.integers.dim() == 2 else y
 
 
+@dataclass(frozen=True)
+class ExactConstant:
+    """What depends on nothing."""
+
+    value: Fixed
+
+    def __call__(self) -> Fixed:
+        return self.value
+
+
+def _constant(layer: Constant, fraction: int) -> ExactConstant:
+    if isinstance(layer, Angles):
+        return ExactConstant(Fixed(exact_angles(layer), ANGLE))
+    return ExactConstant(Fixed.of(copy.deepcopy(layer).double().cpu()().detach(), fraction))
+
+
 def _exact_relu(x: Fixed) -> Fixed:
     return Fixed(x.integers.clamp_min(0), x.fraction)
 
@@ -88,6 +111,10 @@ def _once_step(node: Node, fractions: Mapping[str, int]) -> Callable[..., Fixed]
         return ExactOnce(IntegerNet.from_fractions(node.layer.module, fractions, [True] * len(node.inputs)))
     if isinstance(node.layer, SumLayer):
         return Sum(fractions["sum"])
+    if isinstance(node.layer, Constant):
+        return _constant(node.layer, fractions["constant"])
     if isinstance(node.layer, Pointwise) and node.layer.name == "relu":
         return _exact_relu
-    raise LoweringError(f"{type(node.layer).__name__} over the context has no exact form; Once, relu and sums have one")
+    raise LoweringError(
+        f"{type(node.layer).__name__} over the context has no exact form; Once, constants, relu and sums have one"
+    )

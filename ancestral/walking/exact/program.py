@@ -24,13 +24,15 @@ import torch
 from torch import Tensor
 
 from ancestral.causal.layer import Clock, Signal
-from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Program, Put, Rounding, Scaling
-from ancestral.causal.tokens import TokenOperation
+from ancestral.causal.program import Add, Affine, Couple, Fill, Operation, Part, Point, Program, Put, Rounding, Scaling
+from ancestral.causal.tokens import Attend, Normalise, Rotate, TokenOperation
+from ancestral.families import fixed
 from ancestral.families.integer import Integer
 from ancestral.walking.exact.calibration import WEIGHT_BITS, Calibration, formats, largest_weights, put_values, weight_bits
 from ancestral.walking.exact.mixture import mixture_fractions
 from ancestral.walking.exact.operations import LoweringError, power
-from ancestral.walking.exact.whole import CURVES, GATE, KEPT, READ, powers
+from ancestral.walking.exact.tokens import exact_attend, exact_normalise
+from ancestral.walking.exact.whole import CURVES, GATE, GELU_SHARE, KEPT, powers
 
 FINEST_SUM = 31  # fraction bits that a sum may get
 OVERFLOW = 2.0**31
@@ -84,14 +86,15 @@ class Exactly:
         """(levels, features) integers of the symbols, for every channel."""
         scale = power(self.calibration.buffers[put.target])
         found = put_values(put, self.family.levels, self.program.shape[0])
-        return tuple((values * scale + 0.5).floor().clamp(-READ, READ).to(torch.int16) for values in found)
+        limit = self.largest[put.target]
+        return tuple((values * scale + 0.5).floor().clamp(-limit, limit).to(torch.int16) for values in found)
 
     def operation(self, op: Operation) -> Operation:
         """An operation in whole numbers, given in the order in which they run."""
         if isinstance(op, Affine):
             return self.affine(op)
         if isinstance(op, TokenOperation):
-            raise LoweringError("normalisation, rotation and attention have no exact form")
+            return self.token(op)
         target = op.target.buffer
         if isinstance(op, Add):
             self.largest[target] = min(KEPT + 1, self.largest[op.a.buffer] + self.largest[op.b.buffer])
@@ -103,6 +106,15 @@ class Exactly:
         elif op.function == "relu":
             self.largest[target] = self.largest[op.source.buffer]
         return replace(op, scaling=self._rounding(op.source, op.other or op.source, op.target))
+
+    def token(self, op: TokenOperation) -> TokenOperation:
+        """Normalisation, rotation and attention; see `walking.exact.tokens`."""
+        if isinstance(op, Normalise):
+            bits = self._rounding(op.source, op.source, op.target)
+            return exact_normalise(op, bits.source, bits.target, bits.limit)
+        if isinstance(op, Rotate):
+            return replace(op, scaling=self._rounding(op.source, op.angles, op.target))
+        return exact_attend(op, self._rounding(op.query, op.keys, op.target))
 
     def _rounding(self, source: Part, other: Part, target: Part) -> Rounding:
         bits = self.calibration.buffers
@@ -154,6 +166,8 @@ def checksum(program: Program) -> bytes:
     buffers = [(buffer.clock, buffer.features, buffer.ends, buffer.fraction) for buffer in program.buffers]
     puts = [(put.target, put.table) for put in program.puts]
     tables = [torch.tensor(table) for table in CURVES]
+    if any(isinstance(op, Attend) or (isinstance(op, Point) and op.function == "gelu") for op in program.operations):
+        tables += [torch.tensor(table) for table in (GELU_SHARE, fixed.exponential())]
     operations = [(type(op).__name__, asdict(op)) for op in program.operations]
     fills = [fill.target for fill in program.fills]
     _digest([program.shape, program.output, buffers, puts, fills, tables, operations], digest.update)

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ancestral.causal.arithmetic import Arithmetic, Ready
 from ancestral.causal.layer import Clock, Reach
-from ancestral.causal.program import Add, Affine, Couple, Part, Point, Put, Scaling
+from ancestral.causal.program import Add, Affine, Couple, Part, Point, Put, Rounding, Scaling
+from ancestral.causal.tokens import Attend, Normalise, Rotate
 from ancestral.families import fixed
 from ancestral.walking.exact.mixture import whole_mixture
 from ancestral.walking.exact.operations import Window, power
+from ancestral.walking.exact.tokens import whole_attended, whole_normalised, whole_rotated
 
 READ, GATED, KEPT = 2**12 - 1, 2**13 - 1, 2**15 - 1  # largest activations: that matrices read, that gates read, others
 GATE_ARGUMENT, GATE_RESULT = 10, 11  # fraction bits
@@ -41,6 +43,7 @@ GATE_TANH = _curve(np.tanh(_ARGUMENTS))  # (16384,) entries, the first one at -8
 GATE_SIGMOID = _curve(1 / (1 + np.exp(-_ARGUMENTS)))
 EXP_MINUS_1 = _curve(np.expm1(np.minimum(_ARGUMENTS, 0)))
 CURVES = GATE_TANH, GATE_SIGMOID, EXP_MINUS_1
+GELU_SHARE = _curve(1 / (1 + np.exp(-np.sqrt(8 / np.pi) * (_ARGUMENTS + 0.044715 * _ARGUMENTS**3))))  # gelu(x) / x
 
 
 def powers(exponents: Tensor) -> Tensor:
@@ -62,7 +65,8 @@ class Whole(Arithmetic):
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.tanh, self.sigmoid, self.exp_minus_1 = (torch.tensor(table).to(device, torch.float64) for table in CURVES)
+        tables = (torch.tensor(table).to(device, torch.float64) for table in (*CURVES, GELU_SHARE))
+        self.tanh, self.sigmoid, self.exp_minus_1, self.gelu_share = tables
 
     def ready(self, op: Affine, which: int) -> Ready:
         if op.scaling is None:
@@ -80,17 +84,19 @@ class Whole(Arithmetic):
         return affine
 
     def point(self, op: Point, source: Tensor, other: Tensor | None, target: Tensor) -> None:
-        if op.scaling is None:
-            raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
+        bits = _known(op.scaling)
+        limit = bits.limit
         if op.function == "relu":
             target.copy_(source.clamp_min(0))
             return
-        bits, limit = op.scaling, op.scaling.limit
         if op.function == "gate" and other is not None:
             result = self._curve(self.tanh, source, bits.source) * self._curve(self.sigmoid, other, bits.other)
             target.copy_(half_up(result, 2 * CURVE - bits.target).clamp_max_(GATE))
         elif op.function == "glu" and other is not None:
             result = source * self._curve(self.sigmoid, other, bits.other)
+            target.copy_(half_up(result, CURVE + bits.source - bits.target).clamp_(-limit, limit))
+        elif op.function == "gelu":
+            result = source * self._curve(self.gelu_share, source, bits.source)
             target.copy_(half_up(result, CURVE + bits.source - bits.target).clamp_(-limit, limit))
         elif op.function in ("tanh", "sigmoid"):
             table = self.tanh if op.function == "tanh" else self.sigmoid
@@ -106,8 +112,7 @@ class Whole(Arithmetic):
         return table[half_up(x, fraction - GATE_ARGUMENT).long().clamp(-GATED - 1, GATED) + GATED + 1]
 
     def couple(self, op: Couple, source: Tensor, symbols: Tensor, target: Tensor) -> None:
-        if op.scaling is None:
-            raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
+        _known(op.scaling)
         target.copy_(whole_mixture(op, source.long(), symbols.long(), self.tanh))
 
     def add(self, op: Add, a: Tensor, b: Tensor, target: Tensor) -> None:
@@ -117,6 +122,21 @@ class Whole(Arithmetic):
         if put.table is None:
             raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
         return put.table[channel].to(self.tanh)[symbol.long()]
+
+    def normalise(self, op: Normalise, source: Tensor, target: Tensor) -> None:
+        target.copy_(whole_normalised(op, _known(op.scaling), source.long()))
+
+    def rotate(self, op: Rotate, source: Tensor, angles: Tensor, target: Tensor) -> None:
+        target.copy_(whole_rotated(op, _known(op.scaling), source.long(), angles.long()))
+
+    def attend(self, op: Attend, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> None:
+        target.copy_(whole_attended(op, _known(op.scaling), query, keys, values))
+
+
+def _known(scaling: Rounding | None) -> Rounding:
+    if scaling is None:
+        raise ValueError("whole numbers need an exact Program: make one with walking.exact.exact")
+    return scaling
 
 
 # -- the machine ---------------------------------------------------------------------------------------------------------

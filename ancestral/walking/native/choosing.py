@@ -14,9 +14,9 @@ from ancestral.families.categorical import Categorical
 from ancestral.families.fixed import SLOTS
 from ancestral.families.integer import Integer, IntegerBernoulli, IntegerBins, IntegerCategorical
 from ancestral.families.logistic import LOG_SCALES, Logistic, LogisticMixture
-from ancestral.walking.native.layout import Array, LayoutError
 from ancestral.walking.native.slots import BERNOULLI, BINS, CATEGORICAL, Chooser, entries, owner, pop
 from ancestral.walking.native.tiles import by_kind, by_type, compiled, exponential
+from ancestral.walking.native.weights import Array, LayoutError
 
 FLOATS: dict[type, int] = {Bernoulli: BERNOULLI, Categorical: CATEGORICAL, Logistic: BINS, LogisticMixture: BINS}
 INTEGERS: dict[type, int] = {IntegerBernoulli: BERNOULLI, IntegerCategorical: CATEGORICAL, IntegerBins: BINS}

@@ -9,34 +9,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import product
 from math import prod
-from threading import Event, Thread
+from threading import Event
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.causal.program import Couple, Program
+from ancestral.causal.program import Affine, Couple, Program
 from ancestral.causal.stepping import Buffers, filled
 from ancestral.core import Family
 from ancestral.draw import Draw
 from ancestral.families import fixed
 from ancestral.walking.exact.mixture import LOGS, POWERS
-from ancestral.walking.exact.whole import CURVES
+from ancestral.walking.exact.whole import CURVES, GELU_SHARE
 from ancestral.walking.native.choosing import FLOATS, INTEGERS, chooser, without_family
 from ancestral.walking.native.interpreter import Plan, Span, settle, walk
-from ancestral.walking.native.layout import KINDS, OPERATION, Array, Layout, LayoutError, Tiling, Weights, rare, supported
+from ancestral.walking.native.layout import Layout, seldom, supported
 from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
 from ancestral.walking.native.tiles import LANES, VECTORS
+from ancestral.walking.native.weights import Array, LayoutError, Tiling, Weights
 
-__all__ = ["LayoutError", "Native", "supported", "warmup"]
+__all__ = ["LayoutError", "Native", "supported"]
 
 PLACES = 64  # about as many are walked over before an interruption is seen, or one row
+BLOCK = 64  # rows that are computed at once where a row has but one place
 GROUP = 16  # examples that are taken together: their memory and the weights fit into the second cache
 MOST_VALUES = 1 << 24  # that ``parallel`` keeps at one time, besides its result
-GATES: Array = np.stack(CURVES)
+MOST_BLOCK = 1 << 27  # that one example may take so that rows are computed in blocks
+GATES: Array = np.stack((*CURVES, GELU_SHARE))
+EXPONENTS: Array = np.array(fixed.exponential(), np.int32)  # a copy: compiled code tells read-only arrays apart
 CALLER, DATA = without_family(NOBODY), without_family(GIVEN)  # who settles symbols, besides families
 NO_UNIFORMS, NO_KNOWN, NO_SYMBOLS = (np.zeros((0, 0), kind) for kind in (np.float64, np.bool_, np.int64))
 NO_STACK: Array = np.zeros(0, np.uint64)
@@ -132,15 +135,16 @@ class Native:
         """
         symbols = in_order(self._checked(x, self.program.shape))
         result = torch.empty(len(x), self.height, self.width * self.channels * self.size, dtype=self.kind)
-        layout = _layout(self.program, self._weights, sizes(self.program, once), parallel=True)
+        layout = self._parallel(sizes(self.program, once))
         # sites are computed one after the other where one needs another, or where a row has but one
-        stepwise = self.program.recurrent or self.program.columns == 1
+        stepwise = self.program.recurrent or (self.program.columns == 1 and layout.block == 1)
         plan = self._plan_of(layout, layout.rows if stepwise else layout.every)
         places, group = (range(self.width * self.channels), GROUP) if stepwise else (range(0), 1)
         chunk = max(self.threads, MOST_VALUES // layout.size)
         for begin in range(0, len(x), chunk):
             part = slice(begin, begin + chunk)
-            state = self._filled(layout, len(symbols[part]), {key: value[part] for key, value in once.items()})
+            given = {key: value if len(value) == 1 else value[part] for key, value in once.items()}
+            state = self._filled(layout, len(symbols[part]), given)
             work = Work(plan, memory(state), DATA, symbols=symbols[part], result=result[part].numpy())
             self._share(work.do, self._spans(len(state), range(self.height), places, group))
         return result.view(len(x), self.height, self.width, self.channels, self.size).permute(0, 3, 1, 2, 4)
@@ -222,13 +226,22 @@ class Native:
         self._layout, self._plan = layout, self._plan_of(layout, layout.rows)
         return self._filled(layout, n, once)
 
+    def _parallel(self, context: dict[int, tuple[int, int]]) -> Layout:
+        """A layout for all sites at once; where a row has but one, for blocks of rows, if their weights are alike."""
+        alike = all(op.phases == (1, 1) for op in self.program.operations if isinstance(op, Affine))
+        if self.program.columns == 1 and not self.program.recurrent and alike:
+            layout = _layout(self.program, self._weights, context, parallel=True, block=min(BLOCK, self.height))
+            if layout.size <= MOST_BLOCK:
+                return layout
+        return _layout(self.program, self._weights, context, parallel=True)
+
     def _plan_of(self, layout: Layout, rows: Array) -> Plan:
         runs = layout.runs if rows is layout.rows else np.array([[0, len(rows), 0]], np.int64)
         tables = rows, runs, layout.sites, layout.starts, layout.puts, layout.output
-        numbers = layout.size, self.program.columns, self.width, self.channels
+        numbers = layout.size, self.program.columns, self.width, self.channels, layout.block
         couples = next((op.levels for op in self.program.operations if isinstance(op, Couple)), 0)
-        weights = self._weights.values, self._weights.biases, GATES, mixture_tables(couples)
-        return Plan(*tables, *weights, *numbers, 1 if layout.rare else False)
+        weights = self._weights.values, self._weights.biases, GATES, EXPONENTS, mixture_tables(couples)
+        return Plan(*tables, *weights, *numbers, *apart(*seldom(self.program)))
 
     def _filled(self, layout: Layout, n: int, once: dict[int, Tensor]) -> Tensor:
         state = torch.zeros(n, layout.size, dtype=self.kind)
@@ -310,6 +323,11 @@ def mixture_tables(levels: int) -> tuple[Array, ...]:
     return tuple(np.array(table, np.int32) for table in tables)  # copies: compiled code tells read-only arrays apart
 
 
+def apart(rare: bool, tokens: bool) -> tuple[int | bool, int | bool]:
+    """What is compiled apart, as a `Plan` has it: numbers where it is needed."""
+    return 1 if rare else False, 1 if tokens else False
+
+
 def sizes(program: Program, once: dict[int, Tensor]) -> dict[int, tuple[int, int]]:
     """(rows, columns) of every buffer that the context fills."""
     shapes = {fill.target: filled(fill, once).shape for fill in program.fills}
@@ -337,12 +355,17 @@ def _weights(program: Program, levels: int) -> Weights:
 
 
 def _layout(
-    program: Program, weights: Weights, context: dict[int, tuple[int, int]], rollback: int = 0, parallel: bool = False
+    program: Program,
+    weights: Weights,
+    context: dict[int, tuple[int, int]],
+    rollback: int = 0,
+    parallel: bool = False,
+    block: int = 1,
 ) -> Layout:
     """The layout of a walk, kept as long as the Program is."""
-    key = "native", weights.levels, rollback, parallel, *sorted(context.items())
+    key = "native", weights.levels, rollback, parallel, block, *sorted(context.items())
     if key not in program.kept:
-        program.kept[key] = Layout(program, weights, context, rollback, parallel)
+        program.kept[key] = Layout(program, weights, context, rollback, parallel, block)
     layout: Layout = program.kept[key]
     return layout
 
@@ -351,50 +374,3 @@ def _layout(
 def pool(threads: int) -> ThreadPoolExecutor:
     """Threads that stay for later walks."""
     return ThreadPoolExecutor(threads, "native")
-
-
-# -- compilation ---------------------------------------------------------------------------------------------------------------
-
-LOADING = 2.0  # seconds, several times what is usual
-_STARTED: dict[tuple[bool, bool, bool], Thread] = {}  # by what is compiled apart; see ``warmup``
-
-
-def warmup(exact: bool | None = None, rare: bool | None = None, options: bool = False) -> None:
-    """Compile everything that the engine needs, for one kind of numbers or both, unless it is on disk already.
-
-    That takes some ten seconds for each kind, once a machine. Whatever runs first does the same without being asked.
-
-    Args:
-        exact: which kind of numbers; both by default.
-        rare: with the operations that few networks have, or without; both by default.
-        options: for draws with a temperature, top-k, top-p or min-p.
-    """
-    who = CALLER._replace(options=1) if options else CALLER
-    for kind, seldom in product(*((False, True) if which is None else (which,) for which in (exact, rare))):
-        values, biases = KINDS[kind]
-        table: Array = np.zeros(1, OPERATION)
-        state: Array = np.zeros(0, values)
-        runs, starts = np.zeros((0, 3), np.int64), np.zeros(2, np.int64)
-        none: Array = np.zeros(0, biases)
-        tables = table, runs, table, starts, table[None], table, state, none, GATES
-        plan = Plan(*tables, mixture_tables(0), 0, 0, 0, 1, 1 if seldom else False)
-        Work(plan, state, who, result=np.zeros((0, 0, 0), values)).do(Span(0, 0, 0, 0, 0, 0))
-        settle(plan, state, 0, 0, 0, np.zeros(0, np.int64))
-
-
-def ready(program: Program, wait: bool, options: bool = False) -> bool:
-    """Whether the engine is compiled for what a Program needs; if not, that begins now, beside whatever else is done.
-
-    A program that ends earlier waits for it, so that the next one finds it done.
-
-    Args:
-        options: whether symbols are drawn with a temperature, top-k, top-p or min-p.
-        wait: until it is. Otherwise the first call waits as long as code on disk takes to load, and later ones not at all.
-    """
-    patience, key = None if wait else 0.0, (program.exact, rare(program), options)
-    if key not in _STARTED:
-        _STARTED[key] = Thread(target=warmup, args=key, name="native compiler")
-        _STARTED[key].start()
-        patience = None if wait else LOADING
-    _STARTED[key].join(patience)
-    return not _STARTED[key].is_alive()

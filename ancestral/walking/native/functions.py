@@ -12,9 +12,10 @@ from ancestral.families.logistic import LOG_SCALES
 from ancestral.walking.exact.mixture import MANTISSA
 from ancestral.walking.exact.whole import CURVE, GATE_ARGUMENT
 from ancestral.walking.native.choosing import log_sigmoid
-from ancestral.walking.native.layout import CONCAT_ELU, ELU, GLU, SCALED_GATE, SIGMOID, TANH, Array
+from ancestral.walking.native.layout import CONCAT_ELU, ELU, GLU, SCALED_GATE, SIGMOID, TANH
 from ancestral.walking.native.slots import interpolated
 from ancestral.walking.native.tiles import by_kind, by_type, compiled, exponential, float32, int64
+from ancestral.walking.native.weights import Array
 
 
 def gate(state: Array, gates: Array, first: int, second: int, target: int, count: int) -> None:

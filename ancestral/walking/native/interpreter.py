@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ancestral.families import fixed, integer, logistic
-from ancestral.walking.native import choosing, functions, layout, slots, tiles
+from ancestral.walking.exact import tokens as exact_tokens
+from ancestral.walking.exact import whole
+from ancestral.walking.native import choosing, functions, heads, layout, slots, tiles, tokens, weights
 from ancestral.walking.native.choosing import choose, popped
 from ancestral.walking.native.functions import add, gate, relu, seldom
-from ancestral.walking.native.layout import ADD, AFFINE, GATE, RELU, Array
+from ancestral.walking.native.layout import ADD, AFFINE, ATTEND, GATE, GELU, RELU
 from ancestral.walking.native.slots import GIVEN, NOBODY, Chooser
 from ancestral.walking.native.tiles import (
     HEIGHTS,
@@ -25,10 +27,13 @@ from ancestral.walking.native.tiles import (
     inlined,
     multiply,
 )
+from ancestral.walking.native.tokens import QUERIES, token
+from ancestral.walking.native.weights import Array
 
 # The cache of compiled code looks at the file of an entry alone. As the default of an argument this number is part of the
 # cache's key, so that a change in any of these files makes it compile anew.
-_FILES = [module.__file__ for module in (fixed, integer, logistic, layout, tiles, slots, choosing, functions)] + [__file__]
+_FILES = [module.__file__ for module in (fixed, integer, logistic, whole, exact_tokens)]
+_FILES += [module.__file__ for module in (layout, weights, tiles, slots, choosing, functions, heads, tokens)] + [__file__]
 _TEXTS = b"".join(Path(name).read_bytes() for name in _FILES if name)
 STAMP = int.from_bytes(hashlib.blake2b(_TEXTS, digest_size=7).digest(), "big")
 
@@ -47,12 +52,15 @@ class Plan(NamedTuple):
     values: Array
     biases: Array
     gates: Array
+    exponents: Array
     mixtures: tuple[Array, ...]
     size: int
     columns: int
     width: int
     channels: int
-    rare: Any  # a number where operations besides `layout.COMMON` occur, otherwise a truth value: it decides what is compiled
+    block: int  # rows of the only column that are computed at once, where all symbols are given; see ``Layout``
+    rare: Any  # a number where operations of few networks occur, otherwise a truth value: it decides what is compiled
+    tokens: Any  # the same of those of networks of tokens
 
 
 class Span(NamedTuple):
@@ -129,11 +137,27 @@ def step_of(places: int, target_shift: int, shift: int, column: int) -> int:
     return ((places << target_shift) >> shift) * column
 
 
+@compiled
+def slot_step(slots: int, slot: int) -> int:
+    """How far apart rows of an operand lie that are computed at once."""
+    return slot if slots > 1 else 0
+
+
 @inlined
 def execute(
-    table: Array, first_op: int, last_op: int, plan: Plan, state: Array, first: int, examples: int, r: int, w: int, along: bool
+    table: Array,
+    first_op: int,
+    last_op: int,
+    plan: Plan,
+    state: Array,
+    first: int,
+    examples: int,
+    r: int,
+    w: int,
+    along: bool,
+    rows: int,
 ) -> None:
-    """Carry out a part of a table: for the pixel (r, w) of some examples, or ``along`` row r of each.
+    """Carry out a part of a table: for the pixel (r, w) of some examples, ``along`` row r, or for ``rows`` from r on.
 
     An operation on coarse places runs at their first row and column. Where sets of weights take turns in a row, its places are
     done set by set.
@@ -148,7 +172,14 @@ def execute(
         which = (r >> op.target_shift) % op.rows * op.columns if op.rows > 1 else 0
         turns, items, outer = 1, examples, 1
         steps = (plan.size, plan.size, plan.size)
-        if along:
+        if rows:
+            items, outer = rows, examples
+            steps = (
+                slot_step(op.target_slots, op.target_slot),
+                slot_step(op.source_slots, op.source_slot),
+                slot_step(op.other_slots, op.other_slot),
+            )
+        elif along:
             turns, outer = op.columns, examples
             items = (plan.columns >> op.target_shift) // turns
             steps = (
@@ -168,18 +199,26 @@ def execute(
                 if op.code == AFFINE:
                     affine(state, plan, op, which + turn, slot, items, (home + target, home + source, home + other), steps)
                     continue
-                for m in range(items):
+                m = 0
+                while m < items:
                     y = home + target + m * steps[0]
                     a = home + source + slot * op.source_slot + m * steps[1]
                     b = home + other + m * steps[2]
+                    taken = 1
                     if op.code == GATE:
                         gate(state, plan.gates, a, b, y, op.count)
                     elif op.code == ADD:
                         add(state, a, b, y, op.count, op.low)
                     elif op.code == RELU:
                         relu(state, a, y, op.count)
-                    else:
+                    elif op.code < GELU:
                         seldom(plan.rare, state, plan, op, a, b, y)
+                    else:
+                        if op.code == ATTEND:
+                            b = home + op.other + (0 if rows else m * steps[2])
+                            taken = min(QUERIES, items - m) if rows else 1
+                        token(plan.tokens, state, plan, op, a, b, y, r + m if rows else r, taken)
+                    m += taken
 
 
 @compiled
@@ -243,9 +282,12 @@ def walk(
     """
     channels, output = plan.channels, plan.output[0]
     count, places = output.count // channels, plan.width * channels
-    for r in range(span.row, span.last_row):
+    r, taken = span.row, 0
+    while r < span.last_row:
+        taken = min(plan.block, span.last_row - r)
         if who.kind == GIVEN:
-            put_row(plan, state, span, r, symbols)
+            for row in range(r, r + taken):
+                put_row(plan, state, span, row, symbols)
         # a row's own operations come before its places: first one part of them, column by column, or along the row
         steps = 0
         if span.place == 0:
@@ -265,7 +307,7 @@ def walk(
             else:
                 c = place % channels
                 w, first_op, last_op = place // channels, plan.starts[c], plan.starts[c + 1]
-            execute(table, first_op, last_op, plan, state, span.first, span.examples, r, w, along)
+            execute(table, first_op, last_op, plan, state, span.first, span.examples, r, w, along, taken if plan.block > 1 else 0)
             if step < steps or who.kind == NOBODY or who.kind == GIVEN:
                 continue
             c, site = place % channels, r * places + place
@@ -277,4 +319,6 @@ def walk(
                     symbols[example, site] = choose(state[start : start + count], who, u[example, site])
                 put(plan, state, example, r, w, c, symbols[example, site])
         if who.kind == GIVEN:
-            copy_row(plan, state, span, r, result)
+            for row in range(r, r + taken):
+                copy_row(plan, state, span, row, result)
+        r += taken

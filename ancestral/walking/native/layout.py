@@ -1,4 +1,4 @@
-"""Where everything of a Program lies for the native engine: one row of memory an example, flat weights, a table of operations.
+"""Where everything of a Program lies for the native engine: one row of memory an example, and a table of operations.
 
 The memory of one example holds all buffers of a walk, one after the other::
 
@@ -12,28 +12,27 @@ checked here, once, for compiled code does not look.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import groupby
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ancestral.causal.channels import COLOURS
 from ancestral.causal.layer import Clock
 from ancestral.causal.pointwise import DOUBLES, PAIRS
-from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Point, Program, Put
+from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Point, Program, Put, Rounding
 from ancestral.causal.stepping import Place, places
-from ancestral.causal.tokens import TokenOperation
+from ancestral.causal.tokens import Attend, Normalise, Rotate, TokenOperation
+from ancestral.walking.exact.tokens import sharpness
 from ancestral.walking.exact.whole import GATE_ARGUMENT
-
-Array = npt.NDArray[Any]
+from ancestral.walking.native.weights import KINDS, LINE, Array, LayoutError, Weights
 
 AFFINE, GATE, RELU, ADD, GLU, ELU, TANH, SIGMOID, CONCAT_ELU, COUPLE, SCALED_GATE = range(11)
+GELU, NORMALISE, ROTATE, ATTEND = range(11, 15)  # of networks of tokens
 POINTS = {"gate": GATE, "relu": RELU, "glu": GLU, "elu": ELU, "tanh": TANH, "sigmoid": SIGMOID, "concat_elu": CONCAT_ELU}
+POINTS |= {"gelu": GELU}
 COMMON = ("gate", "relu")  # functions that most networks are made of; the others are compiled when one needs them
 
 # Of an operand: where it starts in row 0 at column 0; its slots, how far slots and columns lie apart, how many rows above the
@@ -43,18 +42,14 @@ NUMBERS = ("code", "count", "low", "high", "windows", "apart", "length", "weight
 SETS = ("rows", "columns", "weight_set", "bias_set")  # after how many rows and columns sets of weights repeat, and their sizes
 MIXTURE = ("colour", "components", "levels")
 FRACTIONS = ("of_source", "of_other", "of_target")  # of functions of whole numbers
+# Of attention: heads of the query and of the keys, features of a head, how far behind its keys a row's values lie, how many rows
+# are seen, and in whole numbers what scores are multiplied by and shifted; of rotation: features of a head, and how many turn.
+TOKENS = ("heads", "key_heads", "size", "behind", "seen", "factor", "shift", "turned", "centred")
 OPERATION = np.dtype(
-    [(name, np.int64) for name in NUMBERS + SETS + MIXTURE + FRACTIONS]
+    [(name, np.int64) for name in NUMBERS + SETS + MIXTURE + FRACTIONS + TOKENS]
     + [(name + part, np.int64) for name in OPERANDS for part in OPERAND]
 )
 NO_BOUND = -1  # as the lower bound of floats, of which only 0 is another
-MOST_SHIFT = 31  # of a sum of 32 bits
-LINE = 64  # bytes that a processor fetches together
-KINDS: dict[bool, tuple[type, type]] = {False: (np.float32, np.float32), True: (np.int16, np.int32)}  # values, biases
-
-
-class LayoutError(ValueError):
-    """A Program that the native engine cannot carry out, or that reads what does not exist."""
 
 
 def supported(program: Program) -> str | None:
@@ -70,8 +65,6 @@ def _refusal(program: Program) -> str | None:
     if find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     functions = {op.function for op in program.operations if isinstance(op, Point)} - POINTS.keys()
-    if any(isinstance(op, TokenOperation) for op in program.operations):
-        return "it knows no normalisation, rotation and attention"
     if functions:
         return f"it has no {', '.join(sorted(functions))}"
     maps = [op for op in program.operations if isinstance(op, Affine)]
@@ -82,107 +75,6 @@ def _refusal(program: Program) -> str | None:
     if not program.exact and any(op.weight.dtype != torch.float32 for op in maps):
         return f"the weights are {next(op.weight.dtype for op in maps)}; it computes in float32"
     return None
-
-
-# -- weights -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """The width of vectors, and how many of them a panel of weights has: columns that are computed together."""
-
-    lanes: int
-    vectors: int
-
-    def padded(self, columns: int) -> int:
-        """Columns of full vectors."""
-        return -(-columns // self.lanes) * self.lanes
-
-
-class Weights:
-    """The weights of a Program, flat, in the order in which tiles read them.
-
-    Args:
-        program: what they are taken from.
-        levels: the alphabet of the symbols.
-        tiling: the shape of panels.
-
-    Attributes:
-        values, biases: all of them.
-        places: where those of every operation start, by its position; (0, 0) for operations without weights.
-        symbols: by put and colour channel, where the table of the symbols' features starts, and their number.
-
-    Raises:
-        LayoutError: whole numbers that are not, or do not fit into 16 bits (biases 32).
-    """
-
-    def __init__(self, program: Program, levels: int, tiling: Tiling) -> None:
-        self.exact, self.levels, self.tiling = program.exact, levels, tiling
-        self._values: list[Array] = [np.zeros(0)]
-        self._biases: list[Array] = [np.zeros(0)]
-        self._sizes = [0, 0]
-        self.places = [self._affine(op) if isinstance(op, Affine) else (0, 0) for op in program.operations]
-        self.symbols = [[self._table(put, c) for c in range(program.shape[0])] for put in program.puts]
-        values, biases = KINDS[self.exact]
-        self.values = whole(np.concatenate(self._values), values)
-        self.biases = whole(np.concatenate(self._biases), biases)
-
-    def _affine(self, op: Affine) -> tuple[int, int]:
-        """Where the first set of an operation's weights starts; the others follow, each as far from the one before."""
-        if self.exact and op.scaling is None:
-            raise LayoutError("an affine operation of an exact Program has no scaling")
-        starts = [self._set(op, which) for which in range(len(op.weight))]
-        return starts[0]
-
-    def _set(self, op: Affine, which: int) -> tuple[int, int]:
-        weight, pair = array(op.weight[which]), 1 + self.exact
-        _, length, columns = weight.shape
-        padding = (0, self.tiling.padded(columns) - columns)
-        padded = np.pad(weight, ((0, 0), (0, -length % pair), padding))
-        steps = padded.reshape(-1, pair, padded.shape[2]).swapaxes(1, 2)  # (steps, columns, pair)
-        width = self.tiling.lanes * self.tiling.vectors
-        panels = [steps[:, first : first + width].ravel() for first in range(0, steps.shape[1], width)]
-        shifts = [] if op.scaling is None else [op.scaling.init[which], op.scaling.out[which]]
-        if any(((shift < 0) | (shift > MOST_SHIFT)).any() for shift in shifts):
-            raise LayoutError(f"shifts of an exact Program must be 0 .. {MOST_SHIFT}")
-        vectors = np.stack([np.pad(array(bias), padding).reshape(-1, self.tiling.lanes) for bias in (op.bias[which], *shifts)], 1)
-        return self._append(0, self._values, np.concatenate(panels)), self._append(1, self._biases, vectors.ravel())
-
-    def _table(self, put: Put, channel: int) -> tuple[int, int]:
-        rows = put.layer.absorb(torch.arange(self.levels), channel) if put.table is None else put.table[channel]
-        return self._append(0, self._values, array(rows).ravel()), rows.shape[1]
-
-    def size(self, op: Affine) -> tuple[int, int]:
-        """How far sets of an operation's weights lie apart, and of its biases."""
-        _, windows, length, columns = op.weight.shape
-        wide, pair = self.tiling.padded(columns), 1 + self.exact
-        return lines(windows * -(-length // pair) * pair * wide), lines(wide * (3 if self.exact else 1))
-
-    def _append(self, which: int, parts: list[Array], more: Array) -> int:
-        start = self._sizes[which]
-        parts.append(np.pad(more, (0, lines(len(more)) - len(more))))  # weights start where a line of memory does
-        self._sizes[which] += len(parts[-1])
-        return start
-
-
-def lines(values: int) -> int:
-    """Values that fill whole lines of memory."""
-    return -(-values // LINE) * LINE
-
-
-def array(values: Tensor) -> Array:
-    """The numbers of a tensor."""
-    numbers: Array = values.detach().cpu().numpy()
-    return numbers
-
-
-def whole(values: Array, kind: type) -> Array:
-    """The values in another type; raises ``LayoutError`` where whole numbers change by that."""
-    with np.errstate(invalid="ignore"):
-        cast: Array = values.astype(kind)
-    if np.issubdtype(kind, np.integer) and not np.array_equal(cast, values):
-        raise LayoutError(f"the weights of an exact Program must be whole numbers that fit into {np.dtype(kind).name}")
-    return cast
 
 
 # -- memory and operations ---------------------------------------------------------------------------------------------------
@@ -197,11 +89,11 @@ class Layout:
         context: (rows, columns) of every buffer that the context fills: (1, 1) or (H, W).
         rollback: how many symbols a walk may have to go back.
         parallel: all columns of every buffer are kept, so that a row can be computed at once.
+        block: how many rows of a network of one column can be: buffers keep as many rows, or all where several are read.
 
     Attributes:
         size: values of one example.
         rows, sites, every: records of the operations of a row, of a site (by colour channel), and of all.
-        rare: whether there are operations that are compiled apart.
         runs: (m, 3) the operations of a row in parts, each from where, to where, and whether from right to left.
         starts: (C + 1,) where the operations of each colour channel begin in ``sites``.
         puts: (C, puts) records of what a symbol writes.
@@ -212,9 +104,15 @@ class Layout:
     """
 
     def __init__(
-        self, program: Program, weights: Weights, context: dict[int, tuple[int, int]], rollback: int = 0, parallel: bool = False
+        self,
+        program: Program,
+        weights: Weights,
+        context: dict[int, tuple[int, int]],
+        rollback: int = 0,
+        parallel: bool = False,
+        block: int = 1,
     ) -> None:
-        self.program, self.weights = program, weights
+        self.program, self.weights, self.block = program, weights, block
         self.places = self._places(context, rollback, parallel)
         item = np.dtype(KINDS[program.exact][0]).itemsize
         zeros = max((weights.tiling.padded(op.target.count) for op in program.operations), default=0)
@@ -227,7 +125,7 @@ class Layout:
         by = list(zip(program.operations, records, strict=True))
         self.every = stack(records)
         self.rows = stack([record for op, record in by if op.clock is Clock.ROW])
-        self.runs, self.rare = runs(program), rare(program)
+        self.runs = runs(program)
         sites = [[record for op, record in by if op.clock is Clock.SITE and op.channel == c] for c in range(program.shape[0])]
         self.sites = stack([record for records in sites for record in records])
         self.starts = np.cumsum([0, *map(len, sites)])
@@ -244,6 +142,8 @@ class Layout:
         _, height, width = self.program.shape
         found = places(self.program, rollback, wide=parallel)
         for index, buffer in enumerate(self.program.buffers):
+            if self.block > 1:
+                found[index] = replace(found[index], rows=self.block if buffer.rows == 1 else self._passed(index) + height)
             if buffer.clock is Clock.ONCE:
                 if context.get(index) not in ((1, 1), (height, width)):
                     raise LayoutError(f"{buffer.name} is filled with {context.get(index)} sites, not 1 x 1 or {height} x {width}")
@@ -251,23 +151,26 @@ class Layout:
                 found[index] = Place(buffer.name, rows, columns, buffer.features, 0, columns > 1)
         return found
 
+    def _passed(self, buffer: int) -> int:
+        """Slots before row 0, so that rows lie in one piece where several are computed at once."""
+        kept = self.program.buffers[buffer]
+        return kept.rows if self.block > 1 and kept.rows > 1 and kept.clock is not Clock.ONCE else 0
+
     # -- records -------------------------------------------------------------------------------------------------------------
 
     def _record(self, op: Operation, weights: int, biases: int) -> Array:
         if isinstance(op, Affine):
             return self._affine(op, weights, biases)
-        if isinstance(op, TokenOperation):
-            raise LayoutError("the native engine knows no normalisation, rotation and attention")
         record = self._writes(op.target)
+        if isinstance(op, TokenOperation):
+            return self._token(record, op, biases)
         if isinstance(op, Add):
             record["code"], record["low"] = ADD, 0 if op.relu else NO_BOUND
             self._reads(record, op, "source", op.a)
             self._reads(record, op, "other", op.b)
             return record
         self._reads(record, op, "source", op.source)
-        if op.scaling is not None:
-            record["of_source"], record["of_other"] = op.scaling.source, op.scaling.other
-            record["of_target"], record["high"] = op.scaling.target, op.scaling.limit
+        self._scale(record, op.scaling)
         if isinstance(op, Couple):
             record["code"], record["colour"] = COUPLE, op.channel
             record["components"], record["levels"] = op.components, op.levels
@@ -284,6 +187,44 @@ class Layout:
         if op.other is not None:
             self._reads(record, op, "other", op.other)
         return record
+
+    def _scale(self, record: Array, scaling: Rounding | None) -> None:
+        if scaling is not None:
+            record["of_source"], record["of_other"] = scaling.source, scaling.other
+            record["of_target"], record["high"] = scaling.target, scaling.limit
+
+    def _token(self, record: Array, op: TokenOperation, biases: int) -> Array:
+        if self.program.exact and op.scaling is None:
+            raise LayoutError("an operation of an exact Program has no scaling")
+        self._scale(record, op.scaling)
+        self._reads(record, op, "source", op.query if isinstance(op, Attend) else op.source)
+        if record["count"] != (op.query if isinstance(op, Attend) else op.source).count:
+            raise LayoutError(f"an operation on tokens makes {op.target.count} features of another number")
+        if isinstance(op, Normalise):
+            record["code"], record["biases"], record["centred"] = NORMALISE, biases, op.centred
+        elif isinstance(op, Rotate):
+            self._reads(record, op, "other", op.angles)
+            record["code"], record["size"], record["turned"] = ROTATE, op.angles.count, op.turned
+            if op.turned % op.angles.count or op.turned > op.source.count:
+                raise LayoutError(f"heads of {op.angles.count} features do not make up {op.turned} of {op.source.count}")
+        else:
+            self._attend(record, op)
+        return record
+
+    def _attend(self, record: Array, op: Attend) -> None:
+        self._reads(record, op, "other", op.keys)
+        self._reads(record, op, "other", replace(op.keys, first=op.values.first))
+        self._reads(record, op, "other", op.keys)
+        fits = op.values.buffer == op.keys.buffer and op.values.count == op.keys.count and op.keys.above == op.values.above == 0
+        fits = fits and op.keys.count % op.size == 0 and op.heads % (op.keys.count // op.size) == 0
+        if not fits or not 0 < op.window <= self.places[op.keys.buffer].rows:
+            raise LayoutError(
+                f"keys and values of {op.window} rows lie beside each other, and their heads serve all of the query"
+            )
+        record["code"], record["heads"], record["key_heads"] = ATTEND, op.heads, op.keys.count // op.size
+        record["size"], record["seen"], record["behind"] = op.size, op.window, op.values.first - op.keys.first
+        if op.scaling is not None:
+            record["factor"], record["shift"] = sharpness(op.size, op.scaling)
 
     def _affine(self, op: Affine, weights: int, biases: int) -> Array:
         sets, windows, length, columns = op.weight.shape
@@ -354,8 +295,11 @@ class Layout:
             raise LayoutError(f"{part} lies outside of {place}")
         if part.above >= place.rows or (part.left and not place.wide) or not -self._right(part.buffer) <= part.left <= place.left:
             raise LayoutError(f"{part} lies before what {place} keeps")
+        passed = self._passed(part.buffer)
         record[name] = self.at(part.buffer, column=-part.left, first=part.first)
-        record[name + "_above"], record[name + "_shift"] = part.above, place.scale.bit_length() - 1
+        if name == "target":
+            record[name] += passed * place.columns * place.features
+        record[name + "_above"], record[name + "_shift"] = part.above - passed, place.scale.bit_length() - 1
         record[name + "_slots"], record[name + "_slot"] = place.rows, place.columns * place.features
         record[name + "_column"] = place.features if place.wide else 0
 
@@ -366,20 +310,19 @@ def scaled_gate(op: Point) -> bool:
     return bits is not None and op.function == "gate" and (bits.source, bits.other) != (GATE_ARGUMENT, GATE_ARGUMENT)
 
 
-def rare(program: Program) -> bool:
-    """Whether a Program has operations that few networks have, and that are compiled apart. The Program keeps the answer."""
-    key = "rare"
+def seldom(program: Program) -> tuple[bool, bool]:
+    """Whether a Program has operations that are compiled apart: those of few networks, and those of networks of tokens.
+
+    The Program keeps the answer.
+    """
+    key = "compiled apart"
     if key not in program.kept:
-        program.kept[key] = _rare(program)
-    answer: bool = program.kept[key]
+        points = [op for op in program.operations if isinstance(op, Point) and op.function != "gelu"]
+        couples = any(isinstance(op, Couple) for op in program.operations)
+        tokens = any(isinstance(op, TokenOperation) or getattr(op, "function", "") == "gelu" for op in program.operations)
+        program.kept[key] = couples or any(op.function not in COMMON or scaled_gate(op) for op in points), tokens
+    answer: tuple[bool, bool] = program.kept[key]
     return answer
-
-
-def _rare(program: Program) -> bool:
-    points = [op for op in program.operations if isinstance(op, Point)]
-    return any(op.function not in COMMON or scaled_gate(op) for op in points) or any(
-        isinstance(op, Couple) for op in program.operations
-    )
 
 
 def runs(program: Program) -> Array:

@@ -12,8 +12,8 @@ import numpy as np
 from ancestral.families import fixed
 from ancestral.families.fixed import ARGUMENT, EDGE, GRID, INVERSE, LOG_SCALE, LOGIT, MEAN, PRECISION, SLOTS
 from ancestral.families.integer import RATE
-from ancestral.walking.native.layout import Array
 from ancestral.walking.native.tiles import compiled, int64
+from ancestral.walking.native.weights import Array
 
 WORD = 32  # bits of the words that a stack is kept in
 NOBODY, GIVEN, BERNOULLI, CATEGORICAL, BINS = range(5)
