@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.causal.attention import Angles
+from ancestral.causal.attention import Angles, in_heads
 from ancestral.causal.program import Rounding
 from ancestral.causal.tokens import Attend, Normalise, Rotate
 from ancestral.families import fixed
@@ -105,7 +105,7 @@ def exact_angles(angles: Angles) -> Tensor:
 
 def whole_rotated(op: Rotate, bits: Rounding, x: Tensor, angles: Tensor) -> Tensor:
     """(..., c) integers, the first of them turned by (..., k) cosines and sines of fraction 14."""
-    heads = x[..., : op.turned].unflatten(-1, (-1, op.angles.count))
+    heads = in_heads(x[..., : op.turned], op.angles.count)
     (a, b), (cos, sin) = heads.chunk(2, -1), angles.unsqueeze(-2).chunk(2, -1)
     both = torch.cat([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
     change = bits.source - bits.target

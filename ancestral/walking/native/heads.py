@@ -50,12 +50,12 @@ class Head:
             b.store(ir.Constant(sums, None), accumulator)
             with cgutils.for_range(b, whole) as loop:
                 place = b.mul(loop.index, self.number(lanes))
-                pair = (self.load(self.at(base, place), lanes) for base in (a["query"], keys))
-                b.store(self.product(*pair, b.load(accumulator, typ=sums)), accumulator)
+                x, y = (self.load(self.at(base, place), lanes) for base in (a["query"], keys))
+                b.store(self.product(x, y, b.load(accumulator, typ=sums)), accumulator)
             with b.if_then(b.icmp_signed(">", rest, self.number(0))):
                 place = b.mul(whole, self.number(lanes))
-                pair = (self.masked(self.at(base, place), lanes, rest) for base in (a["query"], keys))
-                b.store(self.product(*pair, b.load(accumulator, typ=sums)), accumulator)
+                x, y = (self.masked(self.at(base, place), lanes, rest) for base in (a["query"], keys))
+                b.store(self.product(x, y, b.load(accumulator, typ=sums)), accumulator)
             found = self.total(b.load(accumulator, typ=sums))
             b.store(found, b.gep(a["scores"], [row.index], source_etype=total))
         b.ret_void()

@@ -108,7 +108,8 @@ def rotate(state: Array, op: Any, first: int, second: int, target: int) -> None:
 def piece(op: Any, row: int, last: int) -> int:
     """How many rows from ``row`` on lie in one piece and are read together, up to a last one."""
     slot = (row - op.other_above) % op.other_slots
-    return min(ROWS, last + 1 - row, op.other_slots - slot)
+    rows: int = min(ROWS, last + 1 - row, op.other_slots - slot)
+    return rows
 
 
 @compiled
