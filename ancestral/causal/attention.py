@@ -174,7 +174,7 @@ def in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
 
 def in_heads(x: Tensor, size: int) -> Tensor:
     """(..., h k) features as (..., h, k): a view where it can be."""
-    return x.reshape(*x.shape[:-1], -1, size)
+    return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
 
 
 def rotated(x: Tensor, angles: Tensor, turned: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Normalisation, rotation and attention in whole numbers: what `walking.exact.whole` and the native engine both carry out.
 
-Normalisation, with d the features less their mean (both 4 bits finer) and q the sum of their squares::
+Normalisation, with d the features less their mean (both 6 bits finer) and q the sum of their squares::
 
     1 / sqrt(q) = 2^a R 2^-44       R = floor(2^44 / s),  s = floor(sqrt(q 4^a)), of 24 bits
     y = gain sqrt(N) d / sqrt(q) + shift
@@ -29,7 +29,7 @@ from ancestral.causal.tokens import Attend, Normalise, Rotate
 from ancestral.families import fixed
 from ancestral.walking.exact.operations import LoweringError, power
 
-GUARD = 4  # bits by which means are finer than features
+GUARD = 6  # bits by which means are finer than features
 ROOT, INVERSE = 48, 44  # bits of squares whose roots are taken, fraction bits of what roots are divided into
 UNIT, FINE = 24, 8  # fraction bits of d / sqrt(q), and by how many bits shifts are finer than the result
 GAIN = 22  # bits of the largest gain
@@ -147,7 +147,7 @@ def whole_attended(op: Attend, bits: Rounding, query: Tensor, keys: Tensor, valu
     n, m, _ = query.shape
     r, groups = keys.shape[1], keys.shape[2] // op.size
     k, v = (part.view(n, r, groups, 1, op.size).permute(0, 2, 3, 4, 1) for part in (keys, values))  # (n, g, 1, k, r)
-    q = query.view(n, m, groups, -1, op.size).permute(0, 2, 3, 1, 4)  # (n, g, h / g, m, k)
+    q = query.view(n, m, groups, op.heads // groups, op.size).permute(0, 2, 3, 1, 4)  # (n, g, h / g, m, k)
     found = []
     for first in range(0, m, QUERIES):
         some = q[:, :, :, first : first + QUERIES]

@@ -215,9 +215,16 @@ class Layout:
         self._reads(record, op, "other", op.keys)
         self._reads(record, op, "other", replace(op.keys, first=op.values.first))
         self._reads(record, op, "other", op.keys)
-        fits = op.values.buffer == op.keys.buffer and op.values.count == op.keys.count and op.keys.above == op.values.above == 0
-        fits = fits and op.keys.count % op.size == 0 and op.heads % (op.keys.count // op.size) == 0
-        if not fits or not 0 < op.window <= self.places[op.keys.buffer].rows:
+        fits = (
+            op.values.buffer == op.keys.buffer
+            and op.values.count == op.keys.count
+            and op.keys.above == op.values.above == 0
+            and op.heads * op.size == op.query.count
+            and op.keys.count % op.size == 0
+            and op.heads % (op.keys.count // op.size) == 0
+            and 0 < op.window <= self.places[op.keys.buffer].rows
+        )
+        if not fits:
             raise LayoutError(
                 f"keys and values of {op.window} rows lie beside each other, and their heads serve all of the query"
             )

@@ -219,10 +219,7 @@ def whole_normalise(state: Array, weights: Array, op: Any, first: int, target: i
         d = (int64(state[first + i]) << GUARD) - mean
         q += d * d
     q = max(q, 1)
-    length = 0
-    while q >> length:
-        length += 1
-    a = (ROOT - length) >> 1
+    a = (ROOT - math.frexp(float(q))[1]) >> 1
     root = int64(math.sqrt(float(q << (2 * a) if a > 0 else q >> (-2 * a))))
     inverse, down = (int64(1) << INVERSE) // root, INVERSE - UNIT + 3 - a
     half, last = (int64(1) << down) >> 1, UNIT - FINE + op.of_other - op.of_target
