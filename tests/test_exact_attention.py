@@ -197,7 +197,7 @@ def test_a_model_costs_what_its_floats_say() -> None:
 def test_calibrating_a_few_examples_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x = weighted(token_toys()["tokens, turned"], 0.5), torch.randint(3, (5, 9))
     want = calibrate(network, Categorical(3).integer(), x)
-    monkeypatch.setattr(calibrating, "MOST_VALUES", 1)
+    monkeypatch.setattr(calibrating, "PLACES", 1)
     assert calibrate(network, Categorical(3).integer(), x) == want
 
 

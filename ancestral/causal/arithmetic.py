@@ -42,20 +42,20 @@ class Arithmetic(ABC):
     def put(self, put: Put, symbol: Tensor, channel: int) -> Tensor:
         """(n,) symbols of a colour channel to their (n, features)."""
 
+    @abstractmethod
     def normalise(self, op: Normalise, source: Tensor, target: Tensor) -> None:
         """target = source, normalised."""
-        raise NotImplementedError(f"{type(self).__name__} knows no normalisation")
 
+    @abstractmethod
     def rotate(self, op: Rotate, source: Tensor, angles: Tensor, target: Tensor) -> None:
         """target = source, turned."""
-        raise NotImplementedError(f"{type(self).__name__} knows no rotation")
 
+    @abstractmethod
     def attend(self, op: Attend, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> None:
         """target (n, m, N) = attention of the last m of r rows, whose queries are (n, m, N), to all r, (n, r, M).
 
         Of one query, m = 1, the keys may come in any order, for only those that it sees are among them.
         """
-        raise NotImplementedError(f"{type(self).__name__} knows no attention")
 
 
 class Floating(Arithmetic):

@@ -212,9 +212,8 @@ class Layout:
         return record
 
     def _attend(self, record: Array, op: Attend) -> None:
-        self._reads(record, op, "other", op.keys)
-        self._reads(record, op, "other", replace(op.keys, first=op.values.first))
-        self._reads(record, op, "other", op.keys)
+        for part in (op.values, op.keys):  # the record tells where the keys lie
+            self._reads(record, op, "other", part)
         fits = (
             op.values.buffer == op.keys.buffer
             and op.values.count == op.keys.count
@@ -226,7 +225,7 @@ class Layout:
         )
         if not fits:
             raise LayoutError(
-                f"keys and values of {op.window} rows lie beside each other, and their heads serve all of the query"
+                f"keys and values of {op.window} rows must lie in one buffer, in heads that the query's share evenly"
             )
         record["code"], record["heads"], record["key_heads"] = ATTEND, op.heads, op.keys.count // op.size
         record["size"], record["seen"], record["behind"] = op.size, op.window, op.values.first - op.keys.first
