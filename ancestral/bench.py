@@ -15,7 +15,7 @@ from ancestral.coding import codec
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of
+from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of, sized
 from ancestral.symbols import DataError
 from ancestral.walking.engines import EngineError, lowered
 from ancestral.walking.exact.operations import LoweringError
@@ -57,6 +57,7 @@ def bench(
         DataError: the model does not settle symbols one after the other.
     """
     found: list[Timing] = []
+    model = sized(model)  # where lengths vary, that of its network
     with inference(model):
         for batch in batch_sizes:
             seconds: dict[str, float] = {}

@@ -9,7 +9,7 @@ They serve a plain loop as well as the trainer::
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import torch
@@ -38,6 +38,7 @@ class Batch:
         dropped: (n,) booleans, True where the model is to see the null label, a vector of zeros, instead of the row's.
         seed, rows: the noise of this step, and the global row of each row.
         step: steps of the stage that came before.
+        grid: (n, f, places, 1) features that a model follows, such as a spectrogram; or None.
     """
 
     x: Tensor
@@ -46,6 +47,7 @@ class Batch:
     rows: Sequence[int] | None = None
     step: int = 0
     dropped: Tensor | None = None
+    grid: Tensor | None = None
 
 
 def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Context | None:
@@ -61,6 +63,13 @@ def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Contex
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < spec.classes:
         raise ValueError(f"labels range over {int(labels.min())} .. {int(labels.max())}; the model knows 0 .. {spec.classes - 1}")
     return Context(vector=functional.one_hot(labels.long(), spec.classes).to(like))
+
+
+def with_grid(context: Context | None, grid: Tensor | None, like: Tensor) -> Context | None:
+    """A context with (n, f, places, 1) features in the place of its grid, where there are some."""
+    if grid is None:
+        return context
+    return replace(Context() if context is None else context, grid=grid.to(like))
 
 
 def nll(model: Autoregressive | Latent, batch: Batch) -> Terms:
@@ -188,10 +197,10 @@ def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:
 
 def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
     context = label_context(batch.labels, model.spec, model.anchor)
-    if context is None or batch.dropped is None:
-        return context
-    dropped = batch.dropped[:, None]
-    return context.map(lambda part: part.masked_fill(dropped, 0))
+    if context is not None and batch.dropped is not None:
+        dropped = batch.dropped[:, None]
+        context = context.map(lambda part: part.masked_fill(dropped, 0))
+    return with_grid(context, batch.grid, model.anchor)
 
 
 def _elbo(model: Latent, batch: Batch) -> Elbo:

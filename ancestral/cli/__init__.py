@@ -29,12 +29,17 @@ def main() -> int:
     """
     command = parse(sys.argv[1:])
     keep_memory()
+    out = sys.stdout
     try:
         with redirect_stdout(sys.stderr):  # whatever a library prints, standard output is for the answer
             answer = perform(command)
+            for piece in answer.pieces:
+                out.write(piece)
+                out.flush()
     except (Exception, KeyboardInterrupt) as error:
         return _fault(error, command.debug)
-    print(json.dumps(plain(answer.values), ensure_ascii=False) if command.json else "\n".join(answer.lines))
+    if command.json or answer.lines:
+        print(json.dumps(plain(answer.values), ensure_ascii=False) if command.json else "\n".join(answer.lines))
     return 0
 
 

@@ -6,7 +6,7 @@ module is imported only then, because it brings torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
@@ -21,6 +21,7 @@ Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Pictures = Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
 File = Annotated[Positional[Path], arg(metavar="FILE")]
 Number = Annotated[int, arg(aliases=("-n",))]
+MaybeNumber = Annotated[int | None, arg(aliases=("-n",))]
 Place = Annotated[Path | None, arg(metavar="PATH")]
 Source = Annotated[str, arg(metavar="DATA")]
 MaybeSource = Annotated[str | None, arg(metavar="DATA")]
@@ -31,6 +32,10 @@ Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
 Column = int | Literal["-"]
 Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
+KNOWN = (
+    "of images top (the default), left, hole (all but the middle) or checkerboard; of text and sound first:50%% (the default),"
+    " first:200 (characters, tokens or samples) or first:1.5s; of anything a file: white or true where symbols are known"
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,12 @@ class Answer:
     Attributes:
         values: for ``--json``.
         lines: for people.
+        pieces: for people in place of lines, text that is written as it comes.
     """
 
     values: dict[str, Any]
     lines: Sequence[str]
+    pieces: Iterable[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,20 +162,31 @@ class Evaluate(Computing):
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing(Computing):
-    """What every command has that draws images."""
+    """What every command has that draws examples."""
 
     run: Run  # folder of the run
-    out: Place = None  # the picture to write, or .npy for the symbols; by default in the samples of the run
+    out: Place = None  # a .png, .wav or .txt, numbered if there are several, or .npy for symbols; by default text is shown
     seed: int = 0  # of everything drawn
     temperature: float = 1.0  # of each symbol; 0 takes the most probable, and of real values that or 1 is all there is
     scale: int | None = None  # every pixel becomes a square of this side
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample(Drawing):
+class Lasting(Drawing):
+    """What every command has that draws text and sound too."""
+
+    length: int | None = None  # characters, tokens or samples of each text or clip, what it begins with among them
+    seconds: float | None = None  # the same of sound, in seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Lasting):
     """Draw new examples."""
 
-    number: Number = 16  # how many
+    number: MaybeNumber = None  # how many; by default 16, of text and sound 1
+    prompt: str | None = None  # what a text begins with, or the sound file that a clip begins with
+    prompt_file: Place = None  # the file of a text to begin with
+    like: Place = None  # a sound file whose features to follow, for models that were trained with --condition
     labels: tuple[int, ...] = ()  # classes to draw, over and over; by default every class of a conditional model in turn
     guidance: float = 0.0  # how much more than the model's own to lead towards the labels; needs training with --label-dropout
     z_temperature: float = 1.0  # spread of z; 0 takes the median of its prior
@@ -201,11 +219,11 @@ class Reconstruct(Drawing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Complete(Drawing):
-    """Draw the unknown part of pictures given the known part."""
+class Complete(Lasting):
+    """Draw the unknown part of pictures given the known part, or how texts and clips go on."""
 
-    pictures: Pictures = ()  # image files, folders of them, or .npy; by default four test examples
-    known: str = "top"  # top, left, hole (all but the middle), checkerboard, or a file: white or true where pixels are known
+    pictures: Pictures = ()  # files of images, text or sound, folders of them, or .npy; by default four test examples
+    known: Annotated[str | None, arg(metavar="WHAT", help=KNOWN)] = None
     number: Number = 4  # completions of each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
     particles: int = 64  # to choose from, where the model cannot complete exactly

@@ -1,4 +1,4 @@
-"""``sample``, ``reconstruct``, ``complete`` and ``interpolate``: sheets of images, or arrays of symbols."""
+"""``sample``, ``reconstruct``, ``complete`` and ``interpolate``: sheets of images, texts, clips, or arrays of symbols."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.runs import items_of, opened, progress, said
+from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
+from ancestral.data.notation import Notation, Text
 from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
-from ancestral.hub import Model, describe, units_of
+from ancestral.hub import Model, describe, notation_of, units_of
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES
 from ancestral.sampling.sample import sampled
-from ancestral.sampling.strategies import Rows, context_of, inference, needs_latents, sized
+from ancestral.sampling.strategies import Rows, context_of, inference, likelihood_of, needs_latents, prompted, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
@@ -48,18 +50,23 @@ MASKS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {
 
 def sample(command: Sample) -> Answer:
     """Draw new examples, below the image that z alone describes where that is asked for."""
-    model, n = opened(command, command.run), command.number
+    model = opened(command, command.run)
     _check_options(command, model.spec)
     check_strategy(command)
-    model = sized(model, None if command.size is None else (model.spec.shape[0] or 0, *command.size))
+    begun = beginning(command, model)
+    model = begun.model if command.size is None else sized(model, (model.spec.shape[0] or 0, *command.size))
+    n = command.number if command.number is not None else 16 if begun.notation is None else 1
     labels = _labels(model, command.labels, n)
     if command.guidance and not describe(command.run).get("training", {}).get("label_dropout"):
         said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
-    rows = Rows(model, n, context_of(model, n, labels, None), seed=command.seed, temperature=command.z_temperature)
+    context = begun.context(n, context_of(model, n, labels, None))
+    rows = Rows(model, n, context, seed=command.seed, temperature=command.z_temperature)
+    if isinstance(begun.notation, Text) and streams(command):
+        return Answer({}, (), spoken(command, begun, rows, begun.notation))
     above = vae_images(rows) if command.with_image else None
     if command.with_image and above is None:
         raise ValueError("of this model z alone describes no image: leave --with-image out")
-    drawn, values, stopped = _drawn(command, rows, labels)
+    drawn, values, stopped = _drawn(command, rows, labels, begun.prompt)
     x, above = drawn.x, None if above is None else above[: len(drawn.x)]
     columns = min(COLUMNS if command.columns is None else command.columns, n)
 
@@ -67,11 +74,11 @@ def sample(command: Sample) -> Answer:
         seen = pixels(x, model.spec.levels)
         return _stacked([seen] if above is None else [_enlarged(above, seen.shape[1]), seen], columns)
 
-    path = _write(command, "sample", model.spec, x, sheet, columns)
+    place, path = _put(command, "sample", model.spec, x, sheet, columns, begun.notation)
     if stopped is not None:
         said(f"{path}: those that were done")
         raise stopped
-    values = {"out": path, "number": n, "seed": command.seed, "labels": labels} | values
+    values = place | {"number": n, "seed": command.seed, "labels": labels} | values
     line = f"{path}: {n:,} " + ("samples" if command.beam is None else "of the most probable examples")
     if command.guidance:
         values["guidance"] = command.guidance
@@ -80,23 +87,33 @@ def sample(command: Sample) -> Answer:
         line += f" in {drawn.passes:,} passes over {model.spec.sites:,} symbols"
     if "acceptance" in values:
         line += f"; {values['acceptance']:.0%} of the draft's symbols kept, {values['symbols_per_call']:.2f} symbols a pass"
-    weights = weighed(command, model, x, labels) if command.log_prob else {}
+    weights = weighed(command, rows, x, begun.prompt) if command.log_prob else {}
     pairs = enumerate(zip(*weights.values(), strict=True)) if weights else ()
     lines = [f"{i}: log-probability {own:.2f} nats, {altered:.2f} as it was drawn" for i, (own, altered) in pairs]
-    return Answer(values | weights, [line, *lines])
+    return _told(values | weights, [line, *lines], model.spec)
+
+
+def _told(values: dict[str, Any], lines: list[str], spec: DataSpec) -> Answer:
+    """The answer; where it is texts, what else there is to say goes elsewhere."""
+    if "texts" not in values:
+        return Answer(values, lines)
+    said("\n".join(line.removeprefix(": ") for line in lines))
+    return Answer(values, shown(values["texts"], spec))
 
 
 def _drawn(
-    command: Sample, rows: Rows, labels: Sequence[int] | None
+    command: Sample, rows: Rows, labels: Sequence[int] | None, prompt: Tensor | None
 ) -> tuple[sampling.Sampled, dict[str, Any], sampling.Interrupted | None]:
     """The samples, and figures of how they came about; after Ctrl-C those that were done, with the interruption."""
-    draw, sites = Draw(command.seed, command.temperature, command.top_k, command.top_p, command.min_p), rows.model.spec.sites
+    known = None if prompt is None else prompted(likelihood_of(rows.model), prompt, rows.n)
+    draw = Draw(command.seed, command.temperature, command.top_k, command.top_p, command.min_p, known)
+    sites = rows.model.spec.sites
     with progress("drawing") as tick, inference(rows.model):
         try:
             if command.beam is not None:
-                return sampling.Sampled(searched(command, command.beam, rows.model, labels, tick), sites), {}, None
+                return sampling.Sampled(searched(command, command.beam, rows, labels, prompt, tick), sites), {}, None
             if command.draft is not None:
-                found = speculated(command, command.draft, rows.model, labels, tick)
+                found = speculated(command, command.draft, rows, labels, prompt, tick)
                 figures = {name: getattr(found, name) for name in ("acceptance", "symbols_per_call", "calls")}
                 return sampling.Sampled(found.x, found.calls), figures, None
             if command.guidance:
@@ -129,7 +146,10 @@ def complete(command: Complete) -> Answer:
     if n < 1:
         raise ValueError(f"number is {n}; ask for at least 1")
     _check_options(command, model.spec)
-    known, units = _known(command.known, model.spec), units_of(command.run)
+    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    if notation is not None:
+        return _goes_on(command, model, notation)
+    known, units = _known(command.known or "top", model.spec), units_of(command.run)
     items = items_of(model, command.run, command.pictures, EXAMPLES, command.size, command.labels)
     with progress("completing") as tick:
         done = sampling.complete(
@@ -172,6 +192,15 @@ def complete(command: Complete) -> Answer:
     return Answer(values, lines)
 
 
+def _goes_on(command: Complete, model: Model, notation: Notation) -> Answer:
+    """Texts or clips of which the beginning is known."""
+    found = continued(command, model, notation, EXAMPLES)
+    values, place = answered(command, "complete", found.rows, notation)
+    values |= {"items": found.names, "status": found.status, "log_evidence": found.log_evidence}
+    things = "texts" if isinstance(notation, Text) else "clips"
+    return _told(values, [f"{place}: {command.number} completions of each of {len(found.names):,} {things}"], model.spec)
+
+
 def _trust(done: sampling.Completion) -> str:
     """The status of completions in words."""
     if done.effective_sample_size is None or done.least is None:
@@ -204,7 +233,8 @@ def _check_options(command: Sample | Complete, spec: DataSpec) -> None:
     Raises:
         ValueError: there are some; each is named.
     """
-    given = {name: getattr(command, name, None) for name in ("scale", "columns", "size", "with_image", "top_k", "top_p", "min_p")}
+    names = ("scale", "columns", "size", "with_image", "top_k", "top_p", "min_p")
+    given = {name: getattr(command, name, None) for name in names}
     flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None and value is not False]
     sheets = [flag for flag in flags if not flag.startswith(CUTS) and not (flag == "--size" and spec.kind == "image")]
     if sheets and not drawable(spec):
@@ -219,7 +249,8 @@ def _check_options(command: Sample | Complete, spec: DataSpec) -> None:
 
 
 def _things(spec: DataSpec) -> str:
-    return {"image": "real-valued images"}.get(spec.kind, f"{spec.kind}s of {'x'.join(map(str, spec.shape))} values")
+    fixed = {"image": "real-valued images", "text": "text", "audio": "sound"}
+    return fixed.get(spec.kind, f"{spec.kind}s of {'x'.join(map(str, spec.shape))} values")
 
 
 def _labels(model: Model, wanted: Sequence[int], n: int) -> list[int] | None:
@@ -286,6 +317,22 @@ def _stacked(strips: Sequence[Pixels], columns: int) -> Pixels:
     filled = [np.concatenate([strip, np.full_like(strip[:missing], VEIL)]) for strip in strips]
     rows = [strip.reshape(-1, columns, *strip.shape[1:]) for strip in filled]
     return np.stack(rows, 1).reshape(-1, *strips[0].shape[1:])
+
+
+def _put(
+    command: Drawing,
+    name: str,
+    spec: DataSpec,
+    x: Tensor,
+    images: Callable[[], Pixels],
+    columns: int,
+    notation: Notation | None,
+) -> tuple[dict[str, Any], str]:
+    """Write examples as what they are; values for JSON, and where they are."""
+    if notation is not None and not (command.out is not None and command.out.suffix.lower() == ".npy"):
+        return answered(command, name, x.cpu().unbind(), notation)
+    path = _write(command, name, spec, x, images, columns)
+    return {"out": path}, str(path)
 
 
 def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:

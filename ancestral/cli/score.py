@@ -198,6 +198,7 @@ class _Task:
             batch_size=self.command.batch_size,
             units=self.units,
             rows=list(rows),
+            notation=self.notation,
         )
         return nats / log(2)
 

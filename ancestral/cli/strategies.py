@@ -12,9 +12,9 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Sample
 from ancestral.cli.runs import opened
-from ancestral.hub import Model, units_of
+from ancestral.hub import units_of
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Progress, sized
+from ancestral.sampling.strategies import Progress, Rows, likelihood_of, sized
 
 
 def check_strategy(command: Sample) -> None:
@@ -24,9 +24,12 @@ def check_strategy(command: Sample) -> None:
         ValueError: there are some; each is named.
     """
     if command.beam is not None:
-        void, why = "temperature top_k top_p min_p guidance method z_temperature draft gamma", "--beam searches and draws nothing"
+        void, why = (
+            "temperature top_k top_p min_p guidance method z_temperature draft gamma like",
+            "--beam searches and draws nothing",
+        )
     elif command.draft is not None:
-        void, why = "guidance method z_temperature length_penalty", "they have no say in what --draft proposes"
+        void, why = "guidance method z_temperature length_penalty like", "they have no say in what --draft proposes"
     else:
         void, why = "length_penalty gamma", "the one is of --beam, the other of --draft, which are not there"
     usual = {field.name: field.default for field in fields(Sample)}
@@ -35,9 +38,11 @@ def check_strategy(command: Sample) -> None:
         raise ValueError(f"{', '.join(flags)}: {why}: leave that out")
 
 
-def searched(command: Sample, width: int, model: Model, labels: Sequence[int] | None, tick: Progress) -> Tensor:
+def searched(
+    command: Sample, width: int, of: Rows, labels: Sequence[int] | None, prompt: Tensor | None, tick: Progress
+) -> Tensor:
     """(n, *shape) the most probable examples: where several rows are to be of one label, or of none, its best ones in turn."""
-    n = command.number
+    model, n = of.model, of.n
     rows = list(range(n)) if isinstance(model, Latent) else list(labels or [0] * n)
     apart = list(dict.fromkeys(rows))
     wanted = max(rows.count(row) for row in apart)
@@ -50,6 +55,7 @@ def searched(command: Sample, width: int, model: Model, labels: Sequence[int] | 
         n=len(apart),
         n_best=wanted,
         length_penalty=command.length_penalty,
+        prompt=prompt,
         labels=some,
         seed=command.seed,
         engine=command.engine,
@@ -60,14 +66,16 @@ def searched(command: Sample, width: int, model: Model, labels: Sequence[int] | 
     return torch.stack([found.x[apart.index(row), rows[:i].count(row)] for i, row in enumerate(rows)])
 
 
-def speculated(command: Sample, folder: Path, model: Model, labels: Sequence[int] | None, tick: Progress) -> sampling.Speculated:
+def speculated(
+    command: Sample, folder: Path, rows: Rows, labels: Sequence[int] | None, prompt: Tensor | None, tick: Progress
+) -> sampling.Speculated:
     """Samples that a draft has proposed."""
-    draft = opened(command, folder)
-    draft = draft if command.size is None else sized(draft, [side or 0 for side in model.spec.shape])
+    draft, shape = opened(command, folder), likelihood_of(rows.model).network.shape
+    draft = draft if command.size is None and command.length is None and command.seconds is None else sized(draft, shape)
     return sampling.speculative_sample(
-        model,
+        rows.model,
         draft,
-        command.number,
+        rows.n,
         gamma=command.gamma,
         temperature=command.temperature,
         top_k=command.top_k,
@@ -75,22 +83,24 @@ def speculated(command: Sample, folder: Path, model: Model, labels: Sequence[int
         min_p=command.min_p,
         seed=command.seed,
         labels=labels,
+        prompt=prompt,
         engine=command.engine,
         progress=tick,
     )
 
 
-def weighed(command: Sample, model: Model, x: Tensor, labels: Sequence[int] | None) -> dict[str, list[float]]:
+def weighed(command: Sample, rows: Rows, x: Tensor, prompt: Tensor | None) -> dict[str, list[float]]:
     """The log-probability of every example in nats, of values in the units of the data as they were given."""
     found = sampling.log_probs(
-        model,
+        rows.model,
         x,
         temperature=1.0 if command.beam is not None else command.temperature,
         top_k=command.top_k,
         top_p=command.top_p,
         min_p=command.min_p,
         seed=command.seed,
-        labels=labels,
+        context=rows.context,
+        prompt=prompt,
         guidance=command.guidance,
         z_temperature=command.z_temperature,
     )

@@ -5,7 +5,8 @@ Notations are values: a run keeps that of its data in ``config.json``, so that f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from itertools import chain
@@ -139,6 +140,19 @@ class Text:
         if self.code == "characters":
             return "".join(self.alphabet[code] for code in codes)
         return b"".join(self._tokens[code] for code in codes).decode("utf-8", errors="replace")
+
+    def pieces(self, symbols: Iterable[int]) -> Iterator[str]:
+        """The text of symbols as they come, a piece for each, empty where a character waits for its other bytes; then the rest.
+
+        Example:
+            >>> list(Text().pieces([104, 0xC3, 0xA9]))
+            ['h', '', 'é', '']
+        """
+        decoder = getincrementaldecoder("utf-8")("replace")
+        for symbol in symbols:
+            written = self.decode([symbol]) if self.code != "bpe" else self._tokens[symbol]
+            yield written if isinstance(written, str) else decoder.decode(written)
+        yield decoder.decode(b"", True)
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes as JSON has them; the inverse of ``notation_from_dict``."""

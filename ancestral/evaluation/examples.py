@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ancestral.core import Context
+from ancestral.data.features import mel_of
 from ancestral.data.loading import load_data
 from ancestral.data.notation import Notation, Text
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.data.tapes import Pieces
-from ancestral.objectives import Batch
+from ancestral.objectives import Batch, with_grid
 from ancestral.sampling.strategies import Model, Progress, context_of
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, trimmed
@@ -86,13 +87,15 @@ class Chosen:
         """Batches as the model takes them: on its device, whole numbers wide enough to reckon with, labels as a context."""
         if size < 1:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
-        like = model.anchor
+        like, mel = model.anchor, mel_of(model.config, self.notation)
         for start in range(0, len(self), size):
             rows = self.rows[start : start + size]
             found = self.examples.select(self.places[start : start + size])
             labels = found.labels.to(like.device) if found.labels is not None and self.told else None
             x = found.x.to(like) if model.spec.levels is None else trimmed(found.x.to(like.device, torch.long), model.spec)
-            yield Batch(x, labels, seed, rows), context_of(model, len(x), labels, None)
+            grid = None if mel is None else mel(x)
+            context = with_grid(context_of(model, len(x), labels, None), grid, like)
+            yield Batch(x, labels, seed, rows, grid=grid), context
 
 
 def chosen_examples(model: Model, data: Data, split: str, limit: int | None, seed: int) -> tuple[Chosen, dict[str, Any]]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import log
 
 import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive
+from ancestral.data.notation import Sound, Text
 from ancestral.data.splits import Examples, Units
 from ancestral.evaluation.bits import example_nats, symbol_nats
 from ancestral.evaluation.complexity import Writing, complexity
@@ -86,7 +88,7 @@ def score(
         units: how x was made of its originals, whose density the costs are then of; see `Units`.
         per_symbol: whether to keep the bits of every symbol, as many float64 as x has symbols.
         corrected: whether to weigh every example in a lossless codec too.
-        notation: how symbols stand for text, whose bytes are weighed then.
+        notation: how symbols stand for text, whose bytes are weighed then, or for sound, whose features a model may follow.
 
     Raises:
         DataError: x does not fit the model, or a cost is not finite.
@@ -101,7 +103,7 @@ def score(
     """
     if importance_samples < 1:
         raise ValueError(f"importance_samples is {importance_samples}; it must be at least 1")
-    chosen = _given(model, x, labels)
+    chosen = _given(model, x, labels, notation=notation)
     latent = isinstance(model, Latent)
     tick = counter(progress, len(chosen) * (importance_samples if latent else 1))
     with inference(model):
@@ -116,7 +118,10 @@ def score(
     nats = nats if units is None else nats + units.nats
     bounded = units is not None and units.dequantized
     status, density = "bound" if bounded else status_of(model), model.spec.density and not bounded
-    bits = surprisal(model, x, labels=labels, seed=seed, batch_size=batch_size, units=units) / log(2) if per_symbol else None
+    bits = None
+    if per_symbol:
+        nats_of = partial(surprisal, model, x, labels=labels, seed=seed, batch_size=batch_size)
+        bits = nats_of(units=units, notation=notation) / log(2)
     codec, sizes = (complexity(x, model.spec, units=units, notation=notation) if corrected else None) or (None, None)
     k = importance_samples if latent else None
     return Scores(nats, nats / (log(2) * counted_symbols(x, model.spec)), status, k, density, bits, sizes, codec)
@@ -138,6 +143,7 @@ def surprisal(
     batch_size: int = 64,
     units: Units | None = None,
     rows: Sequence[int] | None = None,
+    notation: Writing | None = None,
 ) -> Tensor:
     """(n, *shape) -log p of every symbol given the ones before it, in nats, float64: where an example surprises the model.
 
@@ -148,6 +154,7 @@ def surprisal(
     Args:
         units: how x was made of its originals, whose density the costs are then of; see `Units`.
         rows: the numbers of the examples, which decide their z; 0, 1, ... by default, as in ``score``.
+        notation: how symbols stand for sound, whose features a model may follow.
 
     Raises:
         DataError: x does not fit the model.
@@ -156,7 +163,7 @@ def surprisal(
     scales = 0.0 if units is None else units.scale.log().cpu()
     done = 0
     with inference(model):
-        for batch, seen in _given(model, x, labels, rows).batches(model, seed, batch_size):
+        for batch, seen in _given(model, x, labels, rows, notation).batches(model, seed, batch_size):
             if isinstance(model, Latent):
                 seen = model.descend(batch.x, Noise(seed, batch.rows or ()), seen).features
             nats = symbol_nats(likelihood_of(model), batch.x, seen).cpu() + scales
@@ -174,9 +181,16 @@ def exact_nats(model: Autoregressive, chosen: Chosen, batch_size: int, tick: Tic
     return torch.cat(parts).cpu()
 
 
-def _given(model: Model, x: Tensor, labels: Sequence[int] | Tensor | None, rows: Sequence[int] | None = None) -> Chosen:
+def _given(
+    model: Model,
+    x: Tensor,
+    labels: Sequence[int] | Tensor | None,
+    rows: Sequence[int] | None = None,
+    notation: Writing | None = None,
+) -> Chosen:
     check_symbols(x, model.spec)
     if not len(x):
         raise DataError("x has no rows: there is nothing to score")
     examples = Examples(x, None if labels is None else torch.as_tensor(labels, device=x.device))
-    return Chosen(examples, range(len(x)), range(len(x)) if rows is None else rows)
+    known = notation if isinstance(notation, (Text, Sound)) else None
+    return Chosen(examples, range(len(x)), range(len(x)) if rows is None else rows, notation=known)

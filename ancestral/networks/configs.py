@@ -112,9 +112,15 @@ class WaveNetConfig(ByLikelihood):
     family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
     components: int = 10  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
-    local: int = 0  # features of a grid that accompanies the samples, such as a spectrogram; 0 for none
-    hop: int = 1  # samples that one place of that grid lasts
+    condition: str = "none"  # none, or mel: follow the log-mel spectrogram of each clip
+    local: int = 0  # features of a grid that accompanies the samples; 0 for none, and for 40 bands of a spectrogram
+    hop: int = 1  # samples that one place of that grid lasts; of a spectrogram 128 where nothing is said
     upsample: str = "repeat"  # how it is brought to the rate of the samples: repeat, or learned (a transposed convolution)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Features of the grid, and samples that a place of it lasts."""
+        return (self.local or 40, self.hop if self.hop > 1 else 128) if self.condition == "mel" else (self.local, self.hop)
 
 
 @dataclass(frozen=True, kw_only=True)

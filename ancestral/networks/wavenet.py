@@ -57,11 +57,14 @@ def wavenet(config: WaveNetConfig, spec: DataSpec) -> Autoregressive:
     length = spec.shape[0] or LENGTH * spec.parts
     sizes = {name: getattr(config, name) for name in SIZES}
     vector = (spec.classes or 0) if config.conditional else 0
-    made = WaveNet(length, spec.levels, family.size, parts=spec.parts, vector=vector, **sizes)
+    local, hop = config.grid
+    made = WaveNet(length, spec.levels, family.size, parts=spec.parts, vector=vector, local=local, hop=hop, **sizes)
     return Autoregressive(made, family, spec, config)
 
 
-SIZES = ("layers", "cycles", "kernel", "first_kernel", "channels", "gates", "skip", "head", "symbols", "local", "hop", "upsample")
+SIZES = ("layers", "cycles", "kernel", "first_kernel", "channels", "gates", "skip", "head", "symbols", "upsample")
+
+CHOICES = {"symbols": ("embedding", "scaled"), "condition": ("none", "mel"), "upsample": ("repeat", "learned")}
 
 
 def _check_sizes(config: WaveNetConfig, parts: int) -> None:
@@ -70,7 +73,7 @@ def _check_sizes(config: WaveNetConfig, parts: int) -> None:
     for name, smallest in least.items():
         if getattr(config, name) < smallest:
             raise ValueError(f"wavenet: {name} is {getattr(config, name)}; it must be at least {smallest}")
-    for name, choices in (("symbols", ("embedding", "scaled")), ("upsample", ("repeat", "learned"))):
+    for name, choices in CHOICES.items():
         if getattr(config, name) not in choices:
             raise ValueError(f"wavenet: {name} is {getattr(config, name)!r}; choose {' or '.join(choices)}")
 

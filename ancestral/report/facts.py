@@ -27,7 +27,7 @@ NOISE = "bound: whole numbers with uniform noise, drawn once"
 def headline(title: str, model: Model, evaluation: Evaluation) -> str:
     """Model, data, bits/dim with its status, and on what it was measured."""
     name = getattr(model.config, "name", None)
-    summary = f"{MODELS[name].summary}. " if name in MODELS and model.spec.kind == "image" else ""
+    summary = f"{MODELS[name].summary}. " if name in MODELS and model.spec.kind != "vector" else ""
     size = sum(parameter.numel() for parameter in model.parameters())
     unit = "bits/dim of a density" if evaluation.density else "bits/dim"
     data = evaluation.data

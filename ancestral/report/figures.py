@@ -13,6 +13,7 @@ from math import log
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.mlab import specgram
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -21,6 +22,7 @@ from ancestral.report.images import Pixels
 INK, FAINT = "#22262b", "#c9cdd2"  # text and axes; grid lines
 FIRST, SECOND = "#2f6db5", "#d1782c"  # data; data to compare with
 PIECES = 480  # pieces that a long example is drawn in
+WINDOW = 256  # samples of a spectrogram's window
 BARS = 96  # more units than this are drawn as an area
 Values = NDArray[np.floating]
 
@@ -164,6 +166,35 @@ def surprisal_over(
     panels[-1].set_ylim(*limits)
     panels[-1].set_xlabel(unit)
     panels[-1].set_ylabel("bits")
+    return figure
+
+
+def clips(waves: Sequence[NDArray[np.floating]], rate: int) -> Figure:
+    """Waveforms of sound side by side, each above its spectrogram: decibels below the loudest of all, down to -80.
+
+    Args:
+        waves: (T,) samples in [-1, 1] each.
+        rate: samples a second.
+    """
+    figure = _sheet(2.4 * len(waves), 2.2)
+    panels = figure.subplots(2, len(waves), squeeze=False, sharex="col", height_ratios=(1, 2))
+    padded = [np.pad(wave, (0, max(0, 2 * WINDOW - len(wave)))) for wave in waves]
+    spectra = [specgram(wave, WINDOW, rate, noverlap=WINDOW // 2)[0] for wave in padded]
+    loudest = max(max(float(each.max()) for each in spectra), 1e-12)
+    for i, (wave, spectrum) in enumerate(zip(waves, spectra, strict=True)):
+        seconds = len(wave) / rate
+        starts = np.arange(0, len(wave), max(1, -(-len(wave) // PIECES)))
+        above, below = np.maximum.reduceat(wave, starts), np.minimum.reduceat(wave, starts)
+        panels[0, i].fill_between(starts / rate, below, above, color=INK, linewidth=0.6, step="post")
+        panels[0, i].set_ylim(-1, 1)
+        panels[0, i].set_axis_off()
+        decibels = 10 * np.log10(np.maximum(spectrum / loudest, 1e-8))
+        extent = (0.0, max(seconds, 2 * WINDOW / rate), 0.0, rate / 2000)
+        panels[1, i].imshow(decibels, cmap="magma", vmin=-80, vmax=0, origin="lower", aspect="auto", extent=extent)
+        _style(panels[1, i])
+        panels[1, i].grid(visible=False)
+        panels[1, i].set_xlabel("seconds")
+    panels[1, 0].set_ylabel("kHz")
     return figure
 
 

@@ -20,6 +20,14 @@ from ancestral.report.images import Pixels, grid
 THEME = {INK: "var(--ink)", FAINT: "var(--line)", FIRST: "var(--first)", SECOND: "var(--second)"}
 
 
+CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+
+
+def visible(text: str) -> str:
+    """Text with the pictures of control characters in their place, which a page would drop or change."""
+    return text.translate(CONTROLS)
+
+
 def tag(name: str, *body: str, **attributes: str) -> str:
     """An element around pieces of HTML; ``class_`` stands for class, and attribute values are escaped."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())

@@ -15,7 +15,7 @@ from ancestral.data.splits import Units
 from ancestral.evaluation.complexity import Writing, samples, whole_numbers
 from ancestral.report.figures import surprisal_over
 from ancestral.report.images import Pixels, pixels
-from ancestral.report.page import drawing, picture, tag
+from ancestral.report.page import drawing, picture, tag, visible
 from ancestral.spec import DataSpec
 from ancestral.symbols import lengths
 
@@ -135,7 +135,7 @@ def _decoded(text: str | bytes) -> str:
 def shaded(text: str, bits: float, scale: Scale) -> str:
     """Text on a shade of what it cost."""
     step = round(float(scale.place(np.array(bits))) * STEPS)
-    return tag("span", escape(text), class_=f"s{step}", title=f"{bits:.2f} bits")
+    return tag("span", escape(visible(text)), class_=f"s{step}", title=f"{bits:.2f} bits")
 
 
 def legend(spec: DataSpec, scale: Scale) -> str:

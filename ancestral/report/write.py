@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from ancestral.evaluation import Evaluation, evaluate
 from ancestral.files import write_whole
 from ancestral.hub import describe as read_config
 from ancestral.hub import load, versions
+from ancestral.report import sequences
 from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance
 from ancestral.report.history import read_history
 from ancestral.report.images import drawable
 from ancestral.report.page import document, section, tag
 from ancestral.report.pictures import Subject, completions, interpolations, reconstructions, samples, surprises, traversals
 from ancestral.report.remake import commands
+from ancestral.report.sequences import Sequences
 from ancestral.sampling.strategies import Model
 from ancestral.symbols import DataError
 
@@ -34,6 +37,12 @@ PICTURES: dict[str, Callable[[Subject], str]] = {
     "interpolations": interpolations,
     "completions": completions,
     "surprisal maps": surprises,
+}
+
+SEQUENCES: dict[str, Callable[[Sequences], str]] = {
+    "samples": sequences.samples,
+    "completions": sequences.completions,
+    "surprisal maps": sequences.surprises,
 }
 
 
@@ -80,7 +89,7 @@ def report(
     say("measuring")
     evaluation = evaluate(model, splits, importance_samples=importance_samples, seed=seed) if evaluation is None else evaluation
     subject = _subject(model, splits, evaluation, examples, seed)
-    pictures = {} if subject is None else _drawn(subject, say)
+    pictures = _drawn(subject, say)
     title = f"{config['model'] or 'a model of your own'} on {evaluation.data['name']}"
     page = document(
         title,
@@ -108,20 +117,29 @@ def _data(config: Mapping[str, Any], data: Any) -> Splits:
     return load_data(record["source"], **record.get("options", {}))
 
 
-def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, seed: int) -> Subject | None:
-    """What the pictures are of, with examples at even distances, so that a set sorted by class shows them all."""
-    if not drawable(model.spec):
+def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, seed: int) -> Subject | Sequences | None:
+    """What is shown, with examples at even distances, so that a set sorted by class shows them all; None of vectors."""
+    sequence = model.spec.kind in ("text", "audio") and model.spec.levels is not None
+    if not (sequence or drawable(model.spec)):
         return None
     held_out = next((part for part in (data.test, data.validation) if len(part)), data.train)
     rows = torch.linspace(0, len(held_out) - 1, min(count, len(held_out))).round().long()
     examples = held_out.select(rows)
     labels = examples.labels if getattr(model.config, "conditional", False) else None
-    return Subject(model, examples.x.long().to(model.anchor.device), labels, evaluation, ROWS * count, count, seed)
+    x = examples.x.long().to(model.anchor.device)
+    if sequence:
+        return Sequences(model, sequences.held_out(x, model.spec), labels, data.notation, seed)
+    return Subject(model, x, labels, evaluation, ROWS * count, count, seed)
 
 
-def _drawn(subject: Subject, say: Callable[[str], None]) -> dict[str, str]:
-    pictures = {}
-    for name, draw in PICTURES.items():
+def _drawn(subject: Subject | Sequences | None, say: Callable[[str], None]) -> dict[str, str]:
+    sections = dict[str, Callable[[], str]]()
+    if isinstance(subject, Subject):
+        sections = {name: partial(draw, subject) for name, draw in PICTURES.items()}
+    elif isinstance(subject, Sequences):
+        sections = {name: partial(draw, subject) for name, draw in SEQUENCES.items()}
+    found = {}
+    for name, draw in sections.items():
         say(f"drawing {name}")
-        pictures[name] = draw(subject)
-    return pictures
+        found[name] = draw()
+    return found

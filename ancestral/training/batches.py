@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ancestral.data.features import Mel
 from ancestral.data.splits import Examples, Splits
 from ancestral.draw import uniforms
 from ancestral.objectives import Batch
@@ -56,6 +57,7 @@ class Stream:
     Attributes:
         data: where they come from; drawn anew at every use where ``data.redrawn`` is there.
         labelled: whether the model takes labels.
+        features: what the model follows of sound, or None.
         batch_size: rows of a batch over all processes.
         label_dropout: probability that a row's label is dropped.
         rank, world: which of how many processes this is; it takes rows rank, rank + world, ... of each batch.
@@ -71,6 +73,7 @@ class Stream:
     rank: int = 0
     world: int = 1
     label_dropout: float = 0.0
+    features: Mel | None = None
 
     def __len__(self) -> int:
         return self.steps - self.first
@@ -94,10 +97,13 @@ class Stream:
             examples = Examples(redrawn.draw(rows, seed), None if train.labels is None else train.labels[rows])
         labels = examples.labels if self.labelled else None
         dropped = uniforms(seed, here, 1, DROPPED)[:, 0] < self.label_dropout if self.label_dropout else None
-        return Batch(symbols(examples.x, self.data.spec), labels, seed, here, step, dropped)
+        x = symbols(examples.x, self.data.spec)
+        return Batch(x, labels, seed, here, step, dropped, None if self.features is None else self.features(x))
 
 
-def validation_batches(data: Splits, labelled: bool, batch_size: int, seed: int, step: int) -> Iterator[Batch]:
+def validation_batches(
+    data: Splits, labelled: bool, batch_size: int, seed: int, step: int, features: Mel | None = None
+) -> Iterator[Batch]:
     """At most 500 validation examples, the same with the same noise whenever they are asked for; ``step`` is told.
 
     Where lengths vary the short ones come first, so that little is computed for what they are filled up with.
@@ -110,7 +116,8 @@ def validation_batches(data: Splits, labelled: bool, batch_size: int, seed: int,
         some = rows[start : start + batch_size]
         examples = data.validation.select(some)
         labels = examples.labels if labelled else None
-        yield Batch(symbols(examples.x, data.spec), labels, noise, some, step)
+        x = symbols(examples.x, data.spec)
+        yield Batch(x, labels, noise, some, step, grid=None if features is None else features(x))
 
 
 def symbols(x: Tensor, spec: DataSpec) -> Tensor:
@@ -120,6 +127,6 @@ def symbols(x: Tensor, spec: DataSpec) -> Tensor:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The batch on a device."""
-    x, others = batch.x.to(device, non_blocking=True), (batch.labels, batch.dropped)
-    labels, dropped = (None if part is None else part.to(device, non_blocking=True) for part in others)
-    return replace(batch, x=x, labels=labels, dropped=dropped)
+    others = {name: getattr(batch, name) for name in ("labels", "dropped", "grid")}
+    there = {name: part.to(device, non_blocking=True) for name, part in others.items() if part is not None}
+    return replace(batch, x=batch.x.to(device, non_blocking=True), **there)

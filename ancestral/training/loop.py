@@ -17,6 +17,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from torch.optim import Optimizer
 
+from ancestral.data.features import mel_of
 from ancestral.data.splits import Splits
 from ancestral.hub import Model
 from ancestral.objectives import Batch, Terms
@@ -65,7 +66,7 @@ def run_stage(
         TrainingError: a loss or gradient is not finite, or memory runs out.
     """
     cut = (config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
-    stream = Stream(data, labelled(model), *cut, label_dropout=config.label_dropout)
+    stream = Stream(data, labelled(model), *cut, label_dropout=config.label_dropout, features=mel_of(model.config, data.notation))
     device = model.anchor.device
     with training_only(model, planned.stage.parts), _quiet():
         trainer = Trainer(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from ancestral.data.features import mel_of
 from ancestral.data.splits import Splits
 from ancestral.hub import Model
 from ancestral.latent.latent import Latent
@@ -177,7 +178,8 @@ def terms_of(model: Model, stage: Stage, batch: Batch) -> Terms:
 def validate(model: Model, planned: Planned, data: Splits, config: TrainingConfig, step: int) -> dict[str, float]:
     """The terms of a stage's objective on the validation subset, in nats an example: sums over sums."""
     sums, count, device = dict[str, float](), 0, model.anchor.device
-    for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step):
+    features = mel_of(model.config, data.notation)
+    for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step, features):
         terms = terms_of(model, planned.stage, to_device(batch, device))
         count += len(batch.x)
         for name, value in terms.items():
