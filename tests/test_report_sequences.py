@@ -55,7 +55,7 @@ def test_a_page_of_text(notation: str, tmp_path: Path) -> None:
     rows = torch.linspace(0, len(data.test) - 1, min(8, len(data.test))).round().long()
     examples = data.test.select(rows).x.long()
     shown = text_of(page.html)
-    for row in sample(model, FEW, seed=0):
+    for row in sample(model, min(FEW, len(examples)), seed=0):
         assert visible("".join(data.notation.pieces(row.tolist()))) in shown
     assert all("".join(data.notation.pieces(row.tolist())) in shown for row in examples[:FEW])
     bits = surprisal(model, examples[:FEW]) / log(2)

@@ -36,6 +36,9 @@ def main() -> int:
             for piece in answer.pieces:
                 out.write(piece)
                 out.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # who read it has had enough, and Python would flush once more
+        return 0
     except (Exception, KeyboardInterrupt) as error:
         return _fault(error, command.debug)
     if command.json or answer.lines:

@@ -33,8 +33,8 @@ Column = int | Literal["-"]
 Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
 KNOWN = (
-    "of images top (the default), left, hole (all but the middle) or checkerboard; of text and sound first:50%% (the default),"
-    " first:200 (characters, tokens or samples) or first:1.5s; of anything a file: white or true where symbols are known"
+    "of images top (the default), left, hole (all but the middle), checkerboard, or a file, white or true where pixels are known;"
+    " of text and sound first:50%% (the default), first:200 (characters, tokens or samples) or first:1.5s; of vectors a file"
 )
 
 

@@ -179,7 +179,7 @@ def clips(waves: Sequence[NDArray[np.floating]], rate: int) -> Figure:
     figure = _sheet(2.4 * len(waves), 2.2)
     panels = figure.subplots(2, len(waves), squeeze=False, sharex="col", height_ratios=(1, 2))
     padded = [np.pad(wave, (0, max(0, 2 * WINDOW - len(wave)))) for wave in waves]
-    spectra = [specgram(wave, WINDOW, rate, noverlap=WINDOW // 2)[0] for wave in padded]
+    spectra = [np.asarray(specgram(wave, WINDOW, rate, noverlap=WINDOW // 2)[0]) for wave in padded]
     loudest = max(max(float(each.max()) for each in spectra), 1e-12)
     for i, (wave, spectrum) in enumerate(zip(waves, spectra, strict=True)):
         seconds = len(wave) / rate
