@@ -119,6 +119,10 @@ def test_prompts_and_continuations_begin_with_the_clip(name: str, sound: Sound, 
     for path, row in zip(told["out"], done.x, strict=True):
         assert torch.equal(heard(path), sound.decode(row)) and torch.equal(heard(path)[:160], kept[:160])
     assert told["log_evidence"] == pytest.approx(done.log_evidence[:1].tolist()) and told["status"] == "exact"
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.wav").write_bytes((home / "tone.wav").read_bytes())
+    again = ask(words[0], words[1], tmp_path / "clips", *words[3:], "--out", tmp_path / "again")
+    assert again["log_evidence"] == told["log_evidence"] and torch.equal(heard(again["out"][1]), heard(told["out"][1]))
     assert len(heard(ask(*words, "--seconds", 0.5, "--out", tmp_path / "z.wav")["out"][0])) == 400
 
 

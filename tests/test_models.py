@@ -12,13 +12,13 @@ from ancestral.models import MODELS, build, configure
 from ancestral.spec import DataSpec, Stage
 
 SPEC = DataSpec("image", (1, 8, 8), levels=17)
-REAL = {"rnade": DataSpec("vector", (5,))}  # models that take no integers
+OWN = {"rnade": DataSpec("vector", (5,)), "wavenet": DataSpec("audio", (8,), levels=17)}  # models that take no images
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("preset", ["tiny", "small"])
 def test_every_model_builds_and_carries_its_spec_and_configuration(name: str, preset: str) -> None:
-    spec = REAL.get(name, SPEC)
+    spec = OWN.get(name, SPEC)
     model = build(name, spec, preset=preset)
     assert model.spec == spec
     assert model.config == configure(name, preset)

@@ -34,7 +34,7 @@ Engine = Literal["auto", "native", "compiled", "eager"]
 Config = TypeVar("Config")
 KNOWN = (
     "of images top (the default), left, hole (all but the middle), checkerboard, or a file, white or true where pixels are known;"
-    " of text and sound first:50%% (the default), first:200 (characters, tokens or samples) or first:1.5s; of vectors a file"
+    " of text and sound first:50% (the default), first:200 (characters, tokens or samples) or first:1.5s; of vectors a file"
 )
 
 

@@ -17,8 +17,10 @@ from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
 from ancestral.cli.runs import items_of, progress
 from ancestral.core import Context
 from ancestral.data.features import mel_of
+from ancestral.data.images import listed
 from ancestral.data.notation import Notation, Sound, Text, up_to_end
-from ancestral.data.sounds import tapes_of, wav
+from ancestral.data.recordings import WRITTEN
+from ancestral.data.sounds import SUFFIXES, tapes_of, wav
 from ancestral.files import write_whole
 from ancestral.hub import Model, notation_of
 from ancestral.objectives import with_grid
@@ -290,9 +292,11 @@ def _clips(command: Complete, model: Model, notation: Notation, examples: int) -
         labels = [None] * len(rows) if items.labels is None else items.labels.tolist()
         yield from zip(items.names, rows, labels, strict=True)
         return
-    if command.labels and len(command.labels) != len(command.pictures):
-        raise ValueError(f"{len(command.labels)} labels for {len(command.pictures)} files: give one each")
-    for path, label in zip_longest(command.pictures, command.labels):
+    suffixes = SUFFIXES if isinstance(notation, Sound) else WRITTEN
+    paths = [path for each in command.pictures for path in (listed(each, suffixes) if each.is_dir() else [each])]
+    if command.labels and len(command.labels) != len(paths):
+        raise ValueError(f"{len(command.labels)} labels for {len(paths)} files: give one each")
+    for path, label in zip_longest(paths, command.labels):
         yield str(path), clip_of(path, notation) if isinstance(notation, Sound) else notation.encode(path.read_bytes()), label
 
 
