@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ancestral.causal.network import CausalNetwork
-from ancestral.coding import codec
+from ancestral.coding.blocks import fixed_items
+from ancestral.coding.payloads import encoded, payload_items
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
@@ -78,7 +79,7 @@ def _tasks(model: Model, batch: int, repeats: int) -> Iterator[Task]:
     likelihood = likelihood_of(model)
     network, sites = causal(likelihood), likelihood.spec.sites
     [(_, seen)] = Rows(model, batch).batches(batch)
-    x = codec.fixed_items(model.spec, batch)
+    x = fixed_items(model.spec, batch)
     yield FORWARD, repeats, lambda: network(x, seen), 1.0
     for engine in ("native", "eager"):
         work = _sampling(likelihood, engine, batch, seen)
@@ -127,9 +128,9 @@ def _coding(model: Model, x: Tensor, repeats: int) -> Iterator[Task]:
         exact = twin(model, x)
     except LoweringError:
         return
-    payload = codec.encoded(exact, x)
-    yield "encoding, exact numerics", repeats, lambda: codec.encoded(exact, x), 1.0
-    yield "decoding, exact numerics", repeats, lambda: codec.payload_items(exact, payload, len(x)), 1.0
+    payload = encoded(exact, x)
+    yield "encoding, exact numerics", repeats, lambda: encoded(exact, x), 1.0
+    yield "decoding, exact numerics", repeats, lambda: payload_items(exact, payload, len(x)), 1.0
 
 
 def _some_steps(likelihood: Autoregressive, batch: int, seen: Context | None) -> None:

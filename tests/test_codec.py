@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import ancestral
-from ancestral.coding import codec
+from ancestral.coding import blocks, codec, payloads
 from ancestral.coding.codec import compress, decompress
 from ancestral.coding.container import Writer
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
@@ -62,7 +62,7 @@ def test_symbols_cost_what_the_exact_model_says(name: str, spec: ancestral.DataS
     x = ancestral.sample(model, 400, seed=1)
     exact = twin(model, x, engine="eager")
     ideal = exact.cost(x).sum().item() / log(2) / 8
-    assert len(codec.encoded(exact, x)) <= 1.001 * ideal + 40
+    assert len(payloads.encoded(exact, x)) <= 1.001 * ideal + 40
 
 
 @pytest.mark.parametrize(("name", "spec", "fields"), CASES[3:])
@@ -71,7 +71,7 @@ def test_bits_come_back(name: str, spec: ancestral.DataSpec, fields: dict[str, o
     model = made(name, spec, fields, scale=1.0)
     x = ancestral.sample(model, 400, seed=1)
     exact = twin(model, x, engine="eager")
-    added = (len(codec.encoded(exact, x)) - len(codec.encoded(exact, x[:16]))) * 8
+    added = (len(payloads.encoded(exact, x)) - len(payloads.encoded(exact, x[:16]))) * 8
     bounds = torch.stack([exact.cost(x[16:], seed=seed).sum() / log(2) for seed in range(4)])
     assert abs(added / bounds.mean() - 1) < 0.01 + 4 * (bounds.std() / bounds.mean())
 
@@ -134,7 +134,7 @@ def test_damage_behind_valid_checksums_is_found() -> None:
     header = Reader(compress(model, x, engine="eager")).header
     file = BytesIO()
     with Writer(file, header) as writer:
-        writer.add(3, codec.raw(x, GREY), codec.encoded(exact, symbols(GREY, 3, seed=1)))
+        writer.add(3, blocks.raw(x, GREY), payloads.encoded(exact, symbols(GREY, 3, seed=1)))
     with pytest.raises(DecodeMismatch):
         decompress(model, file.getvalue(), engine="eager")
 

@@ -115,7 +115,7 @@ def test_items_cost_what_the_model_says_given_their_labels() -> None:
     with torch.no_grad():
         ideal = -exact.likelihood.log_prob(x, Context(vector=label_vector(labels, GREY))).sum().item() / log(2) / 8
         float_ideal = -model.log_prob(x, label_context(labels, GREY, model.anchor)).sum().item() / log(2) / 8  # type: ignore[attr-defined]
-    assert len(codec.encoded(exact, x, labels)) <= 1.001 * ideal + 40
+    assert len(payloads.encoded(exact, x, labels)) <= 1.001 * ideal + 40
     assert ideal == pytest.approx(float_ideal, rel=0.005)
 
 

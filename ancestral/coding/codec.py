@@ -10,38 +10,46 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
-from math import log2, prod
 from typing import Any, BinaryIO, Literal, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.coding import autoregressive, bits_back
-from ancestral.coding.coder import Stack
-from ancestral.coding.container import CODED, STORED, Block, Writer, digest
+from ancestral.coding import beside
+from ancestral.coding.blocks import (
+    MOST_ITEMS,
+    SEQUENCES,
+    block_items,
+    counted,
+    fixed_items,
+    in_turn,
+    raw_size,
+    unpacked_lengths,
+    unraw,
+)
+from ancestral.coding.container import CODED, STORED, Block, Writer
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
-from ancestral.coding.labelled import label_bytes, packed, unpacked
+from ancestral.coding.labelled import label_bytes, unpacked
+from ancestral.coding.payloads import Part, canary, longest, payload_items
 from ancestral.coding.reader import Reader
-from ancestral.core import Autoregressive, Context
-from ancestral.data.splits import Examples
-from ancestral.draw import uniforms
+from ancestral.coding.widths import Widths
+from ancestral.core import Autoregressive, OrderError
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import context_of
+from ancestral.sampling.strategies import arrange, context_of
 from ancestral.spec import DataSpec
-from ancestral.symbols import check_symbols
+from ancestral.symbols import DataError, check_symbols
+from ancestral.symbols import lengths as symbols_before_end
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import LABELS, Twin, label_vector, restored, twin
+from ancestral.walking.twin import LABELS, label_vector, restored, twin
 
 T = TypeVar("T")
 U = TypeVar("U")
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
-BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
-LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
+CALIBRATED = 1 << 16  # symbols of sequences that a calibration looks at
 AUTOREGRESSIVE, BITS_BACK = "autoregressive", "bits-back"
 
 
@@ -58,6 +66,7 @@ def compress(
 
     Args:
         model: of discrete symbols.
+        x: of sequences that vary in length, what comes after the end of each must be more ends, which then cost nothing.
         labels: (n,) classes of the items, for a conditional model: it then knows better what to expect, and they are kept in
             the file, log2(classes) bits each. Without them the model is given the null label.
         engine, threads: what computes; the bytes do not depend on it. Blocks are shared among threads.
@@ -113,6 +122,8 @@ def write(
     header: Mapping[str, Any] | None = None,
     weights: bytes | None = None,
     examples: Tensor | None = None,
+    lengths: Tensor | None = None,
+    kept: bytes = b"",
     engine: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
@@ -123,12 +134,15 @@ def write(
         header: more to know about the items, such as their names.
         weights: the run that the model came from, to be embedded.
         examples: what calibrates the twin; x itself by default.
+        lengths: (n,) of sequences, how many symbols of each count; by default all that come before the ends which fill it up.
+        kept: bytes to be kept beside the symbols.
     """
     check_symbols(x, model.spec)
     context_of(model, len(x), labels, None)
+    model, lengths = fitted(model, x), lengths_of(x, model.spec) if lengths is None else lengths
     classes = None if labels is None else torch.as_tensor(labels).cpu().long()
-    some = x if examples is None else examples
-    some = some if len(some) else fixed_items(model.spec)
+    some = (x if lengths is None else calibrating(x)) if examples is None else examples
+    some = some.long() if len(some) else fixed_items(model.spec, 1 if lengths is not None else 4)
     known = classes if classes is None or some is x else in_turn(len(some), model.spec)
     try:
         exact = twin(model, some, engine, threads, label_vector(known, model.spec))
@@ -142,16 +156,18 @@ def write(
         "calibration": exact.calibration,
         "canary": canary(exact),
     }
-    size = block_items(model.spec)
-    parts = [Examples(x[i : i + size], None if classes is None else classes[i : i + size]) for i in range(0, len(x), size)]
+    widths = Widths(model, exact, engine, threads)
+    rows = [slice(each.start, each.stop) for each in portions(model.spec, len(x), lengths)]
+    parts = (Part(x[i].long(), *(None if each is None else each[i] for each in (classes, lengths))) for i in rows)
     with Writer(file, {**own, **(header or {})}, weights) as writer:
         done = 0
-        for part, payload in shared_out(lambda part: encoded(exact, part.x, part.labels), parts, threads):
-            before = b"" if part.labels is None else packed(part.labels, model.spec.classes or 0)
-            writer.add(len(part), before + raw(part.x, model.spec), before + payload, CODED)
-            done += len(part)
+        for part, coded in shared_out(lambda part: part.coded(model.spec, widths), parts, threads):
+            writer.add(len(part.x), part.data(model.spec), coded, CODED)
+            done += len(part.x)
             if progress is not None:
                 progress(done, len(x))
+        for plain, compressed in beside.divided(kept):
+            writer.add(0, plain, compressed, beside.BESIDE)
 
 
 @dataclass
@@ -160,6 +176,7 @@ class Opened:
 
     Attributes:
         labelled: whether the file holds labels.
+        beside: the bytes of the blocks beside the symbols that were read so far, by index.
 
     Raises:
         WrongModel: the file was made with another model.
@@ -179,9 +196,9 @@ class Opened:
             raise CorruptHeader(f"the header does not name {', '.join(missing)}: it was not written by this program")
         self.spec = spec_of(header)
         self.shape = tuple(size or 0 for size in self.spec.shape)
-        if self.spec != self.model.spec:
-            raise WrongModel(f"of {self.spec}", f"of {self.model.spec}")
+        self.model = matching(self.model, self.spec)
         self.labelled = labelled_header(header, self.spec)
+        self.beside: dict[int, bytes] = {}
         self._labels: dict[int, Tensor] = {}
         try:
             whole.self_test()
@@ -197,6 +214,7 @@ class Opened:
             raise NumericsError(
                 "this machine computes other numbers than the one that made the file, so it cannot be decoded here"
             )
+        self._widths = Widths(self.model, self.twin, self.engine, self.threads)
 
     @property
     def labels(self) -> Tensor | None:
@@ -219,23 +237,36 @@ class Opened:
         Raises:
             DecodeMismatch: they are not what was encoded.
         """
+        if not block.items:
+            self.beside[block.index] = beside.restored(block)
+            return torch.zeros(0, *self.shape, dtype=torch.long)
         if block.items > MOST_ITEMS:
             raise DecodeMismatch(block.index)
-        classes = self.spec.classes or 0
-        start = label_bytes(block.items, classes) if self.labelled else 0
-        before, payload = block.payload[:start], block.payload[start:]
-        if block.kind == STORED and len(payload) != block.items * item_bytes(self.spec):
-            raise DecodeMismatch(block.index)
         try:
-            labels = unpacked(before, block.items, classes) if self.labelled else None
-            stored = block.kind == STORED
-            items = unraw(payload, self.spec) if stored else payload_items(self.twin, payload, block.items, labels)
+            part = self._part(block)
         except CodecError as error:
             raise DecodeMismatch(block.index) from error
-        block.check(before + raw(items, self.spec))
-        if labels is not None:
-            self._labels[block.index] = labels
-        return items
+        block.check(part.data(self.spec))
+        if part.labels is not None:
+            self._labels[block.index] = part.labels
+        return part.x
+
+    def _part(self, block: Block) -> Part:
+        """The items of a block, which need not be those that were encoded."""
+        n, payload = block.items, block.payload
+        labels, lengths = None, None
+        if self.labelled:
+            classes = self.spec.classes or 0
+            start = label_bytes(n, classes)
+            labels, payload = unpacked(payload[:start], n, classes), payload[start:]
+        if self.spec.kind in SEQUENCES:
+            lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
+        if block.kind != STORED:
+            exact, width = self._widths.of(longest(lengths)), None if lengths is None else self.spec.sites
+            return Part(payload_items(exact, payload, n, labels, lengths, width), labels, lengths)
+        if len(payload) != raw_size(self.spec, n, lengths):
+            raise DecodeMismatch(block.index)
+        return Part(unraw(payload, self.spec, lengths), labels, lengths)
 
 
 def spec_of(header: Mapping[str, Any]) -> DataSpec:
@@ -281,79 +312,67 @@ def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iter
         yield from ((item, made.result()) for item, made in ahead)
 
 
-def payload_items(exact: Twin, payload: bytes, n: int, labels: Tensor | None = None) -> Tensor:
-    """The (n, *shape) symbols of a payload, the inverse of ``encoded`` with the same labels.
+def fitted(model: Model, x: Tensor) -> Model:
+    """The model for (n, T) sequences as long as these, where it takes any length.
 
     Raises:
-        CodecError: the payload holds something else.
+        DataError: they have no symbol at all.
     """
-    vector = label_vector(labels, exact.likelihood.spec)
-    if exact.latents is not None:
-        return bits_back.decode(exact, exact.latents, payload, n, vector)
-    stack = Stack.from_bytes(payload)
-    items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector))
-    if not stack.empty:
-        raise CodecError("bits are left over: the data are damaged, or they were made with another model")
-    return items
+    if None not in model.spec.shape:
+        return model
+    if not x.shape[1]:
+        raise DataError("sequences of no symbols have no end either: fill them up with it")
+    return arrange(model, shape=tuple(x.shape[1:]))
 
 
-def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None) -> bytes:
-    """The payload of a block of (n, *shape) symbols, with their (n,) labels where the twin is told them."""
-    vector = label_vector(labels, exact.likelihood.spec)
-    if exact.latents is not None:
-        return bits_back.encode(exact, exact.latents, x, vector)
-    stack = Stack()
-    autoregressive.push(stack, exact.likelihood, x, None if vector is None else Context(vector=vector))
-    return stack.to_bytes()
-
-
-def fixed_items(spec: DataSpec, items: int = 4) -> Tensor:
-    """(items, *shape) symbols drawn evenly, always the same."""
-    shape, levels = tuple(size or 0 for size in spec.shape), spec.levels or 2
-    return (uniforms(0, range(items), prod(shape)) * levels).long().view(items, *shape)
-
-
-def in_turn(n: int, spec: DataSpec) -> Tensor:
-    """(n,) labels, every class in turn."""
-    return torch.arange(n) % (spec.classes or 1)
-
-
-def canary(exact: Twin) -> str:
-    """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels."""
-    x = fixed_items(exact.likelihood.spec)
-    labels = in_turn(len(x), exact.likelihood.spec) if exact.labelled else None
-    return digest(encoded(exact, x, labels)).hex()
-
-
-def block_items(spec: DataSpec) -> int:
-    """How many items of this kind go into a block."""
-    return int(min(MOST_ITEMS, max(LEAST_ITEMS, BLOCK_BITS // (spec.sites * log2(spec.levels or 2)))))
-
-
-def item_bytes(spec: DataSpec) -> int:
-    """The size of an item as ``raw`` writes it."""
-    return spec.sites * np.dtype(_kind(spec)).itemsize
-
-
-def raw(x: Tensor, spec: DataSpec) -> bytes:
-    """(n, *shape) symbols as bytes, one or two little-endian ones a symbol."""
-    return x.numpy().astype(_kind(spec)).tobytes()
-
-
-def unraw(data: bytes, spec: DataSpec) -> Tensor:
-    """The symbols that ``raw`` wrote.
+def matching(model: Model, spec: DataSpec) -> Model:
+    """The model for the items of a file, of which sequences may have another length than its own.
 
     Raises:
-        CodecError: a symbol is not in the alphabet.
+        WrongModel: it takes other items.
     """
-    symbols = torch.from_numpy(np.frombuffer(data, _kind(spec)).astype(np.int64)).view(-1, *(size or 0 for size in spec.shape))
-    if symbols.numel() and int(symbols.max()) >= (spec.levels or 2):
-        raise CodecError("a stored block holds symbols that are not in the alphabet: the file is damaged")
-    return symbols
+    fault = WrongModel(f"of {spec}", f"of {model.spec}")
+    if spec == model.spec and None not in spec.shape:
+        return model
+    if spec.kind not in SEQUENCES or None in spec.shape or replace(model.spec, shape=spec.shape) != spec:
+        raise fault
+    try:
+        return arrange(model, shape=(spec.sites,))
+    except OrderError as error:
+        raise fault from error
 
 
-def _kind(spec: DataSpec) -> str:
-    return "<u1" if (spec.levels or 2) <= 256 else "<u2"
+def lengths_of(x: Tensor, spec: DataSpec) -> Tensor | None:
+    """(n,) how many symbols of each sequence count; None of other items.
+
+    Raises:
+        DataError: a sequence goes on after its end.
+    """
+    if spec.kind not in SEQUENCES:
+        return None
+    found = counted(x, spec)
+    wrong = (found != symbols_before_end(x, spec)).nonzero()[:, 0].tolist() if len(x) else []
+    if wrong:
+        raise DataError(f"row {wrong[0]} goes on after its end, symbol {spec.end}: fill it up with more of them")
+    return found
+
+
+def calibrating(x: Tensor) -> Tensor:
+    """Some of (n, T) sequences, as many as a calibration looks at, spread evenly."""
+    count = min(len(x), max(1, CALIBRATED // x.shape[1]))
+    return x[torch.arange(count) * len(x) // max(1, count)]
+
+
+def portions(spec: DataSpec, n: int, lengths: Tensor | None) -> list[range]:
+    """Which of n items go into which block: of sequences the more of them the shorter those that are left."""
+    found, first = list[range](), 0
+    left = None if lengths is None else lengths.flip(0).cummax(0).values.flip(0).tolist()
+    while first < n:
+        longest = 0 if left is None else -(-max(1, left[first]) // spec.parts) * spec.parts
+        size = block_items(replace(spec, shape=(longest,)) if longest else spec)
+        found.append(range(first, min(first + size, n)))
+        first += size
+    return found
 
 
 __all__: Sequence[str] = ("Opened", "compress", "decompress", "write")

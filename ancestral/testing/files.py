@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ancestral.coding.bits_back import BITS
-from ancestral.coding.codec import encoded, payload_items
 from ancestral.coding.errors import CodecError
+from ancestral.coding.payloads import encoded, payload_items
 from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.latent.latent import Latent
 from ancestral.objectives import Batch, importance_weights

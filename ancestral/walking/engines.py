@@ -190,17 +190,21 @@ class Lowered(Walked):
         return walk.run(choose)
 
     @torch.no_grad()
-    def pop(self, n: int, context: Context | None, family: Family, stack: Words) -> Tensor | None:
+    def pop(
+        self, n: int, context: Context | None, family: Family, stack: Words, known: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor | None:
         """(n, *shape) symbols popped from an entropy coder's stack inside the engine, or None where no engine can.
 
         Args:
             stack: its words; see ``coding.coder.Stack.words``. What is left of it is in it afterwards.
+            known: (n, *shape) symbols, and booleans that are True where they are known, and not popped.
         """
         program, once = self.prepared(context)
         native = self.native(program, n=n)
         if native is None or not program.exact or not native.draws(family):
             return None
-        return self.source.restored(native.pop(n, once, self.anchor, family, stack))
+        given = None if known is None else (self.source.laid_out(known[0]), self.source.laid_out(known[1]))
+        return self.source.restored(native.pop(n, once, self.anchor, family, stack, given))
 
 
 def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Lowered | None:

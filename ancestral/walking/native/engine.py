@@ -192,6 +192,7 @@ class Native:
         like: Tensor,
         family: Family,
         stack: Array,
+        given: tuple[Tensor, Tensor] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Whole walks of n examples whose symbols (n, C, H, W) are popped from an entropy coder's stack, row by row at a site.
@@ -200,6 +201,7 @@ class Native:
             n, once, like: as for ``start``.
             family: the integer family of an exact Program.
             stack: as ``coding.coder.Stack.words`` gives it; what is left of it is in it afterwards.
+            given: (n, C, H, W) symbols, and booleans that are True where they are known, and not popped.
             progress: as for ``run``.
 
         Raises:
@@ -207,9 +209,13 @@ class Native:
         """
         if not self.program.exact:
             raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
-        symbols, who = np.zeros((n, self.height * self.width * self.channels), np.int64), chooser(family, True, Draw())
+        sites, who = self.height * self.width * self.channels, chooser(family, True, Draw())
+        symbols, known = np.zeros((n, sites), np.int64), np.zeros((n, sites), np.bool_)
+        if given is not None:
+            symbols[:] = in_order(self._checked(given[0].where(given[1], 0), self.program.shape))
+            known[:] = in_order(given[1].numpy())
         values = memory(self._begin(n, once, like))
-        work = Work(self._plan, values, who, symbols=symbols, result=self._nowhere, stack=stack)
+        work = Work(self._plan, values, who, known=known, symbols=symbols, result=self._nowhere, stack=stack)
         return self._walked(work, n, max(1, n), progress)
 
     def draws(self, family: Family) -> bool:

@@ -278,7 +278,7 @@ def walk(
 
     Where ``who`` is ``GIVEN``, a row's symbols are put first, and the parameters of its sites go to ``result``, (n, H, W C k).
     u, known and symbols are (n, D), sites in the order of the walk. Where there is a ``stack``, symbols are popped from it
-    instead of drawn; all examples must then be in one span.
+    instead of drawn, but for the known ones; all examples must then be in one span.
     """
     channels, output = plan.channels, plan.output[0]
     count, places = output.count // channels, plan.width * channels
@@ -313,9 +313,11 @@ def walk(
             c, site = place % channels, r * places + place
             for example in range(span.first, span.first + span.examples):
                 start = example * plan.size + written(output, r, w) + c * count
-                if len(stack):
+                if known[example, site]:
+                    pass
+                elif len(stack):
                     symbols[example, site] = popped(state[start : start + count], who, stack)
-                elif not known[example, site]:
+                else:
                     symbols[example, site] = choose(state[start : start + count], who, u[example, site])
                 put(plan, state, example, r, w, c, symbols[example, site])
         if who.kind == GIVEN:

@@ -1,0 +1,105 @@
+"""The payload of a block: its symbols on the stack of the entropy coder, with the twin of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ancestral.coding import autoregressive, bits_back
+from ancestral.coding.blocks import canary_items, filling, in_turn, packed_lengths, past, raw
+from ancestral.coding.coder import Stack
+from ancestral.coding.container import digest
+from ancestral.coding.errors import CodecError
+from ancestral.coding.labelled import packed
+from ancestral.coding.widths import Widths
+from ancestral.core import Context
+from ancestral.spec import DataSpec
+from ancestral.walking.twin import Twin, label_vector
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The items of a block.
+
+    Attributes:
+        x: (n, *shape) symbols.
+        labels: (n,) classes, or None.
+        lengths: (n,) of sequences, how many symbols of each count.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+    lengths: Tensor | None = None
+
+    def before(self, spec: DataSpec) -> bytes:
+        """What stands before the payload: labels and lengths."""
+        known = b"" if self.labels is None else packed(self.labels, spec.classes or 0)
+        return known if self.lengths is None else known + packed_lengths(self.lengths)
+
+    def data(self, spec: DataSpec) -> bytes:
+        """All that a reader must get back."""
+        return self.before(spec) + raw(self.x, spec, self.lengths)
+
+    def coded(self, spec: DataSpec, widths: Widths) -> bytes:
+        """The same, coded."""
+        return self.before(spec) + encoded(widths.of(longest(self.lengths)), self.x, self.labels, self.lengths)
+
+
+def longest(lengths: Tensor | None) -> int | None:
+    """The greatest of some lengths, where there are any."""
+    return None if lengths is None else int(lengths.max())
+
+
+def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None, lengths: Tensor | None = None) -> bytes:
+    """(n, *shape) symbols as bytes.
+
+    Args:
+        labels: (n,) classes, where the twin is told them.
+        lengths: (n,) of (n, T) symbols, how many of each row are coded; the others are those that fill up. T may be more than
+            what the twin takes.
+    """
+    spec = exact.likelihood.spec
+    vector, known = label_vector(labels, spec), None
+    if exact.latents is not None:
+        return bits_back.encode(exact, exact.latents, x, vector)
+    if lengths is not None:
+        known = past(lengths, spec.sites)
+        x = x[:, : spec.sites].masked_fill(known, filling(spec))
+    stack = Stack()
+    autoregressive.push(stack, exact.likelihood, x, None if vector is None else Context(vector=vector), known)
+    return stack.to_bytes()
+
+
+def payload_items(
+    exact: Twin, payload: bytes, n: int, labels: Tensor | None = None, lengths: Tensor | None = None, width: int | None = None
+) -> Tensor:
+    """The (n, *shape) symbols of a payload, the inverse of ``encoded`` with the same labels and lengths.
+
+    Args:
+        width: to which sequences are filled up, if that is more than the twin takes.
+
+    Raises:
+        CodecError: the payload holds something else.
+    """
+    spec = exact.likelihood.spec
+    vector, known = label_vector(labels, spec), None
+    if exact.latents is not None:
+        return bits_back.decode(exact, exact.latents, payload, n, vector)
+    if lengths is not None:
+        known = torch.full((n, spec.sites), filling(spec)), past(lengths, spec.sites)
+    stack = Stack.from_bytes(payload)
+    items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector), known)
+    if not stack.empty:
+        raise CodecError("bits are left over: the data are damaged, or they were made with another model")
+    if width is None or width == spec.sites:
+        return items
+    return torch.nn.functional.pad(items, (0, width - spec.sites), value=filling(spec))
+
+
+def canary(exact: Twin) -> str:
+    """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels."""
+    x = canary_items(exact.likelihood.spec)
+    labels = in_turn(len(x), exact.likelihood.spec) if exact.labelled else None
+    return digest(encoded(exact, x, labels)).hex()
