@@ -16,7 +16,7 @@ from tiny_latents import awake, waken
 from torch import Tensor
 
 import ancestral
-from ancestral.coding import CODED, STORED, CodecError, Reader, codec
+from ancestral.coding import CODED, STORED, CodecError, Reader, codec, payloads
 from ancestral.coding.codec import Opened, compress, decompress
 from ancestral.coding.container import Writer
 from ancestral.coding.errors import CorruptHeader, WrongModel

@@ -19,6 +19,7 @@ from ancestral.training.config import TrainingConfig
 Switch = FlagCreatePairsOff[bool]
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 Pictures = Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
+Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILES")]
 File = Annotated[Positional[Path], arg(metavar="FILE")]
 Number = Annotated[int, arg(aliases=("-n",))]
 MaybeNumber = Annotated[int | None, arg(aliases=("-n",))]
@@ -310,12 +311,13 @@ class Coding(Computing):
 
 @dataclass(frozen=True, kw_only=True)
 class Compress(Coding):
-    """Write pictures into one file, from which they come back pixel for pixel."""
+    """Write pictures, text or sound into one file, from which they come back pixel for pixel, or byte for byte."""
 
     run: Run  # folder of the run
-    pictures: Pictures = ()  # image files, folders of them, .npy or .npz; by default the test examples
+    files: Files = ()  # images, texts, .wav, folders of what the run is of, .npy or .npz; by default the test examples
     out: Place = None  # the file to write; by default an .anc in the run
     limit: int | None = None  # at most so many files, or test examples
+    block: int | None = None  # longest run of symbols of text or sound without a cut; by default the cheapest of a few
     labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there
@@ -323,7 +325,7 @@ class Compress(Coding):
 
 @dataclass(frozen=True, kw_only=True)
 class Decompress(Coding):
-    """Get back what was compressed: pictures as PNG files, arrays as .npy."""
+    """Get back what was compressed: pictures as PNG files, text and sound as the files they were, arrays as .npy."""
 
     file: File  # the .anc
     out: Place = None  # folder for the files; by default that of the .anc, and its name without the ending
@@ -337,7 +339,7 @@ class Verify(Coding):
     """Decode a whole file and say whether it is what was compressed."""
 
     file: File  # the .anc
-    pictures: Pictures = ()  # what was compressed, to compare with, named as it was then
+    files: Files = ()  # what was compressed, to compare with, named as it was then
     labels: tuple[int, ...] = ()  # the class of each, to compare with those in the file; by default those of subfolders
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
 

@@ -1,27 +1,39 @@
-"""``compress``, ``decompress``, ``verify`` and ``info``: pictures in one file, and back pixel for pixel."""
+"""``compress``, ``decompress``, ``verify`` and ``info``: pictures, text and sound in one file, and back exactly."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ancestral.cli.commands import Answer, Coding, Compress, Decompress, Info, Reading, Verify
+from ancestral.cli.coded import (
+    DIGEST,
+    FILES,
+    HINT,
+    VERSION,
+    File,
+    Listing,
+    decoded,
+    digest_of,
+    file_of,
+    kept_of,
+    listing,
+    packed,
+    ready,
+)
+from ancestral.cli.commands import Answer, Compress, Decompress, Info, Reading, Verify
 from ancestral.cli.runs import data_of, progress, threads_of
-from ancestral.coding.codec import Opened, block_items, labelled_header, shared_out, spec_of, write
-from ancestral.coding.container import Block
-from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
-from ancestral.coding.manifest import Item, Manifest
+from ancestral.coding.blocks import SEQUENCES
+from ancestral.coding.clips import Sequences, cut
+from ancestral.coding.codec import labelled_header, spec_of, write
+from ancestral.coding.cutting import cut_to
+from ancestral.coding.errors import CodecError
+from ancestral.coding.manifest import Manifest
 from ancestral.coding.pictures import (
     array_item,
     assembled,
@@ -36,99 +48,174 @@ from ancestral.coding.pictures import (
     restored_files,
     restored_labels,
 )
-from ancestral.coding.reader import Damage, Reader
+from ancestral.coding.reader import Reader
+from ancestral.coding.sequences import Found, Restored, array_clip
+from ancestral.coding.sequences import collected as collected_sequences
 from ancestral.data.source import Array
+from ancestral.data.splits import Examples
 from ancestral.files import whole, write_whole
-from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, versions
-from ancestral.spec import DataSpec
+from ancestral.hub import WEIGHTS, Model, load, notation_of, versions
 from ancestral.symbols import DataError
 
-FILES, HINT, DIGEST, VERSION = "files", "hint", "weights", "version"  # what we add to the header
-PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker
-RUNS = Path("runs")
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """What is to be compressed.
+
+    Attributes:
+        model: for items of this length.
+        x: (n, *shape) symbols, with their (n,) lengths where they are sequences.
+        manifest: what they are.
+        labels: (n,) classes of a conditional model, where they are known.
+        kept: bytes beside the symbols.
+        plain: the codec they are compared with, and the bytes that they take in it.
+    """
+
+    model: Model
+    x: Tensor
+    manifest: Listing
+    labels: Tensor | None
+    lengths: Tensor | None
+    kept: bytes
+    plain: tuple[str, int] | None
 
 
 def compress(command: Compress) -> Answer:
-    """Write a file, and say what it takes beside PNG files."""
-    model = _ready(command, load(command.run))
+    """Write a file, and say what it takes beside PNG files, or beside the files themselves."""
+    model = ready(command, load(command.run))
     path = command.out or command.run / f"{_name(command)}.anc"
     _check_place(path, command.force)
-    x, manifest, labels = _items(command, model)
+    if command.limit is not None and command.limit < 1:
+        raise ValueError(f"limit is {command.limit}; it must be at least 1")
+    this = _sequences(command, model) if model.spec.kind in SEQUENCES else _pictures(command, model)
     header = {
-        FILES: manifest.text(),
+        FILES: this.manifest.text(),
         HINT: command.run.resolve().name,
-        DIGEST: _digest(command.run / WEIGHTS),
+        DIGEST: digest_of(command.run / WEIGHTS),
         VERSION: versions()["ancestral"],
     }
-    weights = _packed(command.run) if command.embed_model else None
-    threads = threads_of(command, model)
+    weights = packed(command.run) if command.embed_model else None
     with whole(path) as file, progress("compressing") as tick:
         write(
-            file, model, x, labels=labels, header=header, weights=weights, engine=command.engine, threads=threads, progress=tick
+            file,
+            this.model,
+            this.x,
+            labels=this.labels,
+            header=header,
+            weights=weights,
+            lengths=this.lengths,
+            kept=this.kept,
+            engine=command.engine,
+            threads=threads_of(command, model),
+            progress=tick,
         )
-    size, png = path.stat().st_size, png_size(x, manifest)
+    return _written(path, this, len(weights or b""))
+
+
+def _written(path: Path, this: Packed, embedded: int) -> Answer:
+    """What a file takes."""
+    size, manifest = path.stat().st_size, this.manifest
+    codec, plain = this.plain or ("", None)
     values = {
         "out": path,
         "files": len(manifest.items),
         "pictures": manifest.examples,
-        "items": len(x),
-        "labels": labels is not None,
+        "items": len(this.x),
+        "labels": this.labels is not None,
         "bytes": size,
-        "model_bytes": len(weights or b""),
-        "bits_per_dim": 8 * size / manifest.symbols,
-        "png_bytes": png,
-        "ratio": None if png is None else png / size,
+        "model_bytes": embedded,
+        "bits_per_dim": 8 * size / manifest.symbols if manifest.symbols else None,
+        "png_bytes": plain if codec == "PNG" else None,
+        "original_bytes": None if codec == "PNG" else plain,
+        "ratio": None if plain is None else plain / size,
     }
-    embedded = f" ({len(weights):,} of them the model)" if weights else ""
-    lines = [f"{path}: {manifest.examples:,} pictures in {size:,} bytes{embedded}, {values['bits_per_dim']:.4f} bits/dim"]
-    if png is not None:
-        lines.append(f"as PNG files they take {png:,} bytes, {png / size:.2f} times as much")
+    what = _amount(manifest, manifest.examples)
+    model = f" ({embedded:,} of them the model)" if embedded else ""
+    per = "" if values["bits_per_dim"] is None else f", {values['bits_per_dim']:.4f} bits/dim"
+    lines = [f"{path}: {what} in {size:,} bytes{model}{per}"]
+    if plain is not None:
+        how = "as PNG files they take" if codec == "PNG" else "uncompressed they take"
+        lines.append(f"{how} {plain:,} bytes, {plain / size:.2f} times as much")
+    if isinstance(manifest, Sequences) and (names := [item.name for item in manifest.items if item.kind == "kept"]):
+        lines.append(f"the model is not for {len(names):,} of them, which were compressed without it: {', '.join(names[:5])}")
     return Answer(values, lines)
 
 
+def _amount(manifest: Listing, n: int) -> str:
+    """So many pictures or the like."""
+    return f"{n:,} {'pictures' if isinstance(manifest, Manifest) else manifest.spec.kind + 's' if n != 1 else manifest.spec.kind}"
+
+
 def _name(command: Compress) -> str:
-    if not command.pictures:
+    if not command.files:
         return "test"
-    return command.pictures[0].resolve().stem if len(command.pictures) == 1 else "pictures"
+    return command.files[0].resolve().stem if len(command.files) == 1 else "pictures"
 
 
-def _items(command: Compress, model: Model) -> tuple[Tensor, Manifest, Tensor | None]:
-    """What is to be compressed, and (n,) labels of its items where the model is conditional and they are known.
+def _pictures(command: Compress, model: Model) -> Packed:
+    """Pictures, arrays, or test examples.
 
     Raises:
         DataError: there is nothing, or something that the model cannot tell exactly.
-        ValueError: the limit is below 1, or there is not one label for each picture.
+        ValueError: there is not one label for each picture.
     """
-    limit, known = command.limit, torch.tensor(command.labels) if command.labels else None
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it must be at least 1")
-    if command.pictures:
-        x, manifest = collected(command.pictures, model.spec, limit)
-        known = _of_folders(command.pictures, manifest) if known is None else known
+    known = None
+    if command.files:
+        x, manifest = collected(command.files, model.spec, command.limit)
     else:
-        test = data_of(command.run, None, Reading()).test
-        x, manifest = assembled([array_item("test.npy", test.x[:limit].numpy(), model.spec)], model.spec)
-        known = known if known is not None or test.labels is None else test.labels[:limit]
+        test = _test(command)
+        x, manifest = assembled([array_item("test.npy", test.x.numpy(), model.spec)], model.spec)
+        known = test.labels
     if not len(x):
         raise DataError("there is nothing to compress: the arrays hold no examples")
+    png = png_size(x, manifest)
+    labels = _labels(command, model, manifest, known)
+    return Packed(model, x, manifest, labels, None, b"", None if png is None else ("PNG", png))
+
+
+def _sequences(command: Compress, model: Model) -> Packed:
+    """Files of text or sound, arrays, or test examples; errors as for pictures."""
+    known = None
+    if command.files:
+        found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit)
+    else:
+        test = _test(command)
+        clip, runs = array_clip(*array_item("test.npy", test.x.numpy(), model.spec), model.spec)
+        found, known = Found((clip,), list(runs), b"", test.x.nbytes), test.labels
+    model = cut_to(model, found.runs, command.block)
+    manifest = Sequences(model.spec, found.clips)
+    x, labels = cut(found.runs, manifest), _labels(command, model, manifest, known)
+    return Packed(model, x, manifest, labels, manifest.lengths, found.kept, ("files", found.plain))
+
+
+def _test(command: Compress) -> Examples:
+    """The test examples of a run, not more than the limit says."""
+    test = data_of(command.run, None, Reading()).test
+    return test.select(range(min(len(test), command.limit or len(test))))
+
+
+def _labels(command: Compress, model: Model, manifest: Listing, known: Tensor | None) -> Tensor | None:
+    """(n,) labels of the items where the model is conditional, or labels are given, and they are known."""
+    if command.files:
+        known = _of_folders(command.files, manifest)
+    known = torch.tensor(command.labels) if command.labels else known
     if known is None or not (command.labels or getattr(model.config, "conditional", False)):
-        return x, manifest, None
-    return x, manifest, _of_tiles(known, manifest)
+        return None
+    return _of_items(known, manifest)
 
 
-def _of_tiles(known: Tensor, manifest: Manifest) -> Tensor:
+def _of_items(known: Tensor, manifest: Listing) -> Tensor:
     """(n,) labels of pictures as those of the items that they are cut into.
 
     Raises:
         ValueError: there is not one label for each picture.
     """
     if len(known) != manifest.examples:
-        raise ValueError(f"{len(known)} labels for {manifest.examples} pictures: give one each")
-    tiles = [item.tiles(manifest.spec) for item in manifest.items for _ in range(item.batch(manifest.spec)[0])]
-    return known.repeat_interleave(torch.tensor(tiles, dtype=torch.long))
+        raise ValueError(f"{len(known)} labels for {_amount(manifest, manifest.examples)}: give one each")
+    return manifest.spread(known)
 
 
-def _of_folders(paths: Sequence[Path], manifest: Manifest) -> Tensor | None:
+def _of_folders(paths: Sequence[Path], manifest: Listing) -> Tensor | None:
     """(n,) which subfolder of a folder each picture lies in, by name, as data are read; None unless there is one a class."""
     folders = sorted(entry.name for entry in paths[0].iterdir() if entry.is_dir()) if paths[0].is_dir() else []
     names = [item.name.split("/")[0] for item in manifest.items]
@@ -153,58 +240,74 @@ def decompress(command: Decompress) -> Answer:
     if command.out is None and not command.file.suffix:
         raise ValueError(f"{command.file} has no ending to leave out: name the folder (--out)")
     folder = command.out or command.file.with_suffix("")
-    with _opened(command, command.file, command.errors) as (opened, manifest):
-        beside = (labels_name(manifest),) if opened.labelled else ()
-        check_folder(manifest, folder, command.force, beside)
-        x, rows = _decoded(opened, manifest, command.errors == "skip")
-    labels = None if opened.labels is None else restored_labels(opened.labels, manifest, rows)
+    with file_of(command, command.file, command.errors) as file:
+        beside = (labels_name(file.manifest),) if file.opened.labelled else ()
+        check_folder(file.manifest, folder, command.force, beside)
+        contents, labels, lost = _contents(file, *decoded(file, command.errors == "skip"))
+        damage = [each.reason for each in file.opened.reader.damage]
     written = []
-    for name, content in restored_files(x, manifest, rows):
+    for name, content in contents:
         write_whole(folder / name, content)
         written.append(name)
     for name in beside:
         write_whole(folder / name, npy(np.array(labels)))
-    lost, damage = lost_files(manifest, rows), [each.reason for each in opened.reader.damage]
     values = {"out": folder, "files": len(written), "labels": labels, "lost": lost, "damage": damage}
     lines = [
         f"{folder}: {len(written):,} files",
-        *(f"{folder / name}: the class of each of their {len(labels or ()):,} pictures" for name in beside),
+        *(f"{folder / name}: the class of each of their {_amount(file.manifest, len(labels or ()))}" for name in beside),
         *(f"damaged: {reason}" for reason in damage),
         *(f"lost: {each}" for each in lost),
     ]
     return Answer(values, lines)
 
 
+def _contents(file: File, x: Tensor, rows: Array) -> tuple[Iterator[tuple[str, bytes]], list[int] | None, list[str]]:
+    """The names and contents of the files that decoded items make, the labels of their examples, and what is lost."""
+    manifest, labels = file.manifest, file.opened.labels
+    if isinstance(manifest, Sequences):
+        restored = Restored.of(x, manifest, rows, kept_of(file), file.notation)
+        return restored.files(), None if labels is None else manifest.gathered(labels, rows), restored.lost()
+    own = None if labels is None else restored_labels(labels, manifest, rows)
+    return restored_files(x, manifest, rows), own, lost_files(manifest, rows)
+
+
 def verify(command: Verify) -> Answer:
-    """Decode everything, and compare it with the pictures and labels where they are given.
+    """Decode everything, and compare it with the files and labels where they are given.
 
     Raises:
         CodecError: the file or what it is compared with differ.
         ValueError: labels are given without pictures, or not one for each, or the file holds none.
     """
-    with _opened(command, command.file) as (opened, manifest):
-        given, others = collected(command.pictures, manifest.spec)
-        known = _known_labels(command, opened, others)
-        x, _ = _decoded(opened, manifest, salvage=False)
-    check_same(x, manifest, given, others)
-    if known is not None and opened.labels is not None:
-        check_labels(opened.labels, manifest, known, others)
-    labels = opened.labelled if known is not None else None
-    values = {"file": command.file, "pictures": manifest.examples, "compared": others.examples, "labels": labels}
-    lines = [f"{command.file} is whole: {manifest.examples:,} pictures decode to what was compressed"]
-    if command.pictures:
+    with file_of(command, command.file) as file:
+        spec = file.manifest.spec
+        given = collected_sequences(command.files, spec, file.notation) if spec.kind in SEQUENCES else None
+        x, others = collected(command.files, spec) if given is None else (None, Sequences(spec, given.clips))
+        known = _known_labels(command, file, others)
+        found, rows = decoded(file, salvage=False)
+    if isinstance(file.manifest, Manifest) and isinstance(others, Manifest) and x is not None:
+        check_same(found, file.manifest, x, others)
+        if known is not None and file.opened.labels is not None:
+            check_labels(file.opened.labels, file.manifest, known, others)
+    if isinstance(file.manifest, Sequences) and isinstance(others, Sequences) and given is not None:
+        Restored.of(found, file.manifest, rows, kept_of(file), file.notation).check(given)
+        if known is not None and file.opened.labels is not None:
+            file.manifest.check_labels(file.manifest.gathered(file.opened.labels, rows), others, known)
+    labels = file.opened.labelled if known is not None else None
+    values = {"file": command.file, "pictures": file.manifest.examples, "compared": others.examples, "labels": labels}
+    lines = [f"{command.file} is whole: {_amount(file.manifest, file.manifest.examples)} decode to what was compressed"]
+    if command.files:
         lines.append(f"{others.examples:,} of them were compared{' with their labels' * bool(labels)}: they are the same")
     return Answer(values, lines)
 
 
-def _known_labels(command: Verify, opened: Opened, others: Manifest) -> Tensor | None:
-    """(n,) labels of the items to compare with, where the file holds labels and those are known."""
-    if command.labels and not opened.labelled:
+def _known_labels(command: Verify, file: File, others: Listing) -> Tensor | None:
+    """(n,) labels to compare with, of items or of sequences, where the file holds labels and those are known."""
+    if command.labels and not file.opened.labelled:
         raise ValueError(f"{command.file} holds no labels to compare with: leave --labels out")
-    if not opened.labelled or not (command.labels or command.pictures):
+    if not file.opened.labelled or not (command.labels or command.files):
         return None
-    known = torch.tensor(command.labels) if command.labels else _of_folders(command.pictures, others)
-    return None if known is None else _of_tiles(known, others)
+    known = torch.tensor(command.labels) if command.labels else _of_folders(command.files, others)
+    return None if known is None else _of_items(known, others)
 
 
 def info(command: Info) -> Answer:
@@ -212,7 +315,7 @@ def info(command: Info) -> Answer:
     with command.file.open("rb") as file:
         found = Reader(file, "skip").info()
     header, spec = found.header, spec_of(found.header)
-    manifest = _manifest(header, spec, command.file)
+    manifest = listing(header, spec, command.file)
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
     values = {
         "file": command.file,
@@ -234,14 +337,14 @@ def info(command: Info) -> Answer:
         "model_bytes": found.weights,
         "bits_per_dim": None if damage else bits,
     }
-    return Answer(values, _told(values))
+    return Answer(values, _told(values, _amount(manifest, manifest.examples)))
 
 
-def _told(values: dict[str, Any]) -> list[str]:
+def _told(values: dict[str, Any], what: str) -> list[str]:
     spec, embedded, bits = values["spec"], values["model_bytes"], values["bits_per_dim"]
     shape = "x".join(map(str, spec["shape"]))
     rows = {
-        "holds": f"{values['pictures']:,} pictures in {len(values['files']):,} files, {values['items']:,} items",
+        "holds": f"{what} in {len(values['files']):,} files, {values['items']:,} items",
         "items": f"{spec['kind']} {shape}, {spec['levels']} levels{', with labels' if values['labels'] else ''}",
         "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
         "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",
@@ -251,127 +354,3 @@ def _told(values: dict[str, Any]) -> list[str]:
         "whole": "yes" if values["whole"] else f"no: {'; '.join(values['damage'])}",
     }
     return [f"{name:<10}{words}" for name, words in rows.items()]
-
-
-# ---- files and their models
-
-
-def _ready(command: Coding, model: Model) -> Model:
-    """The model, with the threads that were asked for.
-
-    Raises:
-        ValueError: another device than the CPU was asked for.
-    """
-    if command.device not in ("auto", "cpu"):
-        raise ValueError(
-            f"files are coded on the CPU, whose whole numbers are exact, and not on {command.device}: leave --device out"
-        )
-    torch.set_num_threads(threads_of(command, model))
-    return model
-
-
-@contextmanager
-def _opened(command: Decompress | Verify, path: Path, errors: Any = "strict") -> Iterator[tuple[Opened, Manifest]]:
-    """A file with the model that decodes it."""
-    with path.open("rb") as file:
-        reader = Reader(file, errors)
-        manifest = _manifest(reader.header, spec_of(reader.header), path)
-        model = _ready(command, _model(command.model, reader, path))
-        yield Opened(reader, model, command.engine, threads_of(command, model)), manifest
-
-
-def _manifest(header: dict[str, Any], spec: DataSpec, path: Path) -> Manifest:
-    """What the items are; of a file without a list, one array of symbols."""
-    n = header.get("items")
-    if not isinstance(n, int) or n < 0:
-        raise CorruptHeader(f"the header does not say how many items there are: {path} was not written by this program")
-    if FILES not in header:
-        return Manifest(spec, (Item(f"{path.stem}.npy", "<i8", (n, *(size or 0 for size in spec.shape))),))
-    manifest = Manifest.from_text(header[FILES], spec)
-    if manifest.total != n:
-        raise CorruptHeader(f"the list of files is of {manifest.total:,} items and the header of {n:,}: the file was changed")
-    return manifest
-
-
-def _decoded(opened: Opened, manifest: Manifest, salvage: bool) -> tuple[Tensor, Array]:
-    """The items that can be decoded, and which ones they are."""
-    size, total = block_items(opened.spec), manifest.total
-    parts, rows = [torch.zeros(0, *opened.shape, dtype=torch.long)], [np.zeros(0, np.int64)]
-
-    def attempt(block: Block) -> Tensor | DecodeMismatch:
-        try:
-            if block.items != min(size, total - block.index * size):
-                raise DecodeMismatch(block.index)
-            return opened.decoded(block)
-        except DecodeMismatch as error:
-            return error
-
-    with progress("decompressing") as tick:
-        for block, items in shared_out(attempt, opened.reader, opened.threads):
-            first = block.index * size
-            if isinstance(items, DecodeMismatch):
-                if not salvage:
-                    raise items
-                opened.reader.damage.append(Damage(range(block.index, block.index + 1), str(items)))
-                continue
-            parts.append(items)
-            rows.append(np.arange(first, first + block.items))
-            tick(first + block.items, total)
-    x, found = torch.cat(parts), np.concatenate(rows)
-    if len(x) < total and not salvage:
-        raise CorruptHeader(f"the file has {len(x):,} of the {total:,} items that its header says: it was changed")
-    return x, found
-
-
-def _model(named: Path | None, reader: Reader, path: Path) -> Model:
-    """The model that made a file: the one named, the one in the file, or the one of a run nearby.
-
-    Raises:
-        CodecError: it is nowhere; the message says where it was looked for.
-    """
-    if named is not None:
-        return load(named)
-    if reader.weights is not None:
-        return _unpacked(reader.weights)
-    hint, digest = str(reader.header.get(HINT) or ""), reader.header.get(DIGEST)
-    near = [Path(hint), RUNS / hint] if hint == Path(hint).name and hint not in ("", "..") else []
-    around = [file.parent for depth in ("*", "*/*") for file in sorted(RUNS.glob(f"{depth}/{WEIGHTS}"))]
-    for run in [*near, *around]:
-        if (run / WEIGHTS).is_file() and _digest(run / WEIGHTS) == digest:
-            return load(run)
-    looked = f"run {hint!r} here and in {RUNS.resolve()}" if near else str(RUNS.resolve())
-    raise CodecError(
-        f"{path} needs the model {reader.header.get('model')} that made it, and it is not there: looked for {looked}, and for its"
-        f" weights in {len(around):,} runs there; name the folder of its run (--model RUN)"
-    )
-
-
-def _digest(path: Path) -> str:
-    """64 hexadecimal digits by which weights are recognised."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _packed(run: Path) -> bytes:
-    """A run as one safetensors file with its configuration as metadata."""
-    config = {key: value for key, value in describe(run).items() if key in PORTABLE}
-    return safetensors.torch.save(safetensors.torch.load_file(run / WEIGHTS), {"config": json.dumps(config)})
-
-
-def _unpacked(weights: bytes) -> Model:
-    """The model that ``_packed`` wrote.
-
-    Raises:
-        CorruptHeader: it is none that this version knows.
-    """
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / WEIGHTS).write_bytes(weights)
-        try:
-            with safe_open(folder / WEIGHTS, "pt") as file:
-                (folder / CONFIG).write_text(file.metadata()["config"], encoding="utf-8")
-            return load(folder)
-        except (SafetensorError, LoadError, KeyError, TypeError) as error:
-            raise CorruptHeader(
-                f"the model in the file cannot be used ({error}): name the run that made it (--model RUN)"
-            ) from error

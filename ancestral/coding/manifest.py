@@ -7,23 +7,27 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from math import prod
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
 
 from ancestral.coding.container import LONGEST_HEADER
 from ancestral.coding.errors import CodecError, CorruptHeader
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
+T = TypeVar("T")
 CHANNELS = {"1": 1, "L": 1, "RGB": 3}  # the modes of Pillow that are kept
 ROOM = LONGEST_HEADER * 3 // 4  # characters for a manifest, so that the header has room for the rest
 LONGEST = 64 << 20  # bytes of a manifest's JSON
-_DTYPE = re.compile(r"\|[bui]1|[<>][ui][248]")
+DTYPE = re.compile(r"\|[bui]1|[<>][ui][248]")
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Manifest:
     items: tuple[Item, ...]
 
     def __post_init__(self) -> None:
-        _check_names([item.target for item in self.items])
+        check_names([item.target for item in self.items])
         for item in self.items:
             item.layout(self.spec)
 
@@ -136,11 +140,7 @@ class Manifest:
         Raises:
             CodecError: there are too many names for a header.
         """
-        listed = json.dumps([[item.name, item.kind, item.shape] for item in self.items], separators=(",", ":")).encode()
-        text = base64.b64encode(zlib.compress(listed, 9)).decode()
-        if len(text) > ROOM or len(listed) >= LONGEST:
-            raise CodecError(f"the names of {len(self.items):,} files are too long for one header: compress fewer files at once")
-        return text
+        return deflated([[item.name, item.kind, item.shape] for item in self.items])
 
     @classmethod
     def from_text(cls, text: Any, spec: DataSpec) -> Manifest:
@@ -149,25 +149,52 @@ class Manifest:
         Raises:
             CodecError: it is damaged or too large, or its names are not safe to write.
         """
-        try:
-            inflater = zlib.decompressobj()
-            listed = inflater.decompress(base64.b64decode(text, validate=True), LONGEST)
-            if not inflater.eof:
-                raise ValueError(f"it is cut short, or longer than {LONGEST >> 20} MiB")
-            return cls(spec, tuple(_item(*entry) for entry in json.loads(listed)))
-        except (ValueError, TypeError, RecursionError, zlib.error) as error:
-            raise CorruptHeader(f"the list of files is damaged ({error}): copy the file again") from error
+        return cls(spec, inflated(text, _item))
+
+    def spread(self, known: Tensor) -> Tensor:
+        """Labels of examples, (examples,), as those of the items that they are cut into, (total,)."""
+        tiles = [item.tiles(self.spec) for item in self.items for _ in range(item.batch(self.spec)[0])]
+        return known.repeat_interleave(torch.tensor(tiles, dtype=torch.long))
+
+
+def deflated(entries: Sequence[Sequence[Any]]) -> str:
+    """What is known of the items as a header holds it: JSON, deflated, in base 64.
+
+    Raises:
+        CodecError: there are too many for a header.
+    """
+    listed = json.dumps(entries, separators=(",", ":")).encode()
+    text = base64.b64encode(zlib.compress(listed, 9)).decode()
+    if len(text) > ROOM or len(listed) >= LONGEST:
+        raise CodecError(f"the names of {len(entries):,} files are too long for one header: compress fewer files at once")
+    return text
+
+
+def inflated(text: Any, made: Callable[..., T]) -> tuple[T, ...]:
+    """The items that ``made`` makes of the entries that were given to ``deflated``.
+
+    Raises:
+        CorruptHeader: they are damaged or too large.
+    """
+    try:
+        inflater = zlib.decompressobj()
+        listed = inflater.decompress(base64.b64decode(text, validate=True), LONGEST)
+        if not inflater.eof:
+            raise ValueError(f"it is cut short, or longer than {LONGEST >> 20} MiB")
+        return tuple(made(*entry) for entry in json.loads(listed))
+    except (ValueError, TypeError, RecursionError, zlib.error) as error:
+        raise CorruptHeader(f"the list of files is damaged ({error}): copy the file again") from error
 
 
 def _item(name: Any, kind: Any, shape: Any) -> Item:
     sizes = tuple(size for size in shape if type(size) is int and size >= 0)
-    known = len(sizes) == 2 if kind in CHANNELS else _DTYPE.fullmatch(kind)
+    known = len(sizes) == 2 if kind in CHANNELS else DTYPE.fullmatch(kind)
     if not isinstance(name, str) or not known or len(sizes) < len(shape):
         raise ValueError(f"{name!r}, {kind!r}, {shape!r} is neither a picture nor an array")
     return Item(name, kind, sizes)
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
     """Refuse names that lead out of the folder they are written to, on any system, or cannot stand beside each other."""
     seen: dict[str, str] = {}
     for name in names:

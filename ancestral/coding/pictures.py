@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ancestral.coding.clips import Sequences
 from ancestral.coding.errors import CodecError
 from ancestral.coding.manifest import CHANNELS, Item, Manifest
 from ancestral.data.images import SUFFIXES, png
@@ -98,14 +99,23 @@ def _read(path: Path, name: str, spec: DataSpec) -> Iterator[tuple[Item, Array]]
     if path.suffix.lower() not in (".npy", ".npz"):
         yield _picture(path, name, spec)
         return
+    for key, values in arrays_in(path, name):
+        yield array_item(key, values, spec)
+
+
+def arrays_in(path: Path, name: str) -> Iterator[tuple[str, Array]]:
+    """The arrays of a ``.npy`` or ``.npz`` file, with their names.
+
+    Raises:
+        DataError: it is broken.
+    """
     try:
         with path.open("rb") as file:  # numpy.load would leave a broken archive open
             loaded = np.load(file, allow_pickle=False)
             arrays = {name: loaded} if isinstance(loaded, np.ndarray) else {f"{name[:-4]}/{key}": loaded[key] for key in loaded}
     except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}): write it with numpy.save or numpy.savez, of plain numbers") from error
-    for key, values in arrays.items():
-        yield array_item(key, values, spec)
+    yield from arrays.items()
 
 
 def _picture(path: Path, name: str, spec: DataSpec) -> tuple[Item, Array]:
@@ -205,7 +215,7 @@ def restored_labels(labels: Tensor, manifest: Manifest, rows: Array) -> list[int
     return [label for each in found for label in each]
 
 
-def labels_name(manifest: Manifest) -> str:
+def labels_name(manifest: Manifest | Sequences) -> str:
     """The file for labels, ``labels.npy`` unless one of the items has that name."""
     taken = {item.target.casefold() for item in manifest.items}
     names = ("labels.npy" if i == 1 else f"labels-{i}.npy" for i in count(1))
@@ -265,7 +275,7 @@ def png_size(x: Tensor, manifest: Manifest) -> int | None:
     return size
 
 
-def check_folder(manifest: Manifest, folder: Path, overwrite: bool, beside: Sequence[str] = ()) -> None:
+def check_folder(manifest: Manifest | Sequences, folder: Path, overwrite: bool, beside: Sequence[str] = ()) -> None:
     """Say beforehand whether the files, and those written ``beside`` them, can be put into a folder.
 
     Raises:

@@ -1,0 +1,206 @@
+"""What the commands on compressed files share: the file, the model that made it, and its items."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from ancestral.cli.commands import Coding, Decompress, Verify
+from ancestral.cli.runs import progress, threads_of
+from ancestral.coding.beside import SIZE, Kept
+from ancestral.coding.blocks import SEQUENCES
+from ancestral.coding.clips import Clip, Sequences
+from ancestral.coding.codec import Opened, portions, shared_out, spec_of
+from ancestral.coding.container import Block
+from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
+from ancestral.coding.manifest import Item, Manifest
+from ancestral.coding.reader import Damage, Reader
+from ancestral.data.notation import Notation, smallest
+from ancestral.data.source import Array
+from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, notation_of
+from ancestral.spec import DataSpec
+
+FILES, HINT, DIGEST, VERSION = "files", "hint", "weights", "version"  # what we add to the header
+PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker
+RUNS = Path("runs")
+
+Listing = Manifest | Sequences
+
+
+@dataclass(frozen=True, eq=False)
+class File:
+    """A compressed file with the model that decodes it, what it holds, and how its text or sound is written."""
+
+    opened: Opened
+    manifest: Listing
+    notation: Notation | None
+
+
+def ready(command: Coding, model: Model) -> Model:
+    """The model, with the threads that were asked for.
+
+    Raises:
+        ValueError: another device than the CPU was asked for.
+    """
+    if command.device not in ("auto", "cpu"):
+        raise ValueError(
+            f"files are coded on the CPU, whose whole numbers are exact, and not on {command.device}: leave --device out"
+        )
+    torch.set_num_threads(threads_of(command, model))
+    return model
+
+
+@contextmanager
+def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") -> Iterator[File]:
+    """A compressed file with the model that decodes it."""
+    with path.open("rb") as file:
+        reader = Reader(file, errors)
+        manifest = listing(reader.header, spec_of(reader.header), path)
+        model, notation = _model(command.model, reader, path)
+        ready(command, model)
+        yield File(Opened(reader, model, command.engine, threads_of(command, model)), manifest, notation)
+
+
+def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
+    """What the items are; of a file without a list, one array of symbols."""
+    n, sequences = header.get("items"), spec.kind in SEQUENCES
+    if not isinstance(n, int) or n < 0 or None in spec.shape:
+        raise CorruptHeader(f"the header does not say how many items there are: {path} was not written by this program")
+    if FILES not in header:
+        name, shape = f"{path.stem}.npy", (n, *(size or 0 for size in spec.shape))
+        return (
+            Sequences(spec, (Clip(name, "<i8", shape, shape[1:] * n),))
+            if sequences
+            else Manifest(spec, (Item(name, "<i8", shape),))
+        )
+    manifest: Listing = (Sequences if sequences else Manifest).from_text(header[FILES], spec)
+    fault = CorruptHeader(f"the list of files is of other items than the {n:,} of the header: the file was changed")
+    if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:
+        raise fault
+    if manifest.total != n:
+        raise CorruptHeader(f"the list of files is of {manifest.total:,} items and the header of {n:,}: the file was changed")
+    return manifest
+
+
+def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:
+    """The items that can be decoded, and which ones they are; those of sequences in the smallest type that holds them.
+
+    Raises:
+        CodecError: a block is damaged, or there are fewer than the header says, and nothing is to be salvaged.
+    """
+    opened, total, parts = file.opened, file.manifest.total, _blocks(file)
+    kind = torch.from_numpy(np.zeros(0, smallest(opened.spec.levels or 2))).dtype if opened.spec.kind in SEQUENCES else torch.long
+    found, rows = [torch.zeros(0, *opened.shape, dtype=kind)], [np.zeros(0, np.int64)]
+
+    def attempt(block: Block) -> Tensor | DecodeMismatch:
+        try:
+            if parts is not None and block.items != (len(parts[block.index]) if block.index < len(parts) else 0):
+                raise DecodeMismatch(block.index)
+            return opened.decoded(block).to(kind)
+        except DecodeMismatch as error:
+            return error
+
+    with progress("decompressing") as tick:
+        for block, items in shared_out(attempt, opened.reader, opened.threads):
+            if isinstance(items, DecodeMismatch):
+                if not salvage:
+                    raise items
+                opened.reader.damage.append(Damage(range(block.index, block.index + 1), str(items)))
+            elif block.items:
+                first = sum(map(len, found)) if parts is None else parts[block.index].start
+                found.append(items)
+                rows.append(np.arange(first, first + block.items))
+                tick(first + block.items, total)
+    x = torch.cat(found)
+    if not salvage and (len(x) < total or len(opened.beside) < _blocks_beside(file.manifest)):
+        raise CorruptHeader(f"the file has {len(x):,} of the {total:,} items that its header says: it was changed")
+    return x, np.concatenate(rows)
+
+
+def kept_of(file: File) -> Kept:
+    """What was kept beside the symbols that were decoded."""
+    return Kept(file.opened.beside, len(_blocks(file) or ()))
+
+
+def _blocks(file: File) -> list[range] | None:
+    """Which items are in which block; None of sequences whose lengths the blocks alone know."""
+    lengths = file.manifest.lengths if isinstance(file.manifest, Sequences) else None
+    if lengths is not None and FILES not in file.opened.reader.header:
+        return None
+    return portions(file.opened.spec, file.manifest.total, lengths)
+
+
+def _blocks_beside(manifest: Listing) -> int:
+    size = manifest.beside[-1].stop if isinstance(manifest, Sequences) and manifest.beside else 0
+    return -(-size // SIZE)
+
+
+# ---- models
+
+
+def _model(named: Path | None, reader: Reader, path: Path) -> tuple[Model, Notation | None]:
+    """The model that made a file: the one named, the one in the file, or the one of a run nearby; and its notation.
+
+    Raises:
+        CodecError: it is nowhere; the message says where it was looked for.
+    """
+    if named is not None:
+        return load(named), notation_of(named)
+    if reader.weights is not None:
+        return _unpacked(reader.weights)
+    hint, digest = str(reader.header.get(HINT) or ""), reader.header.get(DIGEST)
+    near = [Path(hint), RUNS / hint] if hint == Path(hint).name and hint not in ("", "..") else []
+    around = [file.parent for depth in ("*", "*/*") for file in sorted(RUNS.glob(f"{depth}/{WEIGHTS}"))]
+    for run in [*near, *around]:
+        if (run / WEIGHTS).is_file() and digest_of(run / WEIGHTS) == digest:
+            return load(run), notation_of(run)
+    looked = f"run {hint!r} here and in {RUNS.resolve()}" if near else str(RUNS.resolve())
+    raise CodecError(
+        f"{path} needs the model {reader.header.get('model')} that made it, and it is not there: looked for {looked}, and for its"
+        f" weights in {len(around):,} runs there; name the folder of its run (--model RUN)"
+    )
+
+
+def digest_of(path: Path) -> str:
+    """64 hexadecimal digits by which weights are recognised."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def packed(run: Path) -> bytes:
+    """A run as one safetensors file with its configuration as metadata."""
+    config, notation = {key: value for key, value in describe(run).items() if key in PORTABLE}, notation_of(run)
+    if notation is not None:
+        config["data"] = {"notation": notation.to_dict()}
+    return safetensors.torch.save(safetensors.torch.load_file(run / WEIGHTS), {"config": json.dumps(config)})
+
+
+def _unpacked(weights: bytes) -> tuple[Model, Notation | None]:
+    """The model that ``packed`` wrote, and its notation.
+
+    Raises:
+        CorruptHeader: it is none that this version knows.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / WEIGHTS).write_bytes(weights)
+        try:
+            with safe_open(folder / WEIGHTS, "pt") as file:
+                (folder / CONFIG).write_text(file.metadata()["config"], encoding="utf-8")
+            return load(folder), notation_of(folder)
+        except (SafetensorError, LoadError, KeyError, TypeError) as error:
+            raise CorruptHeader(
+                f"the model in the file cannot be used ({error}): name the run that made it (--model RUN)"
+            ) from error
