@@ -181,22 +181,18 @@ def test_blocks_may_have_any_length(block: int, place: Path, ask: Ask) -> None:
 
 
 def test_changes_and_damage_are_told(place: Path, ask: Ask, refused: Callable[..., str]) -> None:
-    write(place / "t", {"a.txt": noise(300), "b.txt": noise(9)})
-    ask("compress", "runs/letters", "t", "--out", "x.anc")  # of other characters: kept beside the symbols
     write(place / "u", {"c.txt": b"plain letters.\n" * 30, "d.txt": "ü and plain letters all the way".encode()})
     ask("compress", "runs/letters", "u", "--out", "y.anc")
     write(place / "u", {"d.txt": "ö and plain letters all the way".encode()})
     assert "'d.txt' is not what" in refused("verify", "y.anc", "u")
-    for name in ("x.anc", "y.anc"):
-        data = Path(name).read_bytes()
-        rng = np.random.default_rng(1)
-        for place_of_bit in rng.integers(8 * len(data), size=12).tolist():
-            changed = bytearray(data)
-            changed[place_of_bit // 8] ^= 1 << place_of_bit % 8
-            Path("z.anc").write_bytes(changed)
-            refused("verify", "z.anc", "--model", "runs/letters")
-        Path("z.anc").write_bytes(data[:-40])
-        refused("verify", "z.anc", "--model", "runs/letters")
+    data, rng = Path("y.anc").read_bytes(), np.random.default_rng(1)
+    for place_of_bit in rng.integers(8 * len(data), size=6).tolist():
+        changed = bytearray(data)
+        changed[place_of_bit // 8] ^= 1 << place_of_bit % 8
+        Path("z.anc").write_bytes(changed)
+        refused("verify", "z.anc")
+    Path("z.anc").write_bytes(data[:-40])
+    refused("verify", "z.anc")
 
 
 def test_what_is_whole_of_a_damaged_file_is_saved(place: Path, ask: Ask) -> None:
@@ -204,7 +200,7 @@ def test_what_is_whole_of_a_damaged_file_is_saved(place: Path, ask: Ask) -> None
     ask("compress", "runs/letters", "u", "--out", "x.anc")
     data = bytearray(Path("x.anc").read_bytes())
     assert [block.items for block in Reader(bytes(data))][-1] == 0
-    data[data.rindex(b"BK") + 44] ^= 1  # the bytes beside the symbols
+    data[data.rindex(b"BK") + 34] ^= 1  # the bytes beside the symbols
     Path("x.anc").write_bytes(data)
     told = ask("decompress", "x.anc", "--errors", "skip", "--out", "back")
     assert (told["files"], told["lost"]) == (1, ["b.txt"])
