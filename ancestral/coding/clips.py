@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ancestral.coding.blocks import filling
-from ancestral.coding.errors import CodecError, CorruptHeader
+from ancestral.coding.errors import CodecError
 from ancestral.coding.manifest import DTYPE, check_names, deflated, inflated
 from ancestral.data.notation import SOUNDS, TEXTS, smallest
 from ancestral.data.source import Array
@@ -183,10 +183,7 @@ class Sequences:
         Raises:
             CodecError: it is damaged or too large, or its names are not safe to write.
         """
-        try:
-            return cls(spec, inflated(text, _clip))
-        except DataError as error:
-            raise CorruptHeader(f"the list of files is damaged ({error}): copy the file again") from error
+        return inflated(text, lambda entries: cls(spec, tuple(_clip(*entry) for entry in entries)))
 
 
 def _clip(name: Any, kind: Any, shape: Any, runs: Any, beside: Any) -> Clip:

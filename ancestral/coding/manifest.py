@@ -149,7 +149,7 @@ class Manifest:
         Raises:
             CodecError: it is damaged or too large, or its names are not safe to write.
         """
-        return cls(spec, inflated(text, _item))
+        return inflated(text, lambda entries: cls(spec, tuple(_item(*entry) for entry in entries)))
 
     def spread(self, known: Tensor) -> Tensor:
         """Labels of examples, (examples,), as those of the items that they are cut into, (total,)."""
@@ -170,8 +170,8 @@ def deflated(entries: Sequence[Sequence[Any]]) -> str:
     return text
 
 
-def inflated(text: Any, made: Callable[..., T]) -> tuple[T, ...]:
-    """The items that ``made`` makes of the entries that were given to ``deflated``.
+def inflated(text: Any, made: Callable[[Any], T]) -> T:
+    """What is made of the entries that were given to ``deflated``.
 
     Raises:
         CorruptHeader: they are damaged or too large.
@@ -181,7 +181,7 @@ def inflated(text: Any, made: Callable[..., T]) -> tuple[T, ...]:
         listed = inflater.decompress(base64.b64decode(text, validate=True), LONGEST)
         if not inflater.eof:
             raise ValueError(f"it is cut short, or longer than {LONGEST >> 20} MiB")
-        return tuple(made(*entry) for entry in json.loads(listed))
+        return made(json.loads(listed))
     except (ValueError, TypeError, RecursionError, zlib.error) as error:
         raise CorruptHeader(f"the list of files is damaged ({error}): copy the file again") from error
 
