@@ -16,6 +16,7 @@ from PIL import Image
 from tiny_cli import Ask, Call, asking, calling
 
 import ancestral
+from ancestral.coding import blocks as block_sizes
 from ancestral.coding import codec
 from ancestral.coding.container import Block
 from ancestral.coding.errors import DecodeMismatch
@@ -291,7 +292,7 @@ def test_what_is_there_is_replaced_only_by_force(place: Path, ask: Ask, refused:
 @pytest.fixture
 def blocks(place: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A file of three blocks, of 16 tiles and fewer: an array of 20 examples, a picture of 14 tiles and one of one."""
-    monkeypatch.setattr(codec, "BLOCK_BITS", 1)
+    monkeypatch.setattr(block_sizes, "BLOCK_BITS", 1)
     rng = np.random.default_rng(2)
     np.save("x.npy", rng.integers(256, size=(20, 6, 6), dtype=np.uint8))
     Image.fromarray(rng.integers(256, size=(12, 42), dtype=np.uint8)).save("wide.png")

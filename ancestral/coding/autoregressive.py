@@ -65,9 +65,10 @@ def pop(stack: Stack, likelihood: Autoregressive, n: int, context: Context | Non
             stack.become(words)
             return popped
     x = torch.zeros(n, *network.shape, dtype=torch.long)
-    flat, free = x.view(n, -1), torch.ones(n, x[0].numel() if n else 0, dtype=torch.bool)
+    flat = x.flatten(1)
+    free = torch.ones_like(flat, dtype=torch.bool)
     if known is not None:
-        x.copy_(known[0])
+        flat.copy_(known[0].flatten(1))
         free = ~known[1].flatten(1)
     parameters, state = network.start(n, context)
     for i, site in enumerate(network.order.sites):

@@ -203,8 +203,10 @@ class Lowered(Walked):
         native = self.native(program, n=n)
         if native is None or not program.exact or not native.draws(family):
             return None
-        given = None if known is None else (self.source.laid_out(known[0]), self.source.laid_out(known[1]))
-        return self.source.restored(native.pop(n, once, self.anchor, family, stack, given))
+        x, given = known or (torch.zeros(n, *self.shape, dtype=kind) for kind in (torch.long, torch.bool))
+        return self.source.restored(
+            native.pop(n, once, self.anchor, family, stack, (self.source.laid_out(x), self.source.laid_out(given)))
+        )
 
 
 def lowered(likelihood: Autoregressive, engine: str = "auto", n: int = 1) -> Lowered | None:

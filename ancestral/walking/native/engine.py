@@ -186,14 +186,7 @@ class Native:
         return self._walked(work, n, GROUP, progress, end)
 
     def pop(
-        self,
-        n: int,
-        once: dict[int, Tensor],
-        like: Tensor,
-        family: Family,
-        stack: Array,
-        given: tuple[Tensor, Tensor] | None = None,
-        progress: Callable[[int], None] | None = None,
+        self, n: int, once: dict[int, Tensor], like: Tensor, family: Family, stack: Array, given: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Whole walks of n examples whose symbols (n, C, H, W) are popped from an entropy coder's stack, row by row at a site.
 
@@ -202,21 +195,17 @@ class Native:
             family: the integer family of an exact Program.
             stack: as ``coding.coder.Stack.words`` gives it; what is left of it is in it afterwards.
             given: (n, C, H, W) symbols, and booleans that are True where they are known, and not popped.
-            progress: as for ``run``.
 
         Raises:
             LayoutError: as for ``start``, or the Program is not exact, or its family not known here.
         """
         if not self.program.exact:
             raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
-        sites, who = self.height * self.width * self.channels, chooser(family, True, Draw())
-        symbols, known = np.zeros((n, sites), np.int64), np.zeros((n, sites), np.bool_)
-        if given is not None:
-            symbols[:] = in_order(self._checked(given[0].where(given[1], 0), self.program.shape))
-            known[:] = in_order(given[1].numpy())
+        who, known = chooser(family, True, Draw()), in_order(given[1].numpy())
+        symbols = in_order(self._checked(given[0].where(given[1], 0), self.program.shape))
         values = memory(self._begin(n, once, like))
         work = Work(self._plan, values, who, known=known, symbols=symbols, result=self._nowhere, stack=stack)
-        return self._walked(work, n, max(1, n), progress)
+        return self._walked(work, n, max(1, n), None)
 
     def draws(self, family: Family) -> bool:
         """Whether ``run`` can draw from a family."""
