@@ -143,6 +143,27 @@ def slot_step(slots: int, slot: int) -> int:
     return slot if slots > 1 else 0
 
 
+@compiled
+def extent(op: Any, size: int, columns: int, examples: int, along: bool, rows: int) -> tuple[int, int, int, Triple]:
+    """How many sets of weights take turns, places of a turn, how often that is done, and how far target, source and init move."""
+    if rows:
+        steps = (
+            slot_step(op.target_slots, op.target_slot),
+            slot_step(op.source_slots, op.source_slot),
+            slot_step(op.other_slots, op.other_slot),
+        )
+        return 1, rows, examples, steps
+    if along:
+        turns = op.columns
+        steps = (
+            turns * op.target_column,
+            step_of(turns, op.target_shift, op.source_shift, op.source_column),
+            step_of(turns, op.target_shift, op.other_shift, op.other_column),
+        )
+        return turns, (columns >> op.target_shift) // turns, examples, steps
+    return 1, examples, 1, (size, size, size)
+
+
 @inlined
 def execute(
     table: Array,
@@ -170,24 +191,8 @@ def execute(
         slot = slot_of((r >> op.source_shift) - op.source_above, op.source_slots)
         above = slot_of((r >> op.other_shift) - op.other_above, op.other_slots)
         which = (r >> op.target_shift) % op.rows * op.columns if op.rows > 1 else 0
-        turns, items, outer = 1, examples, 1
-        steps = (plan.size, plan.size, plan.size)
-        if rows:
-            items, outer = rows, examples
-            steps = (
-                slot_step(op.target_slots, op.target_slot),
-                slot_step(op.source_slots, op.source_slot),
-                slot_step(op.other_slots, op.other_slot),
-            )
-        elif along:
-            turns, outer = op.columns, examples
-            items = (plan.columns >> op.target_shift) // turns
-            steps = (
-                turns * op.target_column,
-                step_of(turns, op.target_shift, op.source_shift, op.source_column),
-                step_of(turns, op.target_shift, op.other_shift, op.other_column),
-            )
-        elif op.columns > 1:
+        turns, items, outer, steps = extent(op, plan.size, plan.columns, examples, along, rows)
+        if op.columns > 1 and not along:
             which += (w >> op.target_shift) % op.columns
         for turn in range(turns):
             column = w + (turn << op.target_shift)
