@@ -9,34 +9,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Union
 
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional, UseAppendAction, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
+from ancestral.cli.flags import (
+    KNOWN,
+    Column,
+    Config,
+    Engine,
+    File,
+    Files,
+    MaybeNumber,
+    MaybeSource,
+    Number,
+    Others,
+    Pictures,
+    Place,
+    Places,
+    Run,
+    Sides,
+    Source,
+    Sources,
+    Switch,
+)
 from ancestral.models import MODELS
 from ancestral.training.config import TrainingConfig
-
-Switch = FlagCreatePairsOff[bool]
-Run = Annotated[Positional[Path], arg(metavar="RUN")]
-Pictures = Annotated[Positional[tuple[Path, ...]], arg(metavar="PICTURES")]
-Files = Annotated[Positional[tuple[Path, ...]], arg(metavar="FILES")]
-File = Annotated[Positional[Path], arg(metavar="FILE")]
-Number = Annotated[int, arg(aliases=("-n",))]
-MaybeNumber = Annotated[int | None, arg(aliases=("-n",))]
-Place = Annotated[Path | None, arg(metavar="PATH")]
-Source = Annotated[str, arg(metavar="DATA")]
-MaybeSource = Annotated[str | None, arg(metavar="DATA")]
-Sources = Annotated[Positional[tuple[str, ...]], arg(metavar="DATA")]
-Places = Annotated[tuple[Path, ...], UseAppendAction, arg(metavar="PATH")]
-Others = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="DATA")]
-Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
-Column = int | Literal["-"]
-Engine = Literal["auto", "native", "compiled", "eager"]
-Config = TypeVar("Config")
-KNOWN = (
-    "of images top (the default), left, hole (all but the middle), checkerboard, or a file, white or true where pixels are known;"
-    " of text and sound first:50% (the default), first:200 (characters, tokens or samples) or first:1.5s; of vectors a file"
-)
 
 
 @dataclass(frozen=True)
