@@ -86,9 +86,8 @@ def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
             else Manifest(spec, (Item(name, "<i8", shape),))
         )
     manifest: Listing = (Sequences if sequences else Manifest).from_text(header[FILES], spec)
-    fault = CorruptHeader(f"the list of files is of other items than the {n:,} of the header: the file was changed")
-    if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:
-        raise fault
+    if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:  # before pieces are counted, which takes memory
+        raise CorruptHeader(f"the list of files is of {manifest.symbols:,} symbols, more than {n:,} items have: it was changed")
     if manifest.total != n:
         raise CorruptHeader(f"the list of files is of {manifest.total:,} items and the header of {n:,}: the file was changed")
     return manifest

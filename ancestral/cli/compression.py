@@ -143,7 +143,8 @@ def _written(path: Path, this: Packed, embedded: int) -> Answer:
 
 def _amount(manifest: Listing, n: int) -> str:
     """So many pictures or the like."""
-    return f"{n:,} {'pictures' if isinstance(manifest, Manifest) else manifest.spec.kind + 's' if n != 1 else manifest.spec.kind}"
+    word = "picture" if isinstance(manifest, Manifest) else "sound" if manifest.spec.kind == "audio" else "text"
+    return f"{n:,} {word}{'s' if n != 1 or word == 'picture' else ''}"
 
 
 def _name(command: Compress) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
 import torch
 
 from ancestral.coding.blocks import past
@@ -65,7 +63,7 @@ def _cost(model: Model, run: Array | None) -> float:
     """The nats that a run costs, cut for a model."""
     if run is None or not isinstance(model, Autoregressive):
         return 0.0
-    manifest = Sequences(replace(model.spec), (Clip("run", "bytes", (), (len(run),)),))
+    manifest = Sequences(model.spec, (Clip("run", "bytes", (), (len(run),)),))
     x, lengths, total = cut([run], manifest).to(model.anchor.device), manifest.lengths, 0.0
     with inference(model):
         for rows in torch.split(torch.arange(len(x)), max(1, SAMPLE // model.spec.sites)):
