@@ -26,7 +26,7 @@ demo: setup
 	.venv/bin/ancestral report runs/demo
 
 test: setup
-	.venv/bin/python -m pytest -q -m "not slow"
+	.venv/bin/python -m pytest -q -m "not slow" -n auto --maxprocesses 4 --dist worksteal
 
 check: setup
 	.venv/bin/ruff check .
