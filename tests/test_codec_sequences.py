@@ -19,7 +19,9 @@ from ancestral.coding.coder import Stack
 from ancestral.coding.container import Block, Writer
 from ancestral.coding.cutting import cut_to
 from ancestral.coding.errors import CodecError, DecodeMismatch, WrongModel
+from ancestral.coding.manifest import Item
 from ancestral.coding.reader import Reader
+from ancestral.coding.sequences import array_clip
 from ancestral.coding.widths import Widths
 from ancestral.core import OrderError
 from ancestral.sampling.strategies import arrange
@@ -110,6 +112,18 @@ def test_what_goes_on_after_its_end_is_refused() -> None:
         compress(wavenet(TEXT), x, engine="eager")
     with pytest.raises(DataError, match="no symbols"):
         compress(wavenet(TEXT), x[:, :0], engine="eager")
+
+
+def test_an_array_that_goes_on_after_its_end_is_refused() -> None:
+    values = ended(3, 20).numpy()
+    values[0, 7] = 9  # a stored block would keep it in a byte, and the end before it would come back as 0
+    with pytest.raises(DataError, match=r"a\.npy: row 0 goes on after its end"):
+        array_clip(Item("a.npy", "<i8", values.shape), values, TEXT)
+
+
+def test_arrays_without_symbols_have_rows() -> None:
+    clip, runs = array_clip(Item("a.npy", "<i8", (3, 0)), np.zeros((3, 0), np.int64), TEXT)
+    assert clip.runs == (0, 0, 0) and [len(run) for run in runs] == [0, 0, 0]
 
 
 def test_another_model_is_refused() -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 from ancestral.coding.errors import CodecError
 from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
+from ancestral.symbols import DataError
+from ancestral.symbols import lengths as symbols_before_end
 
 SEQUENCES = ("audio", "text")  # kinds of items that may be shorter than the longest of a file
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
@@ -76,10 +78,16 @@ def past(lengths: Tensor, width: int) -> Tensor:
 
 
 def counted(x: Tensor, spec: DataSpec) -> Tensor:
-    """(n,) how many symbols of each row of (n, T) come before the ends that fill it up; T where there is no end."""
-    if spec.end is None:
-        return torch.full((len(x),), x.shape[1])
-    return x.shape[1] - (x == spec.end).flip(1).long().cumprod(1).sum(1)
+    """(n,) how many symbols of each row of (n, T) come before the ends that fill it up; T where there is no end.
+
+    Raises:
+        DataError: a row goes on after its end, which no length could tell.
+    """
+    found = symbols_before_end(x, spec)
+    wrong = [] if spec.end is None else ((x != spec.end).sum(1) != found).nonzero()[:, 0].tolist()
+    if wrong:
+        raise DataError(f"row {wrong[0]} goes on after its end, symbol {spec.end}: fill it up with more of them")
+    return found
 
 
 def packed_lengths(lengths: Tensor) -> bytes:

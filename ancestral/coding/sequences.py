@@ -88,12 +88,15 @@ def array_clip(item: Item, values: Array, spec: DataSpec) -> tuple[Clip, tuple[A
     """An array of symbols, (T,) or (n, T), with its rows as runs, without the ends that fill them up.
 
     Raises:
-        DataError: it has another shape.
+        DataError: it has another shape, or a row goes on after its end.
     """
     if values.ndim not in (1, 2):
         raise DataError(f"{item.name} has shape {values.shape}, and the model takes (n, T) or (T,) symbols: bring it to that")
-    rows = values.reshape(-1, values.shape[-1]) if values.ndim == 2 else values[None]
-    whole = counted(torch.from_numpy(rows.astype(np.int64)), spec).tolist()
+    rows = values if values.ndim == 2 else values[None]
+    try:
+        whole = counted(torch.from_numpy(rows.astype(np.int64)), spec).tolist()
+    except DataError as error:
+        raise DataError(f"{item.name}: {error}") from error
     runs = tuple(row[:length] for row, length in zip(rows, whole, strict=True))
     return Clip(item.name, item.kind, item.shape, tuple(len(run) for run in runs)), runs
 
