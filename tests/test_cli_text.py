@@ -142,6 +142,8 @@ def test_texts_go_on_where_their_beginning_is_known(home: Path, ask: Ask, tmp_pa
         (("complete", "lines", "README", "--known", "top"), "--known top: of text"),
         (("complete", "lines", "README", "--known", "first:2s"), "first:2s"),
         (("complete", "lines", "README", "--known", "first:0"), "name fewer or more"),
+        (("complete", "lines", "README", "--known", "first:inf"), "how much of its beginning"),
+        (("complete", "lines", "README", "--known", "first:nan"), "how much of its beginning"),
         (("reconstruct", "bytes"), "has none"),
     ],
 )

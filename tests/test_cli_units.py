@@ -224,6 +224,7 @@ def test_resume_reads_the_data_alike(home: Path, ask: Ask) -> None:
         ("complete real --known known.npy --size 8", "--size: for pictures"),
         ("complete real --known known.npy --scale 8", "--scale: for pictures"),
         ("sample real --temperature 0.7", "--temperature 0.7: for probabilities of symbols"),
+        ("sample real --temperature 0 --log-prob", "leave one of the two out"),
         ("sample mixed --top-k 3", "--top-k: for probabilities of symbols"),
         ("complete real --known known.npy --top-p 0.5", "take --temperature 0 for the most probable value"),
         ("sample nade --columns 4", "this model is of vectors of 5 values"),

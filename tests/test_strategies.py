@@ -202,6 +202,7 @@ def test_samples_begin_with_their_prompts(method: str) -> None:
     assert torch.equal(found[:, :3], prompts)
     expected = complete(model, torch.nn.functional.pad(prompts, (0, 5)), torch.arange(8) < 3, seed=3)
     assert torch.equal(found, expected.x) and expected.status == "exact"
+    assert torch.equal(sample(model, 3, prompt=[], seed=3, method=method), sample(model, 3, seed=3, method=method))
     same = sample(model, 3, prompt=[0, 1, 3], seed=3, method=method)
     assert torch.equal(same[0], found[0]) and same[:, :3].tolist() == [[0, 1, 3]] * 3
 

@@ -246,6 +246,8 @@ def _check_options(command: Sample | Complete, spec: DataSpec) -> None:
             f"{', '.join(cuts)}: for probabilities of symbols, and this model gives densities of real values: leave that out, or"
             " take --temperature 0 for the most probable value of each"
         )
+    if spec.levels is None and command.temperature == 0 and isinstance(command, Sample) and command.log_prob:
+        raise ValueError("--log-prob: values of --temperature 0 were not drawn from a density: leave one of the two out")
 
 
 def _things(spec: DataSpec) -> str:

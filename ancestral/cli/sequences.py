@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -321,7 +322,7 @@ def _count(known: str, notation: Notation, own: int) -> int:
     except ValueError:
         value = -1.0
     sound = isinstance(notation, Sound)
-    if word != "first" or value < 0 or unit not in ("", "%", *(["s"] if sound else [])):
+    if word != "first" or not 0 <= value < inf or unit not in ("", "%", *(["s"] if sound else [])):
         ways = f"first:200 ({'samples' if sound else 'symbols'}), first:50%{' or first:1.5s' if sound else ''}"
         raise ValueError(f"--known {known}: of {'sound' if sound else 'text'} say how much of its beginning is known: {ways}")
     if unit == "%":

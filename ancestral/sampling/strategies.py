@@ -110,6 +110,7 @@ def prompted(likelihood: Autoregressive, prompt: Tensor | Sequence[int], n: int)
     """
     network, spec = likelihood.network, likelihood.spec
     given = torch.as_tensor(prompt, device=likelihood.anchor.device)
+    given = given if given.numel() else given.long()  # an empty list has no type
     given = given.expand(n, -1) if given.dim() == 1 else given
     if given.dim() != 2 or len(given) != n or given.shape[1] > len(network.order.sites):
         raise DataError(
