@@ -26,6 +26,7 @@ from ancestral.causal import (
     RunningSum,
     Scale,
     SiteAffine,
+    TimeAffine,
     Transposed,
     Unembedding,
     WindowAffine,
@@ -182,12 +183,30 @@ def token_toys() -> dict[str, Wired]:
     }
 
 
+def two_sums(sites: int = 7, features: int = 4) -> Wired:
+    """Two sums over the same functions, in opposite orders: one of them can have these side by side, as `joined` lays them."""
+    units = (0,) * features
+    parts: dict[str, nn.Module] = {"embedding": Embedding(1, 3, features), "tanh": tanh()}
+    parts["window"] = TimeAffine(units, units, kernel=2, strict=True)
+    parts |= {name: LeftAffine(units, units) for name in ("next", "a1", "a2")}
+    parts |= {name: LeftAffine(units, (0,) * 3) for name in ("b1", "b2", "out")}
+
+    def wiring(p: nn.ModuleDict, x: Any) -> Any:
+        z1 = p["tanh"](p["window"](p["embedding"](x)))
+        z2 = p["tanh"](p["next"](z1))
+        first = p["tanh"](p["a1"](z1) + p["a2"](z2))
+        return p["b2"](z2) + p["b1"](z1) + p["out"](first)
+
+    return Wired((sites,), wiring, (1, sites, 1), **parts)
+
+
 def toys() -> dict[str, tuple[Wired, int]]:
     """Toys by name, with the levels of their symbols."""
     lstms = {f"{way}, {c} colours": (recurrent(way, c), 3) for way in ("row", "diagonal", "reverse") for c in (1, 3)}
     with_tokens = {name: (network, 3) for name, network in token_toys().items()}
     return {
         "running": (running(), 3),
+        "two sums": (two_sums(), 3),
         "pyramid": (pyramid(8, 8), 256),
         "pyramid 6x4": (pyramid(6, 4), 256),
         **lstms,

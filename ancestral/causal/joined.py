@@ -23,7 +23,7 @@ Moved = Mapping[int, tuple[int, int]]  # by buffer, where it lies now: in which 
 
 def joined(program: Program) -> Program:
     """The Program with such sums joined; it must be of one colour channel."""
-    chains = [chain for chain in _chains(program) if len(chain) > 1]
+    chains = _disjoint([chain for chain in _chains(program) if len(chain) > 1])
     buffers, moved, gone = list(program.buffers), {i: (i, 0) for i in range(len(program.buffers))}, set()
     products: dict[int, Affine] = {}
     for chain in chains:
@@ -69,6 +69,15 @@ def _chains(program: Program) -> list[list[Affine]]:
         else:
             chains[op.target.buffer] = [op]
     return list(chains.values())
+
+
+def _disjoint(chains: Sequence[list[Affine]]) -> list[list[Affine]]:
+    """Those that share no buffer with one before: what a function writes can lie in one place alone."""
+    found: list[list[Affine]] = []
+    for chain in chains:
+        if all(_apart(op, other) for op in chain for other in found):
+            found.append(chain)
+    return found
 
 
 def _apart(op: Affine, chain: Sequence[Affine]) -> bool:
