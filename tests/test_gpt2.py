@@ -129,6 +129,8 @@ def test_a_folder_of_hugging_face_gives_its_logits(prefix: str, beginning: int, 
         ({"n_inner": 7}, "4 times the width"),
         ({"n_layer": 3}, "not those of a GPT-2"),
         ({"n_positions": 16}, "not those of a GPT-2"),
+        ({"n_head": None}, "does not say n_head"),
+        ({"bos_token_id": 11}, r"bos_token_id is 11, and tokens are 0 \.\. 10"),
     ],
 )
 def test_what_is_not_gpt2_is_refused(fields: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -167,3 +169,21 @@ def test_a_tokenizer_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["notation"] == notation.to_dict()
     x = torch.randint(levels - 1, (2, 7))
     assert torch.equal(model.log_prob(x), from_gpt2(tmp_path).log_prob(x))
+
+
+def test_a_tokenizer_whose_last_token_is_text_is_kept_whole(tmp_path: Path) -> None:
+    """Where texts end with another token, such as the first, as in vocabularies that list special tokens first."""
+    text = Text.bpe(["the cat sat on the mat, the cat sat"] * 9, 270).tokenizer
+    levels = Tokenizer.from_str(text).get_vocab_size()
+    folder_of(tmp_path, random_gpt2(levels), bos_token_id=0, eos_token_id=0)
+    (tmp_path / "tokenizer.json").write_text(text)
+    notation, model = tokenizer(tmp_path), from_gpt2(tmp_path)
+    assert notation is not None and notation.levels == levels == model.spec.levels and model.spec.end is None
+    assert notation.decode(torch.tensor([levels - 1])) == Tokenizer.from_str(text).decode([levels - 1])
+
+
+def test_weights_without_a_beginning_begin_with_the_last_token() -> None:
+    weights = random_gpt2()
+    model: Any = build("transformer", DataSpec("text", (12,), levels=11), layers=2, width=8, heads=2, context=12)
+    fill(model, weights)
+    assert torch.equal(model.network.places.start, weights["wte.weight"][-1])

@@ -21,6 +21,7 @@ from ancestral.symbols import DataError
 
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 OURS = {"ln_1": "first", "attn.c_proj": "mix", "ln_2": "second", "mlp.c_fc": "up", "mlp.c_proj": "down"}  # layers of a block
+SIZES = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
 ONLY: dict[str, tuple[Any, ...]] = {  # settings of which we have one meaning, the first being that of a file that says nothing
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
     "layer_norm_epsilon": (1e-5,),
@@ -43,7 +44,7 @@ def from_gpt2(folder: str | os.PathLike[str]) -> Autoregressive:
     path = Path(folder)
     fields = _config(path / CONFIG)
     levels, context = fields["vocab_size"], fields["n_positions"]
-    end = levels - 1 if fields.get("eos_token_id") == levels - 1 else None
+    end = levels - 1 if _ends(fields) else None
     config = TransformerConfig(
         layers=fields["n_layer"],
         width=fields["n_embd"],
@@ -60,11 +61,11 @@ def from_gpt2(folder: str | os.PathLike[str]) -> Autoregressive:
     return model.eval()
 
 
-def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int | None = None) -> None:
+def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int = -1) -> None:
     """Put GPT-2's weights, by Hugging Face's names, into a model of the same sizes.
 
     Args:
-        beginning: the token that stands before the first one; None for none but the last one of all.
+        beginning: the token that stands before the first one, by default the last one of all.
 
     Raises:
         DataError: a weight is missing, or of another shape.
@@ -76,7 +77,7 @@ def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int | 
     try:
         ours = dict(_renamed(plain, len(network.blocks)))
         if network.places.start is not None:
-            ours["places.start"] = plain["wte.weight"][beginning or 0]
+            ours["places.start"] = plain["wte.weight"][beginning]
         network.to(plain["wte.weight"].dtype).load_state_dict(ours)
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the weights are not those of a GPT-2 of these sizes: {error}") from error
@@ -85,7 +86,7 @@ def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int | 
 def tokenizer(folder: str | os.PathLike[str]) -> Text | None:
     """How the symbols of a folder's model are written; None where it brings no ``tokenizer.json``.
 
-    The token that ends a text, the last one, is left out: it stands for no text.
+    The token that ends a text is left out where it is the last one: it then stands for no text.
 
     Raises:
         DataError: the file is damaged, or not a byte-level BPE.
@@ -93,13 +94,14 @@ def tokenizer(folder: str | os.PathLike[str]) -> Text | None:
     path = Path(folder) / TOKENIZER
     if not path.exists():
         return None
-    content = _json(path)
-    last = _config(Path(folder) / CONFIG)["vocab_size"] - 1
+    content, fields = _json(path), _config(Path(folder) / CONFIG)
     vocabulary = content.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
         raise DataError(f"{path} holds no vocabulary: it is not the tokenizer of a GPT-2")
-    content["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number != last}
-    content["added_tokens"] = [token for token in content.get("added_tokens", []) if token["id"] != last]
+    if _ends(fields):
+        last = fields["vocab_size"] - 1
+        content["model"]["vocab"] = {token: number for token, number in vocabulary.items() if number != last}
+        content["added_tokens"] = [token for token in content.get("added_tokens", []) if token["id"] != last]
     content["post_processor"] = None
     return Text("bpe", tokenizer=json.dumps(content, ensure_ascii=False))
 
@@ -109,6 +111,10 @@ def _config(path: Path) -> dict[str, Any]:
     fields = _json(path)
     if fields.get("model_type") != "gpt2":
         raise DataError(f"{path} describes a network of type {fields.get('model_type')!r}: only 'gpt2' can be read")
+    if missing := [name for name in SIZES if not isinstance(fields.get(name), int)]:
+        raise DataError(f"{path} does not say {', '.join(missing)}: copy it again from the folder that the weights are of")
+    if not 0 <= _beginning(fields) < fields["vocab_size"]:
+        raise DataError(f"{path}: bos_token_id is {_beginning(fields)}, and tokens are 0 .. {fields['vocab_size'] - 1}")
     for name, allowed in ONLY.items():
         if fields.get(name, allowed[0]) not in allowed:
             raise DataError(f"{path}: {name} is {fields[name]!r}, and this transformer has {allowed[0]!r} alone")
@@ -132,6 +138,11 @@ def _json(path: Path) -> dict[str, Any]:
 def _beginning(fields: Mapping[str, Any]) -> int:
     token = fields.get("bos_token_id")
     return fields["vocab_size"] - 1 if token is None else int(token)
+
+
+def _ends(fields: Mapping[str, Any]) -> bool:
+    """Whether the last token ends a text."""
+    return bool(fields.get("eos_token_id") == fields["vocab_size"] - 1)
 
 
 def _renamed(tensors: Mapping[str, Tensor], layers: int) -> Iterator[tuple[str, Tensor]]:
