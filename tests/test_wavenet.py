@@ -173,6 +173,9 @@ def test_features_at_a_lower_rate_are_repeated() -> None:
     assert torch.equal(model.log_prob(x, Context(grid=frames)), model.log_prob(x, whole))
     longer = Context(grid=torch.cat([frames, torch.randn(3, 2, 2, 1)], 2))  # a spectrogram may last longer than the clip
     assert torch.equal(model.log_prob(x, longer), model.log_prob(x, whole))
+    short = ancestral.arrange(model, shape=(4,))  # of fewer samples than the spectrogram has places
+    first = Context(grid=frames[:, :, :1].expand(-1, -1, 4, -1))
+    assert torch.equal(short.log_prob(x[:, :4], Context(grid=frames)), short.log_prob(x[:, :4], first))
 
 
 @pytest.mark.parametrize("hop", [4, 5])

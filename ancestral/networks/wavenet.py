@@ -150,7 +150,7 @@ class WaveNet(CausalNetwork):
         grid, samples = context.grid, self.layout[1]
         if grid.dim() != 4 or grid.shape[1] != self.local or grid.shape[3] != 1:
             raise ValueError(f"the context's grid is {tuple(grid.shape)}; this network takes (n, {self.local}, places, 1)")
-        if grid.shape[2] < samples:
+        if self.hop > 1 and grid.shape[2] != samples:  # fewer places, or more than a clip so short has samples
             grid = grid.repeat_interleave(self.hop, 2) if self.spread is None else self.spread(grid)
         if grid.shape[2] < samples:
             raise ValueError(f"the context's grid lasts {grid.shape[2]} of {samples} samples: give a place for every {self.hop}")
