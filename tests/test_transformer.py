@@ -148,6 +148,7 @@ def test_an_image_that_is_turned_is_the_turned_image() -> None:
         (IMAGE, {"order": Order.shuffled((2, 2, 3), 1)}, "eight symmetries"),
         (TEXT, {"order": Order.shuffled((9,), 1)}, "from left to right"),
         (TEXT, {"shape": (1, 2, 3)}, "takes sequences"),
+        (DataSpec("audio", (8,), levels=4, parts=2), {"shape": (7,)}, "a multiple of 2 symbols"),
     ],
 )
 def test_arrangements_that_cannot_be(spec: DataSpec, options: dict[str, Any], message: str) -> None:
@@ -165,6 +166,8 @@ def test_arrangements_that_cannot_be(spec: DataSpec, options: dict[str, Any], me
         ({"key_heads": 3, "heads": 4}, "cannot share 3 heads of keys"),
         ({"width": 6, "places": "rotary"}, "pair by pair"),
         ({"any_order": True, "places": "rotary"}, "any_order=True needs"),
+        ({"key_heads": -1}, "neither can be negative"),
+        ({"window": -1}, "neither can be negative"),
     ],
 )
 def test_settings_that_contradict_each_other(options: dict[str, Any], message: str) -> None:

@@ -62,6 +62,8 @@ def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
             f"transformer needs at least 1 layer and a width that its heads share evenly, not {config.layers} layers and a width"
             f" of {config.width} for {config.heads} heads"
         )
+    if min(config.key_heads, config.window) < 0:
+        raise ValueError(f"key_heads={config.key_heads}, window={config.window}: neither can be negative, and 0 stands for all")
     if config.any_order and (config.places == "rotary" or config.window):
         raise ValueError("any_order=True needs places='learned' and window=0: which sites are known is told by their places")
     shape = fixed_shape(spec) if config.any_order or None not in spec.shape else (config.context,)
@@ -103,7 +105,7 @@ class Transformer(SiteNetwork):
         sites = torch.Size(shape).numel()
         super().__init__(shape, layout=(1, sites, 1))
         width, head, rotary = sizes.width, sizes.width // sizes.heads, sizes.places == "rotary"
-        self.any_order, self.parts, self.window = sizes.any_order, parts, sizes.window
+        self.any_order, self.parts = sizes.any_order, parts
         self.embedding, self.previous = Embedding(1, levels, width), Previous()
         self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
         self.angles = Angles(head, sites) if rotary else None
@@ -156,6 +158,8 @@ class Transformer(SiteNetwork):
         fits = len(size) == len(self.shape) and (size[0] == self.shape[0] or not image)
         if not fits or not all(isinstance(side, int) and side > 0 for side in size):
             raise OrderError(f"this transformer takes {'images of as many channels' if image else 'sequences'}, not {size}")
+        if not image and size[0] % self.parts:
+            raise OrderError(f"this transformer takes sequences of a multiple of {self.parts} symbols, not {size[0]}")
         if not image and order not in (None, "raster", Order.raster(size)):
             raise OrderError("this transformer reads sequences from left to right; one with any_order=True takes every order")
         symmetry = self.symmetry if order is None or not image else symmetry_of(order, size)
