@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -15,14 +16,18 @@ from ancestral.causal import (
     CausalityError,
     CausalNetwork,
     ChannelMixture,
+    Embedding,
     LeftAffine,
     Once,
     Reach,
     Scale,
+    TimeAffine,
     Transposed,
     WindowAffine,
     elu,
+    gate,
     spread,
+    tanh,
 )
 from ancestral.causal.arithmetic import Floating
 from ancestral.causal.channels import coupled
@@ -40,6 +45,7 @@ from ancestral.walking.exact.calibration import calibrate
 from ancestral.walking.exact.networks import ExactNetwork
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.parallel import computed, parameters
+from ancestral.walking.twin import twin
 
 TOYS = list(toys())
 
@@ -310,3 +316,22 @@ def test_graded_windows_stay_as_they_are() -> None:
     )
     x = torch.randint(2, (2, 40, 2, 2))
     assert worst(walked(network, x), in_order(network, network(x))) < 1e-10
+
+
+def test_sums_over_several_functions_have_an_exact_form() -> None:
+    units = (0,) * 4
+    parts = {
+        "window": TimeAffine(units, units, 2, strict=True),
+        "tanh": tanh(),
+        "up": LeftAffine(units, units * 2),
+        "gate": gate(),
+    }
+    parts |= {"embedding": Embedding(1, 3, 4), "a": LeftAffine(units, (0,) * 3), "b": LeftAffine(units, (0,) * 3)}
+
+    def wiring(p: nn.ModuleDict, x: Any) -> Any:
+        first = p["tanh"](p["window"](p["embedding"](x)))
+        return p["a"](first) + p["b"](p["gate"](p["up"](first)))  # functions whose results have scales of their own
+
+    network, x = weighted(Wired((7,), wiring, (1, 7, 1), **parts), 0.5), torch.randint(3, (5, 7))
+    model = Autoregressive(network, Categorical(3), DataSpec("text", (7,), levels=3))
+    assert torch.allclose(twin(model, x, engine="eager").cost(x), -model.log_prob(x), rtol=0.01)

@@ -2,8 +2,8 @@
 
     s = (W1 z1 + b) + W2 z2 + ...      becomes      s = [W1 W2 ...] [z1; z2; ...] + b
 
-where each z is written by one function alone. These then write side by side into one buffer, from which whatever else reads a z
-takes its part. In whole numbers the sum is rounded once instead of at every term.
+where each z is written by the same function, and nothing else. These then write side by side into one buffer, from which
+whatever else reads a z takes its part. In whole numbers the sum is rounded once instead of at every term.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def _chains(program: Program) -> list[list[Affine]]:
     """Maps of their own place, each of which starts from the one before, that nobody else reads."""
     writers = Counter(op.target.buffer for op in program.operations)
     readers = Counter(buffer for op in program.operations for buffer in _read(op))
-    functions = {op.target.buffer for op in program.operations if isinstance(op, Point) and op.clock is Clock.SITE}
+    points = (op for op in program.operations if isinstance(op, Point) and op.clock is Clock.SITE)
+    functions = {op.target.buffer: op.function for op in points}
     chains: dict[int, list[Affine]] = {}  # by the buffer that the last map writes
     for op in program.operations:
         if not isinstance(op, Affine) or op.reach != Reach() or op.clock is not Clock.SITE or op.phases != (1, 1):
@@ -63,7 +64,7 @@ def _chains(program: Program) -> list[list[Affine]]:
         if op.source not in functions or writers[op.source] > 1 or source.rows > 1 or source.wide:
             continue
         before = chains.get(op.init.buffer) if op.init else None
-        if op.init and before and readers[op.init.buffer] == 1 and not before[-1].relu and _apart(op, before):
+        if op.init and before and readers[op.init.buffer] == 1 and not before[-1].relu and _apart(op, before, functions):
             del chains[op.init.buffer]
             chains[op.target.buffer] = [*before, op]
         else:
@@ -71,18 +72,21 @@ def _chains(program: Program) -> list[list[Affine]]:
     return list(chains.values())
 
 
+def _apart(op: Affine, chain: Sequence[Affine], functions: Mapping[int, str]) -> bool:
+    """Whether a map reads another buffer than those of a chain, of the same function: others have other scales when exact."""
+    return functions[op.source] == functions[chain[0].source] and all(op.source != other.source for other in chain)
+
+
 def _disjoint(chains: Sequence[list[Affine]]) -> list[list[Affine]]:
     """Those that share no buffer with one before: what a function writes can lie in one place alone."""
     found: list[list[Affine]] = []
+    taken: set[int] = set()
     for chain in chains:
-        if all(_apart(op, other) for op in chain for other in found):
+        sources = {op.source for op in chain}
+        if not sources & taken:
             found.append(chain)
+            taken |= sources
     return found
-
-
-def _apart(op: Affine, chain: Sequence[Affine]) -> bool:
-    """Whether a map reads another buffer than those of a chain."""
-    return all(op.source != other.source for other in chain)
 
 
 def _read(op: Operation) -> list[int]:
