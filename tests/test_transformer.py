@@ -173,6 +173,8 @@ def test_arrangements_that_cannot_be(spec: DataSpec, options: dict[str, Any], me
 def test_settings_that_contradict_each_other(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("transformer", TEXT, preset="tiny", **options)
+    with pytest.raises(ValueError, match="needs levels in order"):
+        build("transformer", DataSpec("text", (None,), levels=5, end=4), preset="tiny", family="logistic")
     with pytest.raises(ValueError, match="integers, not real values"):
         build("transformer", DataSpec("vector", (3,)))
 

@@ -66,6 +66,8 @@ def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
         raise ValueError(f"key_heads={config.key_heads}, window={config.window}: neither can be negative, and 0 stands for all")
     if config.any_order and (config.places == "rotary" or config.window):
         raise ValueError("any_order=True needs places='learned' and window=0: which sites are known is told by their places")
+    if config.family == "logistic" and (spec.parts > 1 or spec.end is not None):
+        raise ValueError("a mixture of logistics needs levels in order, so no parts of samples and no end: take a categorical")
     shape = fixed_shape(spec) if config.any_order or None not in spec.shape else (config.context,)
     chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
     family = image_family(chosen, spec.levels, config.components)
