@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_layers import Wired, toys, weighted
+from tiny_layers import Wired, toys, two_sums, weighted
 from torch import Tensor, nn
 
 from ancestral.causal import (
@@ -335,3 +335,10 @@ def test_sums_over_several_functions_have_an_exact_form() -> None:
     network, x = weighted(Wired((7,), wiring, (1, 7, 1), **parts), 0.5), torch.randint(3, (5, 7))
     model = Autoregressive(network, Categorical(3), DataSpec("text", (7,), levels=3))
     assert torch.allclose(twin(model, x, engine="eager").cost(x), -model.log_prob(x), rtol=0.01)
+
+
+def test_two_sums_over_the_same_functions_walk_as_they_compute() -> None:
+    network, x = weighted(two_sums(), 0.5), torch.randint(3, (5, 7))
+    want, native = network(x), Lowered(copy.deepcopy(network).float(), 3, "native")
+    assert worst(walked(network, x), want) < 1e-12
+    assert worst(native(x), want) < 2e-5

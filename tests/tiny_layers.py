@@ -206,7 +206,6 @@ def toys() -> dict[str, tuple[Wired, int]]:
     with_tokens = {name: (network, 3) for name, network in token_toys().items()}
     return {
         "running": (running(), 3),
-        "two sums": (two_sums(), 3),
         "pyramid": (pyramid(8, 8), 256),
         "pyramid 6x4": (pyramid(6, 4), 256),
         **lstms,
