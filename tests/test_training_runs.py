@@ -279,6 +279,34 @@ def test_data_that_do_not_fit_the_model_are_refused() -> None:
     fit(model_of(), unlabelled, steps=1, **QUIET)
 
 
+def test_the_source_of_splits_is_named_only_where_it_gives_them_again(tmp_path: Path) -> None:
+    for options, source in (({}, "digits"), ({"binarize": "threshold"}, None)):
+        data = load_data("digits", **options)
+        run = fit(model_of(data=data), data, tmp_path / str(source), steps=1, **QUIET)
+        assert describe(run.path)["data"]["source"] == source  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_two_processes_clip_alike(tmp_path: Path) -> None:
+    """Their examples differ in length, and they must not."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import os, sys, torch, ancestral\n"
+        "data = ancestral.data(['ab' * (1 + 9 * (i % 2)) for i in range(30)], notation='characters')\n"
+        "torch.manual_seed(0)\n"
+        "model = ancestral.build('transformer', data.spec, preset='tiny', context=32)\n"
+        "ancestral.fit(model, data, steps=4, batch_size=2, clip=1e-4, progress=False)\n"
+        "torch.save(model.state_dict(), f'{sys.argv[1]}/{os.environ[\"RANK\"]}.pt')\n"
+    )
+    port = str(random.randint(20000, 40000))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
+    root = str(Path(ancestral.__file__).parent.parent)
+    subprocess.run([*launcher, str(script), str(tmp_path)], check=True, env={**os.environ, "PYTHONPATH": root})
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=0, atol=0)
+
+
 @pytest.mark.slow
 def test_two_processes_make_the_same_run(tmp_path: Path) -> None:
     script = tmp_path / "train.py"

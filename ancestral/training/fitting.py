@@ -263,7 +263,7 @@ def _timed(
 def _source(data: Data) -> str | None:
     """A name or path by which ``load_data`` finds the data again, or None."""
     if isinstance(data, Splits):
-        return data.name if data.name in EMBEDDED else None
+        return data.name if data.name in EMBEDDED and load_data(data.name).hash == data.hash else None
     if not isinstance(data, (str, os.PathLike)):
         return None
     name = os.fspath(data)

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ancestral.data.features import mel_of
@@ -124,7 +125,7 @@ class _Adapter(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Terms:
         terms = terms_of(self.model, self.planned.stage, batch)
-        self.symbols = max(1.0, float(terms["symbols"])) if "symbols" in terms else self.model.spec.sites
+        self.symbols = max(1.0, self._mean(terms["symbols"])) if "symbols" in terms else self.model.spec.sites
         if not torch.isfinite(terms["loss"]):
             values = {name: float(value.detach()) for name, value in terms.items() if not torch.isfinite(value)}
             raise self._fault(" and ".join(f"{name} is {value}" for name, value in values.items()))
@@ -140,6 +141,10 @@ class _Adapter(LightningModule):
             )
             raise self._fault(f"the gradient of {name} is not finite")
         torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.symbols, norm)
+
+    def _mean(self, value: Tensor) -> float:
+        """The mean over all processes, which must clip alike to stay alike."""
+        return float(self.trainer.strategy.reduce(value.detach(), reduce_op="mean"))
 
     def _fault(self, what: str) -> TrainingError:
         rows = self.stream.rows(self.step)
