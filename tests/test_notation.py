@@ -150,3 +150,8 @@ def test_notations_survive_json(notation: Text | Sound) -> None:
 def test_faults_are_named(make: Any, match: str) -> None:
     with pytest.raises(DataError, match=match):
         make()
+
+
+def test_pieces_of_an_example_with_its_end() -> None:
+    for notation in (Text(), Text.characters("hi!"), Text.bpe(["hi hi hi"], 260)):
+        assert "".join(notation.pieces([*notation.encode("hi").tolist(), notation.levels])) == "hi"

@@ -167,6 +167,30 @@ def test_sixteen_bits_mixing_and_rates(tmp_path: Path) -> None:
     assert load_data(tmp_path, rate=8000).notation == Sound(8000)
 
 
+def test_a_rate_beside_a_notation_is_that_of_the_samples() -> None:
+    samples = clip(0.1, 300, 16000)
+    data = load_data(samples, notation=Sound(8000), rate=16000, length=20)
+    assert "resampled from 16,000 Hz" in data.note and len(data.train) * 20 <= len(samples) // 2
+
+
+def test_samples_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    samples = clip(0.1, 300) / 2**15
+    samples[7] = np.nan
+    soundfile.write(tmp_path / "nan.wav", samples, 8000, subtype="FLOAT")
+    with pytest.raises(DataError, match=r"nan\.wav holds NaN"):
+        load_data(tmp_path / "nan.wav", length=50)
+
+
+def test_a_set_without_subfolders_has_no_labels(tmp_path: Path) -> None:
+    for place in ("test", "train/no", "train/yes"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(5):
+            soundfile.write(tmp_path / place / f"{i}.wav", clip(0.01, 200), 8000)
+    data = load_data(tmp_path)
+    assert data.test.labels is None and data.class_names == ("no", "yes")
+    assert data.train.labels is not None and set(data.train.labels.tolist()) == {0, 1}
+
+
 def test_labels_of_a_table_and_of_folders(tmp_path: Path) -> None:
     for part in ("train", "test"):
         for word in ("yes", "no"):
@@ -262,6 +286,7 @@ def test_the_embedded_text_and_notes() -> None:
         ("book", {"vocabulary": 300}, "notation='bpe'"),
         ("book", {"notation": "missing/tokenizer.json"}, "tokenizer.json"),
         ("clip", {"notation": "characters"}, "mulaw, pcm16, pcm8"),
+        ("clip", {"notation": Text("characters", "ab")}, r"one of text \(2 characters\)"),
         ("clip", {"pieces": "lines"}, "lines are of text"),
         ("digits", {"notation": "bytes"}, "neither text nor sound"),
         ("broken", {}, "broken.wav cannot be read as sound"),

@@ -150,7 +150,7 @@ class Text:
         """
         decoder = getincrementaldecoder("utf-8")("replace")
         for symbol in symbols:
-            written = self.decode([symbol]) if self.code != "bpe" else self._tokens[symbol]
+            written = self.decode([symbol]) if self.code != "bpe" else b"".join(self._tokens[symbol : symbol + 1])
             yield written if isinstance(written, str) else decoder.decode(written)
         yield decoder.decode(b"", True)
 

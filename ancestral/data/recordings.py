@@ -15,7 +15,7 @@ import numpy as np
 from ancestral.data import images
 from ancestral.data.homemade import CLASSES, NOTE, RATE, notes, prose
 from ancestral.data.images import SETS, classes_of, listed, sets_of
-from ancestral.data.notation import SOUNDS, Notation, Sound, notation_from_dict
+from ancestral.data.notation import SOUNDS, Notation, Sound, Text, notation_from_dict
 from ancestral.data.sounds import SMALL, SUFFIXES, Recording, tapes_of
 from ancestral.data.source import PARTS, Array
 from ancestral.data.tapes import BytesFile, Held, Tape
@@ -66,6 +66,8 @@ def sound_code(cutting: Cutting) -> tuple[str, int | None]:
     wanted = "mulaw" if cutting.notation is None else cutting.notation
     if isinstance(wanted, Sound):
         return wanted.code, wanted.rate
+    if isinstance(wanted, Text):
+        raise DataError(f"this is sound, and the notation is one of text ({wanted.in_words()}): give text")
     if wanted not in SOUNDS:
         raise DataError(f"the notation of sound is {wanted!r}; it must be one of {', '.join(SOUNDS)}")
     return str(wanted), cutting.rate
@@ -82,7 +84,7 @@ class Found:
         sets: the tapes of each set; ``"train"`` is always there.
         pieces: what examples are where nothing is said.
         notation: of sound; that of a text is made when its sets are known.
-        labels: the class of each tape by name, or none.
+        labels: the class of each tape by name, "" where it is not known, or none.
         steps: what was done to the data so far, in words for the note.
         length: of a block where nothing is said, or None for what is usual.
     """
@@ -169,7 +171,7 @@ def _sound(
     length: int | None = None,
 ) -> Found:
     code, wanted = sound_code(cutting)
-    tapes, notation, steps = tapes_of(recordings, rate or wanted, code, wanted)
+    tapes, notation, steps = tapes_of(recordings, rate or cutting.rate or wanted, code, wanted)
     pieces = "files" if len(recordings) > 1 and length is None else "blocks"
     return Found("audio", name, origin, tapes, sets, pieces, notation, labels, tuple(steps), length)
 
@@ -212,10 +214,10 @@ def _by_sets(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, Path], di
 
 
 def _labels(folder: Path, roots: dict[str, Path], files: dict[str, list[Path]], label_from: tuple[str, ...]) -> tuple[str, ...]:
-    """The class of each file by name: of columns of ``labels.csv``, parts of the file's name, or its subfolder."""
+    """The class of each file by name: of columns of ``labels.csv``, parts of the file's name, or its subfolder; "" if none."""
     table = _table(folder / TABLE)
     if not label_from and not table:
-        return tuple(name for part, some in files.items() for name in classes_of(some, roots[part]))
+        return tuple(name for part, some in files.items() for name in classes_of(some, roots[part]) or [""] * len(some))
     words = label_from or tuple(name for name in next(iter(table.values())) if name != "file")
     return tuple("_".join(_word(path, folder, table, word) for word in words) for some in files.values() for path in some)
 

@@ -73,6 +73,7 @@ def _divided(found: Found, pieces: str, seed: int) -> Source:
     elif pieces == "lines":
         whole = {part: _lines(found.tapes, places) for part, places in whole.items()}
     labels = {part: np.array(found.labels)[places[:, TAPE]] for part, places in whole.items() if found.labels}
+    labels = {part: names for part, names in labels.items() if (names != "").all()}
     source = Source(found.name, found.origin, whole, labels, steps=steps)
     return source if pieces == "blocks" else divide(source, seed)
 

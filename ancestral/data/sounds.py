@@ -68,7 +68,7 @@ def read_samples(path: Path, start: int = 0, stop: int | None = None) -> NDArray
     """(stop - start,) samples of a file; several channels are mixed into one, their mean.
 
     Raises:
-        DataError: the file is broken.
+        DataError: the file is broken, or holds samples that are not finite.
     """
     import soundfile
 
@@ -82,6 +82,8 @@ def read_samples(path: Path, start: int = 0, stop: int | None = None) -> NDArray
         raise DataError(f"{path} cannot be read as sound ({error}); repair or remove it") from error
     if len(samples) != frames:
         raise DataError(f"{path} ends after {start + len(samples):,} samples where its header says more: fetch it again")
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path} holds NaN or infinite samples: repair or remove it")
     mixed = samples[:, 0] if samples.shape[1] == 1 else samples.mean(1, dtype=np.float64)
     return mixed if mixed.dtype == np.int16 else int16(mixed / 2**15 if whole else mixed)
 
