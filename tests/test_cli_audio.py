@@ -146,6 +146,15 @@ def test_a_spectrogram_says_where_and_when_there_is_sound() -> None:
     assert torch.allclose(fine(Sound(8000, "pcm16").encode(samples)[None]), features)
 
 
+def test_figures_say_that_features_were_told(home: Path) -> None:
+    with pytest.raises(ancestral.DataError, match="Splits of files"):
+        mel_of(own(home / "mel").config, None)
+    data = ancestral.data("notes", length=64, limit=4)
+    model = ancestral.build("wavenet", data.spec, preset="tiny", condition="mel")
+    found = evaluate(model, data)
+    assert found.data["features"] == "mel" and "given features: mel" in found.lines()[0]
+
+
 def test_models_follow_the_features_of_a_clip(home: Path, ask: Ask, tmp_path: Path) -> None:
     model = own(home / "mel")
     mel = mel_of(model.config, MULAW)

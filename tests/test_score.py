@@ -18,6 +18,7 @@ from torch import Tensor
 
 import ancestral
 from ancestral.data.images import png
+from ancestral.data.loading import load_data
 from ancestral.data.splits import Units
 from ancestral.evaluation import complexity, score, separation, surprisal
 from ancestral.evaluation.complexity import samples, whole_numbers
@@ -292,3 +293,14 @@ def test_a_scale_leaves_one_in_a_thousand_out() -> None:
     assert (scale.low, scale.high) == (0.0, pytest.approx(2.0)) and scale.place(np.array([900.0]))[0] == 1
     below = Scale.of([np.array([-3.0, 1.0])], "a value")
     assert below.low < -2.9 and below.place(np.array([below.low]))[0] == 0
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_noise_of_dequantised_data_is_weighed_as_they_are(standardize: bool) -> None:
+    data = load_data("photos", dequantize=True, standardize=standardize, limit=8)
+    for made in (noise, flat):
+        x = made(data.test.x, data.spec, 0, data.units)
+        whole = whole_numbers(x, data.spec, data.units)
+        assert whole is not None and int(whole.min()) >= 0 and int(whole.max()) < 256 and x.dtype == data.test.x.dtype
+        found = complexity(x, data.spec, units=data.units)
+        assert found is not None and found[0] == "PNG"

@@ -113,7 +113,7 @@ class _Task:
         inside = inside.limited(command.limit, command.seed)
         for word in command.against:
             if word in MADE:
-                x = MADE[word](inside.x, self.model.spec, command.seed)
+                x = MADE[word](inside.x, self.model.spec, command.seed, self.units)
                 made = Found(word, [f"{word} {row}" for row in range(len(x))], x, outside=True)
                 outside.append(made)
             else:

@@ -75,5 +75,8 @@ def mel_of(config: Any, notation: Notation | None) -> Mel | None:
     if getattr(config, "condition", "none") != "mel":
         return None
     if not isinstance(notation, Sound):
-        raise DataError("condition='mel' is for sound whose notation is known, as that of files is: leave it out")
+        raise DataError(
+            "condition='mel' is for sound whose notation is known, as that of Splits of files is: give such data, or notation= to"
+            " score; or build the model without it"
+        )
     return Mel(notation, *config.grid)

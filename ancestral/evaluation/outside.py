@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.data.splits import Units
 from ancestral.draw import uniforms
 from ancestral.evaluation.score import Scores, counted_symbols
 from ancestral.spec import DataSpec
@@ -125,24 +126,30 @@ def _shares(of: Any, among: Any) -> Any:
     return (np.searchsorted(ranked, of, "left") + np.searchsorted(ranked, of, "right")) / (2 * len(ranked))
 
 
-def noise(like: Tensor, spec: DataSpec, seed: int = 0) -> Tensor:
-    """As many examples of the same lengths, every symbol drawn evenly from all values: real ones from a standard normal."""
-    return _made(like, spec, uniforms(seed, range(len(like)), like[0].numel(), STREAM).view(like.shape))
+def noise(like: Tensor, spec: DataSpec, seed: int = 0, units: Units | None = None) -> Tensor:
+    """As many examples of the same lengths, every symbol drawn evenly from all values: real ones from a standard normal.
+
+    Where ``units`` are dequantised the values are those of the whole numbers, up to the highest of ``like``.
+    """
+    return _made(like, spec, uniforms(seed, range(len(like)), like[0].numel(), STREAM).view(like.shape), units)
 
 
-def flat(like: Tensor, spec: DataSpec, seed: int = 0) -> Tensor:
+def flat(like: Tensor, spec: DataSpec, seed: int = 0, units: Units | None = None) -> Tensor:
     """As many examples of the same lengths, each of one value drawn as in ``noise``; of images one for each channel."""
     channels = like.shape[1] if spec.kind == "image" else 1
     u = uniforms(seed, range(len(like)), channels, STREAM + 1)
-    return _made(like, spec, u.view(len(like), channels, *[1] * (like.dim() - 2)).expand(like.shape))
+    return _made(like, spec, u.view(len(like), channels, *[1] * (like.dim() - 2)).expand(like.shape), units)
 
 
-MADE: dict[str, Callable[[Tensor, DataSpec, int], Tensor]] = {"noise": noise, "flat": flat}
+MADE: dict[str, Callable[[Tensor, DataSpec, int, Units | None], Tensor]] = {"noise": noise, "flat": flat}
 
 
-def _made(like: Tensor, spec: DataSpec, u: Tensor) -> Tensor:
+def _made(like: Tensor, spec: DataSpec, u: Tensor, units: Units | None) -> Tensor:
     """Symbols at (n, *shape) uniforms in (0, 1), that end where the examples do."""
     u = u.to(like.device)
+    if units is not None and units.dequantized:
+        count = int(units.restore(like.double()).max()) + 1
+        return units.convert(u.clamp(max=1 - 2.0**-16) * count).to(like)  # rounded to float32 none may reach the count
     if spec.levels is None:
         x: Tensor = torch.special.ndtri(u)
         for i, levels in spec.whole_columns.items():

@@ -181,7 +181,8 @@ class Evaluation:
         available = self.data["available"]
         share = "all" if self.examples == available else f"{self.examples:,} of"
         labels = ", with labels" if self.data["labels"] else ""
-        return f"{share} {available:,} examples of {self.data['name']} ({self.data['split']}, {self.data['range']}{labels})"
+        told = f"{labels}, given features: {self.data['features']}" if "features" in self.data else labels
+        return f"{share} {available:,} examples of {self.data['name']} ({self.data['split']}, {self.data['range']}{told})"
 
     def _terms(self) -> list[str]:
         terms = (("rate", self.rate, self.rate_error), ("distortion", self.distortion, self.distortion_error))

@@ -40,6 +40,7 @@ def headline(title: str, model: Model, evaluation: Evaluation) -> str:
         *([f"standard error {error:.4f}"] if error is not None else []),
         *([f"importance-weighted with k = {k}: {weighted:.3f}"] if weighted is not None else []),
         f"{share} {data['available']:,} examples of {data['name']}, {data['split']}, {values}",
+        *([f"given features: {data['features']}"] if "features" in data else []),
     ]
     return tag(
         "header",
