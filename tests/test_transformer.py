@@ -237,6 +237,11 @@ def states(sites: int) -> Tensor:
     return torch.tensor(list(product(range(2), repeat=sites)))
 
 
+def test_any_order_is_for_examples_of_one_length() -> None:
+    with pytest.raises(ValueError, match="end is 4"):
+        build("transformer", DataSpec("text", (8,), levels=5, end=4), preset="tiny", any_order=True)
+
+
 @pytest.mark.parametrize("spec", [IMAGE, DataSpec("text", (6,), levels=4, classes=3)])
 def test_given_is_the_next_conditional_of_any_order(spec: DataSpec) -> None:
     model = fresh(spec, any_order=True, conditional=spec.classes is not None)
