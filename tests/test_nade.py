@@ -275,6 +275,8 @@ def test_training_reaches_the_entropy_of_a_parity() -> None:
         ("nade", DataSpec("vector", (3,)), {}, "rnade models real values"),
         ("rnade", BITS, {}, "nade models integers"),
         ("nade", DataSpec("text", (None,), 5, end=4), {}, "fixed shape"),
+        ("deep-nade", DataSpec("text", (6,), 5, end=4), {}, "examples of one length"),
+        ("made", DataSpec("text", (6,), 5, end=4), {"orders": 2}, "examples of one length"),
         ("rnade", DataSpec("vector", (3,)), {"family": "categorical"}, "does not fit real values"),
         ("nade", BITS, {"activation": "swish"}, "none of relu, sigmoid"),
     ],

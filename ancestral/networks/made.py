@@ -69,13 +69,13 @@ def made(config: MADEConfig, spec: DataSpec) -> Autoregressive:
     """The model of a `MADEConfig`, for data of any fixed shape.
 
     Raises:
-        ValueError: a length that varies, or no order or layer.
+        ValueError: a length that varies, no order or layer, or several orders where examples may end early.
     """
     if min(config.orders, config.layers, config.hidden) < 1:
         raise ValueError(
             f"made needs at least 1 order, 1 layer and 1 unit, not {config.orders}, {config.layers} and {config.hidden}"
         )
-    shape, family = fixed_shape(spec), site_family(config.family, spec, config.components)
+    shape, family = fixed_shape(spec, config.orders > 1), site_family(config.family, spec, config.components)
     hidden = (config.hidden,) * config.layers
     maskings = [masking(shape, hidden, number, config.connectivity) for number in range(config.orders)]
     vector = (spec.classes or 0) if config.conditional else 0

@@ -53,7 +53,7 @@ def deep_nade(config: DeepNADEConfig, spec: DataSpec) -> Autoregressive:
     """The model of a `DeepNADEConfig`, for data of any fixed shape.
 
     Raises:
-        ValueError: a length that varies.
+        ValueError: a length that varies, or examples that may end early.
     """
     return _model(DeepNADE, config, spec)
 
@@ -64,14 +64,22 @@ def _model(kind: type[NADE], config: NADEConfig | RNADEConfig | DeepNADEConfig, 
     layers = getattr(config, "layers", 1)
     if min(config.hidden, layers) < 1:
         raise ValueError(f"{config.name} needs at least 1 hidden layer of at least 1 feature, not {layers} of {config.hidden}")
-    network = kind(fixed_shape(spec), spec.levels, family.size, config.hidden, layers, config.activation, vector, family.discrete)
+    shape = fixed_shape(spec, kind.any_order)
+    network = kind(shape, spec.levels, family.size, config.hidden, layers, config.activation, vector, family.discrete)
     with torch.no_grad():
         network.output.bias.copy_(starting_bias(family, spec.sites))
     return Autoregressive(network, family, spec, config)
 
 
-def fixed_shape(spec: DataSpec) -> tuple[int, ...]:
-    """The shape of an example; raises ``ValueError`` where it varies."""
+def fixed_shape(spec: DataSpec, any_order: bool = False) -> tuple[int, ...]:
+    """The shape of an example.
+
+    Raises:
+        ValueError: it varies, or the model is to know several orders and examples may end early: what comes after an end counts
+            nothing, and in another order that would be settled first.
+    """
+    if any_order and spec.end is not None:
+        raise ValueError(f"a model of several orders takes examples of one length, where every symbol counts; end is {spec.end}")
     shape = tuple(size for size in spec.shape if size is not None)
     if len(shape) < len(spec.shape):
         raise ValueError(f"a model with weights of its own for every site needs a fixed shape, not {spec.shape}")

@@ -68,9 +68,7 @@ def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
         raise ValueError("any_order=True needs places='learned' and window=0: which sites are known is told by their places")
     if config.family == "logistic" and (spec.parts > 1 or spec.end is not None):
         raise ValueError("a mixture of logistics needs levels in order, so no parts of samples and no end: take a categorical")
-    if config.any_order and spec.end is not None:
-        raise ValueError(f"any_order=True is for examples of one length, where every symbol counts; end is {spec.end}")
-    shape = fixed_shape(spec) if config.any_order or None not in spec.shape else (config.context,)
+    shape = fixed_shape(spec, config.any_order) if config.any_order or None not in spec.shape else (config.context,)
     chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
     family = image_family(chosen, spec.levels, config.components)
     tied = isinstance(family, Categorical)
