@@ -107,9 +107,11 @@ def test_without_a_folder_nothing_is_saved(settings: dict[str, Any], monkeypatch
 
 def test_what_cannot_resume_says_why(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    fit(model_of(), DIGITS, folder, steps=3, **QUIET)  # the name is embedded, but the limit is not known
-    with pytest.raises(ancestral.DataError, match=r"their hash differs.*resume\(folder, data=\.\.\.\)"):
+    fit(model_of(), DIGITS, folder, steps=3, **QUIET)  # the name is embedded, but it names all of the digits
+    with pytest.raises(TrainingError, match=r"'digits' came as an array or Splits"):
         resume(folder)
+    with pytest.raises(ancestral.DataError, match=r"their hash differs.*resume\(folder, data=\.\.\.\)"):
+        resume(folder, "digits")
     assert resume(folder, DIGITS, progress=False).steps == 3
     with pytest.raises(ValueError, match=r"keeps this setting; There are: .*threads"):
         resume(folder, DIGITS, seed=1)
