@@ -6,11 +6,11 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -31,6 +31,7 @@ FORMAT = 1  # of config.json; a folder with a greater number was made by a newer
 
 Model = Autoregressive | Latent
 Folder = str | os.PathLike[str]
+Read = TypeVar("Read")
 
 
 class LoadError(ValueError):
@@ -175,13 +176,7 @@ def units_of(folder: Folder) -> Units | None:
         FileNotFoundError: there is no such folder or file.
         LoadError: ``config.json`` is damaged.
     """
-    recorded = (describe(folder).get("data") or {}).get("units")
-    try:
-        return None if recorded is None else Units.from_dict(recorded)
-    except (KeyError, TypeError, ValueError) as error:
-        raise LoadError(
-            f"{Path(folder) / CONFIG}: the units of the data are damaged ({error!r}); restore it from a copy"
-        ) from error
+    return _recorded(folder, "units", "are", Units.from_dict)
 
 
 def notation_of(folder: Folder) -> Notation | None:
@@ -191,12 +186,17 @@ def notation_of(folder: Folder) -> Notation | None:
         FileNotFoundError: there is no such folder or file.
         LoadError: ``config.json`` is damaged.
     """
-    recorded = (describe(folder).get("data") or {}).get("notation")
+    return _recorded(folder, "notation", "is", notation_from_dict)
+
+
+def _recorded(folder: Folder, name: str, verb: str, read: Callable[[Any], Read]) -> Read | None:
+    """What ``config.json`` has of the data under a name, or None."""
+    recorded = (describe(folder).get("data") or {}).get(name)
     try:
-        return None if recorded is None else notation_from_dict(recorded)
-    except (TypeError, ValueError) as error:
+        return None if recorded is None else read(recorded)
+    except (KeyError, TypeError, ValueError) as error:
         raise LoadError(
-            f"{Path(folder) / CONFIG}: the notation of the data is damaged ({error!r}); restore it from a copy"
+            f"{Path(folder) / CONFIG}: the {name} of the data {verb} damaged ({error!r}); restore it from a copy"
         ) from error
 
 

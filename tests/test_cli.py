@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 
 import ancestral
 from ancestral import cli
@@ -32,18 +32,6 @@ from ancestral.sampling.strategies import Rows
 from ancestral.training.config import TrainingConfig
 
 TINY = ("--data", "digits", "--preset", "tiny", "--limit", "40", "--batch-size", "8", "--no-tensorboard", "--no-progress")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 from torch import Tensor
 
 import ancestral
@@ -26,18 +26,6 @@ RATE, LENGTH = 800, 64
 MULAW, PCM = Sound(RATE), Sound(RATE, "pcm16")
 EAGER = ("--engine", "eager")
 TINY = ("--preset", "tiny", "--batch-size", "4", "--no-tensorboard", "--no-progress", "--steps", "2")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 def tone(pitch: float, count: int = 200) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call, calling
 
 import ancestral
 from ancestral.coding import blocks as block_sizes
@@ -37,12 +37,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return run(*words, *([] if "info" in words or "--engine" in words else ["--engine", "eager"]))
 
     return run_eager
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture

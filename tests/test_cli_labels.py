@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 
 import ancestral
 from ancestral.coding.manifest import Item, Manifest
@@ -16,18 +16,6 @@ from ancestral.coding.pictures import labels_name, restored_labels
 
 SPEC = ancestral.DataSpec("image", (1, 4, 4), 256, 2)
 EAGER = ("--engine", "eager")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 from tiny_sequences import Letters, markov
 
 import ancestral
@@ -23,18 +23,6 @@ from ancestral.hub import load
 from ancestral.report.images import pixels, save_png
 from ancestral.report.score_files import write_html, write_json
 from ancestral.spec import DataSpec
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call, calling
 from tiny_clips import BLOCKS, SOUND, TEXT, wav, wavenet
 
 import ancestral
@@ -35,12 +35,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     """Runs a command in this process, with the eager engine: exit code, standard output and standard error."""
     run = calling(capsys, monkeypatch)
     return lambda *words: run(*words, *([] if "info" in words else ["--engine", "eager"]))
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 
 import ancestral
 from ancestral.hub import load
@@ -15,18 +15,6 @@ from ancestral.sampling import beam_search, log_probs, sample, speculative_sampl
 
 SPEC = ancestral.DataSpec("image", (1, 4, 4), 4, 3)
 EAGER = ("--engine", "eager")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 from torch import Tensor
 
 import ancestral
@@ -20,18 +20,6 @@ WORDS = "The sea, the séa, the ship and the shore: €5 a day.\n"
 LETTERS = Text.characters(WORDS)
 TOKENS = Text.bpe([WORDS * 3], 280)
 EAGER = ("--engine", "eager")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 def saved(folder: Path, notation: Notation, end: bool, **settings: object) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_cli import Ask, Call, asking, calling
+from tiny_cli import Ask, Call
 
 import ancestral
 from ancestral import cli
@@ -26,18 +26,6 @@ from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
 QUIET = ("--preset", "tiny", "--batch-size", "8", "--steps", "3", "--no-tensorboard", "--no-progress")
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
-    """Runs a command in this process: exit code, standard output and standard error."""
-    return calling(capsys, monkeypatch)
-
-
-@pytest.fixture
-def ask(call: Call) -> Ask:
-    """What a command that must succeed says with --json."""
-    return asking(call)
 
 
 def mixed_table(n: int = 60) -> np.ndarray:
