@@ -21,7 +21,20 @@ class EncoderFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeConfig(EncoderFields):
+class RateFields:
+    """What training charges for z; evaluation always charges the rate at weight 1."""
+
+    beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
+    free_bits: float = 0.0  # nats of each latent unit, on average, that training does not charge for
+    kl_warmup: int = 0  # steps over which the weight of the KL rises from 0
+
+    def rate_options(self) -> dict[str, float]:
+        """The options of the objective ``elbo``."""
+        return {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.kl_warmup}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaeConfig(RateFields, EncoderFields):
     """Variational autoencoder with a factorised decoder (Kingma & Welling 2014)."""
 
     name: ClassVar[str] = "vae"
@@ -32,16 +45,12 @@ class VaeConfig(EncoderFields):
     }
 
     decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
-    beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
-    free_bits: float = 0.0  # nats of each latent unit, on average, that training does not charge for
-    kl_warmup: int = 0  # steps over which the weight of the KL rises from 0
     conditional: bool = False  # condition on the labels of the data
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the evidence lower bound, all of the way."""
-        options = {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.kl_warmup}
-        return (Stage("elbo", "elbo", options),)
+        return (Stage("elbo", "elbo", self.rate_options()),)
 
 
 @dataclass(frozen=True, kw_only=True)
