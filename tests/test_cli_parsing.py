@@ -9,8 +9,9 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from ancestral.cli.commands import New, Reading, Sample, Train
+from ancestral.cli.commands import New, Sample, Train
 from ancestral.cli.parsing import ELSEWHERE, parse
+from ancestral.cli.reading import Reading
 from ancestral.data.loading import BINARIZE
 from ancestral.models import MODELS, configure
 from ancestral.sampling import METHODS

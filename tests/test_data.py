@@ -243,6 +243,21 @@ def test_resize_by_another_factor_keeps_flat_images_and_ramps() -> None:
     assert (middle - (torch.arange(2, 8) * 25 + 7.5)).abs().max() <= 0.5  # the value at each new pixel's centre
 
 
+def test_classes_that_are_left_out() -> None:
+    whole, some = load_data("digits"), load_data("digits", leave_out=[9, "0"])
+    assert some.spec == whole.spec and some.hash != whole.hash
+    for part, kept in ((whole.train, some.train), (whole.validation, some.validation), (whole.test, some.test)):
+        assert part.labels is not None and kept.labels is not None
+        rows = (part.labels != 9) & (part.labels != 0)
+        assert torch.equal(kept.labels, part.labels[rows]) and torch.equal(kept.x, part.x[rows])
+    assert "classes 9, 0 left out" in some.note
+    tones = load_data("notes")
+    names = tones.class_names
+    left = load_data("notes", leave_out=[names[0]])
+    assert left.class_names == names and left.train.labels is not None
+    assert set(left.train.labels.tolist()) == set(range(1, len(names)))
+
+
 def test_limit_is_a_seeded_choice_that_grows() -> None:
     x, y = pixels(200, 3, 3), np.sort(np.arange(200) % 4)  # sorted by class, as some files are
     few, more = load_data(x, limit=5), load_data(x, limit=15)
@@ -306,6 +321,9 @@ def test_examples_select_and_check() -> None:
         ("digits", {"levels": 18}, "has 17 levels; levels=18"),
         ("digits", {"levels": 1}, "levels is 1; it must be a whole number, at least 2"),
         ("digits", {"limit": 0}, "limit is 0"),
+        ("digits", {"leave_out": ["ten"]}, "leave_out is ten, and the classes are 0, 1"),
+        ("digits", {"leave_out": range(10)}, "nothing is left of train"),
+        ("photos", {"leave_out": [1]}, "there are no labels"),
         ("digits", {"limit": 2.5}, "limit is 2.5; it must be a whole number"),
         ("digits", {"seed": -1}, "seed is -1"),
         ("digits", {"channels": 4}, "channels is 4; it must be 1"),

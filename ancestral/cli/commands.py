@@ -7,7 +7,7 @@ module is imported only then, because it brings torch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, Union
 
@@ -15,7 +15,6 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from ancestral.cli.flags import (
     KNOWN,
-    Column,
     Config,
     Engine,
     File,
@@ -33,6 +32,7 @@ from ancestral.cli.flags import (
     Sources,
     Switch,
 )
+from ancestral.cli.reading import Limited, Reading
 from ancestral.models import MODELS
 from ancestral.training.config import TrainingConfig
 
@@ -69,47 +69,6 @@ class Computing(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How data are read, in this order; what is left out stays as it is."""
-
-    size: int | None = None  # crop the centre square out of images and bring it down to this side
-    resize: int | None = None  # bring the shorter side of images down to this
-    grey: Switch = False  # make colour images grey
-    levels: int | None = None  # reduce the symbols to this many levels
-    binarize: Literal["threshold", "sample", "dynamic"] | None = None  # make two levels; sample draws once, dynamic at every use
-
-    def options(self) -> dict[str, Any]:
-        """The arguments of ``load_data`` that were given."""
-        given = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "grey"}
-        given["channels"] = 1 if self.grey else None
-        return {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limited(Reading):
-    """How data are read to train on them; what is left out stays as it is. A run keeps units and notation for other data."""
-
-    limit: int | None = None  # at most so many examples of each of the three sets
-    columns: Annotated[tuple[Column, ...], arg(metavar="LEVELS|-")] = ()  # of a table, each column's levels; - or 0 if it is real
-    dequantize: Switch = False  # make whole numbers real ones with uniform noise, for models that are densities
-    standardize: Switch = False  # give real values mean 0 and standard deviation 1 on the training set
-    notation: str | None = None  # of text: bytes, characters, bpe or a tokenizer.json; of sound: mulaw, pcm16 or pcm8
-    vocabulary: int | None = None  # tokens of a bpe that is trained; by default 1024
-    length: int | None = None  # of blocks of text or sound, and of windows in training; by default 256, of sound 4096
-    pieces: Literal["blocks", "lines", "files"] | None = None  # what one example is; lines and files have any length, and an end
-    rate: int | None = None  # samples a second to which sound is brought
-    label_from: Annotated[
-        tuple[str, ...], arg(metavar="WHERE")
-    ] = ()  # columns of labels.csv, parts of file names (0 1), or folder
-
-    def options(self) -> dict[str, Any]:
-        """The arguments of ``load_data`` that were given, as JSON has them."""
-        given = super().options()
-        columns = [None if levels in ("-", 0) else levels for levels in self.columns]
-        return {**given, "columns": columns} if columns else given
-
-
-@dataclass(frozen=True, kw_only=True)
 class New(Generic[Config]):
     """A run that begins."""
 
@@ -123,7 +82,7 @@ class New(Generic[Config]):
     dry_run: Switch = False  # train nothing: say what it would take in parameters, memory and time
     model: OmitArgPrefixes[Config]
     training: OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
-    reading: OmitArgPrefixes[Limited] = Limited()
+    reading: OmitArgPrefixes[Limited] = field(default_factory=Limited)
 
 
 if TYPE_CHECKING:
@@ -156,7 +115,7 @@ class Evaluate(Computing):
     seed: int = 0  # of noise and choices
     numerics: Literal["float", "exact"] = "float"  # exact also says what the whole numbers of files cost, on the subset
     orders: int = 1  # average p(x) over so many orders: random ones where the model takes any, else its own, else turned images
-    reading: OmitArgPrefixes[Reading] = Reading()
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +221,7 @@ class Score(Computing):
     importance_samples: int = 1  # k of the bound, for a latent-variable model
     batch_size: int = 64  # examples, or samples of them, that are decoded together
     seed: int = 0  # of noise and choices
-    reading: OmitArgPrefixes[Reading] = Reading()
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +249,7 @@ class Report(Computing):
     data: MaybeSource = None  # other data than those the run was trained on
     out: Place = None  # the page to write; by default report.html in the run
     seed: int = 0  # of everything drawn
-    reading: OmitArgPrefixes[Reading] = Reading()
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +332,7 @@ class Data(Command):
     """List the data that need no file, or describe a source."""
 
     source: Annotated[Positional[str | None], arg(metavar="DATA")] = None  # a name, or the path of a file or folder
-    reading: OmitArgPrefixes[Limited] = Limited()
+    reading: OmitArgPrefixes[Limited] = field(default_factory=Limited)
 
 
 HOMES: dict[type[Command], str] = {

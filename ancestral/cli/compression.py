@@ -26,7 +26,8 @@ from ancestral.cli.coded import (
     packed,
     ready,
 )
-from ancestral.cli.commands import Answer, Compress, Decompress, Info, Reading, Verify
+from ancestral.cli.commands import Answer, Compress, Decompress, Info, Verify
+from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, progress, threads_of
 from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.clips import Sequences, cut

@@ -16,7 +16,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
-from ancestral.cli.commands import Computing, Reading
+from ancestral.cli.commands import Computing
+from ancestral.cli.reading import Reading
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral import evaluation
-from ancestral.cli.commands import Answer, Reading, Score
+from ancestral.cli.commands import Answer, Score
+from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, opened, progress, read_items, said
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx

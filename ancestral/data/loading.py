@@ -31,6 +31,7 @@ from ancestral.data.prepare import (
     tabulated,
     with_alphabet,
     with_labels,
+    without,
 )
 from ancestral.data.recordings import Cutting, find
 from ancestral.data.sequences import load_sequences
@@ -51,6 +52,7 @@ class _Options:
     size: int | None = None
     channels: int | None = None
     limit: int | None = None
+    leave_out: tuple[str, ...] = ()
     seed: int = 0
     labels: bool = True
     columns: tuple[int | None, ...] = ()
@@ -83,6 +85,7 @@ def load_data(
     size: int | None = None,
     channels: int | None = None,
     limit: int | None = None,
+    leave_out: Sequence[str | int] = (),
     seed: int = 0,
     labels: bool = True,
     columns: Sequence[int | None] = (),
@@ -98,12 +101,13 @@ def load_data(
 ) -> Splits:
     """Read data into three sets of symbols.
 
-    Sets that a source has are kept; ``ancestral.data.source.divide`` says how missing ones are cut from the training set.
-    The options apply in this order: columns, labels, limit, size, resize, channels, levels, binarize or dequantize, standardize.
-    Of text and sound only labels, limit and seed apply, and those from notation on, which are for them alone. They are read from
-    disk while they are used where they have more than 2^28 bytes, but for text in other notations than bytes, and sound whose
-    rate changes. Blocks of a source without sets are cut in order, the last 5 % for test, the 5 % before for validation; with a
-    validation set alone it also serves as test set. Files called ``train.txt``, ``validation.txt`` and ``test.txt`` are sets.
+    Sets that a source has are kept; ``ancestral.data.source.divide`` says how missing ones are cut from the training set. The
+    options apply in this order: columns, labels, leave_out, limit, size, resize, channels, levels, binarize or dequantize,
+    standardize. Of text and sound only labels, leave_out, limit and seed apply, and those from notation on, which are for
+    them alone. They are read from disk while they are used where they have more than 2^28 bytes, but for text in other
+    notations than bytes, and sound whose rate changes. Blocks of a source without sets are cut in order, the last 5 % for
+    test, the 5 % before for validation; with a validation set alone it also serves as test set. Files called ``train.txt``,
+    ``validation.txt`` and ``test.txt`` are sets.
 
     Args:
         source: a name in ``EMBEDDED``; a path to a ``.npy``, ``.npz`` or idx file (gzipped or not), to a folder that holds
@@ -119,6 +123,7 @@ def load_data(
         size: crop the centre square out of the images, brought down to this side; needed where sizes are mixed.
         channels: 1 for grey, 3 for colour; by default colour unless every image of a folder is grey.
         limit: at most so many examples of each set, a seeded choice.
+        leave_out: classes, by name or number, whose examples no set keeps; the other classes keep their numbers.
         seed: of the splits, the limit and the binarisation; splits of embedded data stay as they are.
         labels: whether to keep labels where there are some.
         columns: of a table, the levels of each column that holds whole numbers, and None for each real one.
@@ -150,7 +155,10 @@ def load_data(
     cutting = Cutting(notation, vocabulary, length, pieces, rate, tuple(map(str, label_from)))
     table = tuple(columns)
     dequantize = dequantize or (units is not None and units.dequantized)
-    options = _Options(levels, binarize, resize, size, channels, limit, seed, labels, table, dequantize, standardize, units)
+    left_out = tuple(map(str, leave_out))
+    options = _Options(
+        levels, binarize, resize, size, channels, limit, left_out, seed, labels, table, dequantize, standardize, units
+    )
     if isinstance(source, Splits):
         if options != _Options() or cutting != Cutting():
             raise DataError("these data are loaded already; give the options to the call that read them")
@@ -159,12 +167,13 @@ def load_data(
     found = find(source, cutting)
     if found is not None:
         _check_sequence(options, found.origin)
-        return load_sequences(found, cutting, limit, seed, labels)
+        return load_sequences(found, cutting, limit, left_out, seed, labels)
     raw = tabulated(arranged(_read(source, size)), table)
     if cutting != Cutting():
         raise DataError(f"{raw.origin} is neither text nor sound: leave notation, length, pieces, rate and label_from out")
     raw = raw if units is None or dequantize else converted(raw, units)
     raw = divide(with_labels(with_alphabet(raw, levels), labels), seed)
+    raw = without(raw, left_out) if left_out else raw
     raw = limited(raw, limit, seed) if limit is not None else raw
     raw = quantised(coloured(fitted(raw, size, resize), channels), levels)
     if dequantize:
@@ -183,7 +192,7 @@ def _plain(source: Any) -> Any:
 
 def _check_sequence(options: _Options, origin: str) -> None:
     """Refuse options that text and sound do not take."""
-    plain = _Options(limit=options.limit, seed=options.seed, labels=options.labels)
+    plain = _Options(limit=options.limit, leave_out=options.leave_out, seed=options.seed, labels=options.labels)
     if options != plain:
         names = [each.name for each in fields(_Options) if getattr(options, each.name) != getattr(plain, each.name)]
         raise DataError(f"{origin} is text or sound, which takes no {', '.join(names)}: leave that out")

@@ -5,7 +5,7 @@ Arrays are (n, C, H, W) or (n, D).  Everything that is rounded is rounded once, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -123,6 +123,26 @@ def with_labels(source: Source, keep: bool) -> Source:
     if classes == 1:
         return replace(source, labels={}, class_names=())
     return replace(source, labels=labels, class_names=names, classes=max(classes, len(names)))
+
+
+def without(source: Source, classes: Sequence[str]) -> Source:
+    """The source without the examples of these classes, by name or number; the others keep their numbers.
+
+    Raises:
+        DataError: there are no labels, there is no such class, or a set is left with nothing.
+    """
+    if source.classes is None:
+        raise DataError(f"{source.origin}: leave_out names classes, and there are no labels")
+    names = source.class_names or tuple(map(str, range(source.classes)))
+    unknown = [name for name in classes if name not in names and not (name.isdigit() and int(name) < source.classes)]
+    if unknown:
+        raise DataError(f"{source.origin}: leave_out is {', '.join(unknown)}, and the classes are {', '.join(names)}")
+    numbers = [names.index(name) if name in names else int(name) for name in classes]
+    rows = {part: np.flatnonzero(~np.isin(labels, numbers)) for part, labels in source.labels.items()}
+    empty = [part for part, some in rows.items() if not len(some)]
+    if empty:
+        raise DataError(f"{source.origin}: without {', '.join(classes)} nothing is left of {' and '.join(empty)}")
+    return source.take(rows, f"classes {', '.join(names[number] for number in numbers)} left out")
 
 
 def fitted(source: Source, size: int | None, resize: int | None) -> Source:

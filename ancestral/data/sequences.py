@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ancestral.data.images import listed
 from ancestral.data.notation import TEXTS, Notation, Text, decoded
-from ancestral.data.prepare import counted, with_labels
+from ancestral.data.prepare import counted, with_labels, without
 from ancestral.data.recordings import WRITTEN, Cutting, Found, find
 from ancestral.data.sounds import SUFFIXES
 from ancestral.data.source import PARTS, Array, Source, divide, limited
@@ -30,7 +30,9 @@ VOCABULARY = 1024  # tokens of a BPE, where nothing is said
 NEWLINE = 10
 
 
-def load_sequences(found: Found, cutting: Cutting, limit: int | None, seed: int, labels: bool) -> Splits:
+def load_sequences(
+    found: Found, cutting: Cutting, limit: int | None, leave_out: Sequence[str], seed: int, labels: bool
+) -> Splits:
     """The three sets of a source of text or sound; `load_data` describes them.
 
     Raises:
@@ -46,6 +48,7 @@ def load_sequences(found: Found, cutting: Cutting, limit: int | None, seed: int,
     length = cutting.length or found.length or (None if pieces != "blocks" and found.kind == "text" else LENGTHS[found.kind])
     source = _in_blocks(source, length or 0) if pieces == "blocks" else _whole(source, length, pieces)
     source = with_labels(source, labels)
+    source = without(source, leave_out) if leave_out else source
     source = limited(source, limit, seed) if limit is not None else source
     end = None if pieces == "blocks" else notation.levels
     shape = (None,) if end is not None else ((length or 0) * notation.parts,)

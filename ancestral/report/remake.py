@@ -17,6 +17,7 @@ READING = (
     "levels",
     "binarize",
     "limit",
+    "leave_out",
     "grey",
     "columns",
     "dequantize",
