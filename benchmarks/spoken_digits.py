@@ -126,7 +126,7 @@ def shown(data: Splits, drawn: Tensor, classes: Tensor, mel: Mel, name: str) -> 
             column.append(fine(torch.from_numpy(clips(drawn[row : row + 1], data)[0])[None])[0, :, :, 0])
         sound.append(mel.sound.decode(torch.from_numpy(clips(drawn[rows[0] : rows[0] + 1], data)[0])).numpy())
         sound.append(np.zeros(mel.sound.rate // 4, np.int16))
-    save_png(sheet([real, *made], 96), RESULTS / f"{name}.png")
+    save_png(RESULTS / f"{name}.png", sheet([real, *made], 96))
     write_whole(RESULTS / f"{name}.wav", wav(np.concatenate(sound).astype(np.int16), mel.sound.rate))
 
 
