@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ancestral.hub import load as load
     from ancestral.hub import save as save
     from ancestral.latent.configs import AgaveConfig as AgaveConfig
+    from ancestral.latent.configs import BetaVaeConfig as BetaVaeConfig
     from ancestral.latent.configs import VaeConfig as VaeConfig
     from ancestral.latent.latent import Latent as Latent
     from ancestral.models import build as build
@@ -62,7 +63,7 @@ _HOME = {
     "ancestral.draw": "Draw",
     "ancestral.evaluation": "Evaluation complexity evaluate score separation surprisal",
     "ancestral.hub": "load save",
-    "ancestral.latent.configs": "AgaveConfig VaeConfig",
+    "ancestral.latent.configs": "AgaveConfig BetaVaeConfig VaeConfig",
     "ancestral.latent.latent": "Latent",
     "ancestral.models": "build",
     "ancestral.networks.configs": "GatedPixelCNNConfig",

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ancestral.latent.configs import AgaveConfig, VaeConfig
+from ancestral.latent.configs import AgaveConfig, BetaVaeConfig, VaeConfig
 from ancestral.networks.configs import (
     DeepNADEConfig,
     DiagonalBiLSTMConfig,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Config = (
     GatedPixelCNNConfig
     | VaeConfig
+    | BetaVaeConfig
     | AgaveConfig
     | PixelCNNConfig
     | PixelCNNPlusPlusConfig
@@ -93,6 +94,7 @@ MODELS: dict[str, Entry] = {
         "attention to all symbols before, for text, audio and images; all orders as an option",
     ),
     "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
+    "beta-vae": Entry(BetaVaeConfig, "ancestral.latent.vae:vae", "bound", "the VAE with the KL at another weight in training"),
     "agave": Entry(
         AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"
     ),

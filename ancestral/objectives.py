@@ -181,9 +181,13 @@ def _weights(model: Latent, batch: Batch, context: Context | None, k: int, turn:
         descent = model.descend(x, Noise(batch.seed, [key for some in keys for key in some]), wide)
         value = -torch.stack([group.log_q.flatten(1).sum(1) for group in descent.groups]).sum(0)
     else:
-        z = torch.stack([Noise(batch.seed, some)(encoded.name, encoded.prior, encoded.posterior) for some in keys])
-        descent = model.topdown.descend(given({encoded.name: z.flatten(0, 1)}), context=wide, n=n * m)
-        value = -encoded.posterior.log_prob(z).flatten(0, 1).flatten(1).sum(1)
+        draws = []
+        for some in keys:  # each is scored before the next is drawn: an inverse flow knows the density of its last draw only
+            z = Noise(batch.seed, some)(encoded.name, encoded.prior, encoded.posterior)
+            draws.append((z, encoded.posterior.log_prob(z).flatten(1).sum(1)))
+        z, log_q = (torch.cat(parts) for parts in zip(*draws, strict=True))
+        descent = model.topdown.descend(given({encoded.name: z}), context=wide, n=n * m)
+        value = -log_q
     for group in descent.groups:
         value = value + group.log_p.flatten(1).sum(1)
     return (value + model.likelihood.log_prob(x, descent.features)).view(m, n).T

@@ -12,7 +12,7 @@ from torch import Tensor
 from ancestral.evaluation.bits import Moments, bits, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Mapped, Noise
 
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 LEAST_RATE, LEAST_COST = 0.5, 0.1  # nats: below both, z is not used
@@ -70,14 +70,15 @@ def information(log_q: Tensor) -> float:
 
 
 def mutual_information(model: Latent, chosen: Chosen, seed: int, batch_size: int) -> float | None:
-    """I(x; z) in nats under the data and the posterior; None where there is more than one group of latents.
+    """I(x; z) in nats under the data and the posterior; None where that would take N^2 passes for N examples.
 
-    Lower groups have posteriors that depend on the z above, so that N examples would take N^2 passes.
+    So it is of more than one group of latents, as the posteriors of lower ones depend on the z above, and of posteriors that
+    are flows, which invert each z anew for every example.
     """
     drawn = []
     for batch, context in chosen.batches(model, seed, batch_size):
         groups = model.descend(batch.x, Noise(seed, batch.rows or ()), context).groups
-        if len(groups) > 1:
+        if len(groups) > 1 or isinstance(groups[0].posterior, Mapped):
             return None
         drawn.append(groups[0].z)
     z = torch.cat(drawn)

@@ -18,6 +18,19 @@ class EncoderFields:
     width: int = 48  # features of the encoder and the decoder
     blocks: int = 1  # residual blocks a size
     halvings: int = 2  # how often the image is halved on the way to z
+    posterior: str = "normal"  # normal, logistic, or iaf: a normal carried on by autoregressive steps (Kingma et al. 2016)
+    posterior_steps: int = 2  # of iaf, every other one in reversed order
+    posterior_width: int = 64  # hidden units of a step; features where z is a grid
+    posterior_layers: int = 1  # hidden layers of a step
+    posterior_context: int = 16  # numbers of the encoder that every step sees; features of each cell where z is a grid
+    posterior_mean_only: bool = False  # steps shift, and scale nothing
+    prior: str = "normal"  # normal, logistic, mixture, flow (Chen et al. 2017), or delta (Razavi et al. 2019)
+    prior_components: int = 10  # of mixture: normals a unit, or a feature map
+    prior_steps: int = 2  # of flow, and what follows as of iaf
+    prior_width: int = 64  # hidden units of a step; features where z is a grid
+    prior_layers: int = 1  # hidden layers of a step
+    prior_mean_only: bool = False  # steps shift, and scale nothing
+    prior_correlation: float = 0.9  # of delta: between neighbouring units, or cells; the higher, the more nats z must carry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,23 @@ class VaeConfig(RateFields, EncoderFields):
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the evidence lower bound, all of the way."""
         return (Stage("elbo", "elbo", self.rate_options()),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetaVaeConfig(VaeConfig):
+    """beta-VAE (Higgins et al. 2017): a VAE that weighs the KL more, for z whose units tell apart what varies in the data.
+
+    ``paper`` has the sizes published for dSprites, four halvings on the way to ten units, in residual blocks.
+    """
+
+    name: ClassVar[str] = "beta-vae"
+    presets: ClassVar[Presets] = {
+        "tiny": {"latent": 2, "width": 8, "halvings": 1},
+        "small": {},
+        "paper": {"latent": 10, "width": 64, "halvings": 4},
+    }
+
+    beta: float = 4.0  # weight of the KL in training; evaluation always takes 1
 
 
 @dataclass(frozen=True, kw_only=True)

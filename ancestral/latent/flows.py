@@ -22,6 +22,7 @@ from torch.distributions import Distribution
 from torch.nn import functional
 
 from ancestral.causal import GradedAffine, spread
+from ancestral.latent.topdown import Mapped
 from ancestral.networks.pixelcnn import MaskedWindow
 
 NEAR_ONE = 2.0  # where s starts: sigma = sigmoid(2) = 0.88, so that a new step changes little
@@ -216,7 +217,7 @@ class Steps(nn.ModuleList):
         return y
 
 
-class InverseFlow(Distribution):
+class InverseFlow(Mapped):
     """The distribution of y = steps(z), z from a base of independent units: drawn in one pass, reparameterised.
 
     ``log_prob`` has the shape of y; its sum over the units is the log-density (of one step, the terms are those of the chain
@@ -229,39 +230,34 @@ class InverseFlow(Distribution):
         context: what the steps see besides z.
     """
 
-    arg_constraints = {}  # noqa: RUF012  (torch wants a mapping there)
-
     def __init__(self, base: Distribution, steps: Steps, context: Tensor | None = None) -> None:
-        super().__init__(base.batch_shape, validate_args=False)
-        self.base, self.steps, self.context = base, steps, context
-        self._drawn: tuple[Tensor, Tensor] | None = None
+        super().__init__(base)
+        self.steps, self.context = steps, context
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def carried(self, noise: Tensor) -> Tensor:
+        """Values of the base through the steps."""
+        self._last = self._through(noise)
+        return self._last[0]
 
     @property
     def mean(self) -> Tensor:
-        """Where the mean of the base goes."""
-        return self._carried(self.base.mean)
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """(n, *shape) uniforms, one a unit, to draws: quantiles of the base, carried through."""
-        return self._carried(self.base.icdf(value))
+        """Where the mean of the base goes; what was drawn before stays the last draw."""
+        return self._through(self.base.mean)[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(n, *shape) nats; see above."""
-        if self._drawn is not None and self._drawn[0] is value:
-            return self._drawn[1]
+        if self._last is not None and self._last[0] is value:
+            return self._last[1]
         with torch.no_grad():
             return self._through(self.steps.inverse(value, self.context))[1]
 
-    def _carried(self, z: Tensor) -> Tensor:
-        self._drawn = self._through(z)
-        return self._drawn[0]
-
-    def _through(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        y, log_det = self.steps(z, self.context)
-        return y, self.base.log_prob(z) - log_det
+    def _through(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        y, log_det = self.steps(noise, self.context)
+        return y, self.base.log_prob(noise) - log_det
 
 
-class ForwardFlow(Distribution):
+class ForwardFlow(Mapped):
     """The distribution of z where steps(z) is from a base of independent units: scored in one pass.
 
     ``log_prob`` has the shape of z; its sum over the units is the log-density (of one step, the terms are those of the chain
@@ -273,20 +269,13 @@ class ForwardFlow(Distribution):
         context: what the steps see besides z.
     """
 
-    arg_constraints = {}  # noqa: RUF012  (torch wants a mapping there)
-
     def __init__(self, base: Distribution, steps: Steps, context: Tensor | None = None) -> None:
-        super().__init__(base.batch_shape, validate_args=False)
-        self.base, self.steps, self.context = base, steps, context
+        super().__init__(base)
+        self.steps, self.context = steps, context
 
-    @property
-    def mean(self) -> Tensor:
-        """What goes to the mean of the base."""
-        return self.steps.inverse(self.base.mean, self.context)
-
-    def icdf(self, value: Tensor) -> Tensor:
-        """(n, *shape) uniforms, one a unit, to draws: what goes to the quantiles of the base."""
-        return self.steps.inverse(self.base.icdf(value), self.context)
+    def carried(self, noise: Tensor) -> Tensor:
+        """Values of the base back through the steps."""
+        return self.steps.inverse(noise, self.context)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(n, *shape) nats; see above."""

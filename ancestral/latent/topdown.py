@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import torch
@@ -17,6 +18,33 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral.core import Context
 from ancestral.draw import uniforms
+
+
+class Mapped(Distribution, ABC):
+    """What becomes of independent units when a map carries them somewhere else: flows and chains.
+
+    Args:
+        base: units by themselves, (n, *shape), with ``mean``, ``icdf`` and ``log_prob``.
+    """
+
+    arg_constraints = {}  # noqa: RUF012  (torch wants a mapping there)
+
+    def __init__(self, base: Distribution) -> None:
+        super().__init__(base.batch_shape, validate_args=False)
+        self.base = base
+
+    @abstractmethod
+    def carried(self, noise: Tensor) -> Tensor:
+        """(n, *shape) values of the base to values of this."""
+
+    @property
+    def mean(self) -> Tensor:
+        """The centre: where the mean of the base goes."""
+        return self.carried(self.base.mean)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """(n, *shape) uniforms, one a unit, to draws: where the quantiles of the base go."""
+        return self.carried(self.base.icdf(value))
 
 
 @dataclass(frozen=True)
@@ -34,19 +62,19 @@ class Group:
     prior: Distribution
     posterior: Distribution | None
 
-    @property
+    @cached_property
     def log_p(self) -> Tensor:
         """log p(z) of every unit, in nats, with z's shape where the prior factorises."""
         return self.prior.log_prob(self.z)
 
-    @property
+    @cached_property
     def log_q(self) -> Tensor:
         """log q(z | x) of every unit, in nats, likewise."""
         if self.posterior is None:
             raise ValueError(f"group {self.name!r} was settled without evidence, so it has no posterior")
         return self.posterior.log_prob(self.z)
 
-    @property
+    @cached_property
     def kl(self) -> Tensor:
         """KL(q || p) of every unit in nats: the closed form where there is one, else log q - log p at z."""
         if self.posterior is None:
@@ -91,7 +119,7 @@ class Noise:
     Attributes:
         seed: which noise.
         rows: the global row of each row of the batch.
-        temperature: scales the spread of what is drawn; 0 takes the median.
+        temperature: scales the spread of what is drawn, of a flow that of its base; 0 takes the centre.
         prior: draw from the prior even where there is a posterior.
     """
 
@@ -106,10 +134,12 @@ class Noise:
         chosen = prior if posterior is None or self.prior else posterior
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
-        median = chosen.mean
-        edge = torch.finfo(median.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
-        z = chosen.icdf(u.view(shape).to(median).clamp(edge, 1 - edge))
-        return z if self.temperature == 1 else median + self.temperature * (z - median)
+        base = chosen.base if isinstance(chosen, Mapped) else chosen
+        centre = base.mean
+        edge = torch.finfo(centre.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
+        z = base.icdf(u.view(shape).to(centre).clamp(edge, 1 - edge))
+        z = z if self.temperature == 1 else centre + self.temperature * (z - centre)
+        return chosen.carried(z) if isinstance(chosen, Mapped) else z
 
 
 def mean(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:

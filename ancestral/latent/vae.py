@@ -1,7 +1,7 @@
 """Variational autoencoder: Kingma & Welling 2014, with a convolutional ResNet (images) or a perceptron (vectors).
 
 x ──▶ encoder ──▶ q(z | x) ──▶ z ──▶ decoder ──▶ features ──▶ p(x | z), every site by itself
-                     KL with p(z) = N(0, 1)
+                     KL with p(z)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Normal
+from torch.distributions import Distribution
 
 from ancestral.core import Autoregressive, Context, Family
 from ancestral.families import Bernoulli, Binned, Logistic
@@ -18,36 +18,41 @@ from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import EncoderFields, VaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, VectorNet, sides
 from ancestral.latent.latent import Latent
+from ancestral.latent.posteriors import posterior_of
+from ancestral.latent.priors import normal, prior_of
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown
 from ancestral.networks.factorised import Factorised
 from ancestral.spec import DataSpec
 
 
 class FlatTopDown(TopDown):
-    """One group of latents with a standard normal prior and a diagonal normal posterior.
+    """One group of latents with the posterior and the prior that the fields name.
 
     Args:
         spec: the data; x is scaled to [-1, 1] before it is encoded.
         outputs: (c, h, w) of the features that it decodes to, or (d,) for vectors.
         fields: sizes; see `EncoderFields`.
         vector: size of a label's vector, 0 for none.
+
+    Raises:
+        ValueError: there is no such posterior or prior.
     """
 
     def __init__(self, spec: DataSpec, outputs: tuple[int, ...], fields: EncoderFields, vector: int = 0) -> None:
         super().__init__()
         self.levels, self.encoder, self.decoder = spec.levels, nn.Module(), nn.Module()
+        shape = tuple(size or 0 for size in spec.shape)
+        cells = sides(shape[1], shape[2], fields.halvings)[-1] if len(outputs) == 3 and fields.spatial else ()
+        self.latent: tuple[int, ...] = (fields.latent, *cells)
+        posterior = posterior_of(fields, self.latent)
         if len(outputs) == 3:
-            channels, height, width = (size or 0 for size in spec.shape)
             sizes = (fields.width, fields.blocks, fields.halvings, fields.spatial, vector)
-            self.latent: tuple[int, ...] = (
-                (fields.latent, *sides(height, width, fields.halvings)[-1]) if fields.spatial else (fields.latent,)
-            )
-            self.encoder = ImageEncoder((channels, height, width), 2 * fields.latent, *sizes)
+            self.encoder = ImageEncoder((shape[0], shape[1], shape[2]), posterior.outputs, *sizes)
             self.decoder = ImageDecoder((outputs[0], outputs[1], outputs[2]), fields.latent, *sizes)
         else:
-            self.latent = (fields.latent,)
-            self.encoder = VectorNet(spec.sites, 2 * fields.latent, fields.width, fields.blocks, vector)
+            self.encoder = VectorNet(spec.sites, posterior.outputs, fields.width, fields.blocks, vector)
             self.decoder = VectorNet(fields.latent, prod(outputs), fields.width, fields.blocks, vector)
+        self.posterior, self.prior = posterior, prior_of(fields, self.latent, vector)
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
 
     def descend(
@@ -56,21 +61,25 @@ class FlatTopDown(TopDown):
         vector = context.vector if context else None
         posterior = None if evidence is None else self._posterior(evidence, vector)
         rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
-        zeros = self.anchor.expand(rows, *self.latent)
-        prior = Normal(zeros, zeros + 1, validate_args=False)
+        prior = self.prior(self.anchor.expand(rows, *self.latent), vector)
         z = choose("z", prior, posterior)
         decoded = self.decoder(z, vector)
         features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
         return Descent(features, [Group("z", z, prior, posterior)])
+
+    @property
+    def plain(self) -> bool:
+        """Whether the posterior is a diagonal normal and the prior the standard normal."""
+        return (self.posterior.kind, self.prior.kind) == (normal, normal)
 
     def scaled(self, x: Tensor) -> Tensor:
         """What the encoder is given of (n, *shape) symbols: values in [-1, 1], or real values as they are."""
         x = x.to(self.anchor.dtype)
         return x if self.levels is None else x * (2 / (self.levels - 1)) - 1
 
-    def _posterior(self, x: Tensor, vector: Tensor | None) -> Normal:
-        location, log_scale = self.encoder(self.scaled(x), vector).to(self.anchor.dtype).chunk(2, 1)
-        return Normal(location, log_scale.clamp(-8, 8).exp(), validate_args=False)
+    def _posterior(self, x: Tensor, vector: Tensor | None) -> Distribution:
+        found: Distribution = self.posterior(self.encoder(self.scaled(x), vector).to(self.anchor.dtype))
+        return found
 
 
 def decoder_family(name: str, spec: DataSpec) -> tuple[Family, int]:

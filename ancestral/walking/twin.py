@@ -267,6 +267,9 @@ def whole_family(family: Family) -> Integer:
 
 def flat(model: Latent) -> FlatTopDown:
     """The top-down pass of a model whose twin is known; raises ``LoweringError`` for others."""
-    if not isinstance(model.topdown, FlatTopDown):
-        raise LoweringError(f"{type(model.topdown).__name__} has no exact form; one group of latents has one")
-    return model.topdown
+    topdown = model.topdown
+    if not isinstance(topdown, FlatTopDown):
+        raise LoweringError(f"{type(topdown).__name__} has no exact form; one group of latents has one")
+    if not topdown.plain:
+        raise LoweringError("latents have an exact form with posterior='normal' and prior='normal'; this model has others")
+    return topdown
