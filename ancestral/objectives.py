@@ -123,12 +123,14 @@ def elbo(model: Latent, batch: Batch, beta: float = 1.0, free_bits: float = 0.0,
 
     Args:
         beta: weight of the rate; ``warmup`` raises it from 0 over so many steps.
-        free_bits: nats of every unit's mean rate over the batch that are not charged for (Kingma et al. 2016, eq. 15).
+        free_bits: nats of the mean rate over the batch that are not charged for, of every unit of a vector, and of every
+            feature map of a grid, summed over its places (Kingma et al. 2016, eq. 15).
     """
     parts = _elbo(model, batch)
     charged = parts.rate.mean()
     if free_bits:
-        charged = sum((kl.mean(0).clamp_min(free_bits).sum() for kl in parts.groups.values()), torch.zeros(()))
+        maps = torch.cat([kl.mean(0).view(kl.shape[1], -1).sum(1) for kl in parts.groups.values()])
+        charged = maps.clamp_min(free_bits).sum()
     weight = beta * (min(1.0, (batch.step + 1) / warmup) if warmup else 1.0)
     distortion = parts.distortion.mean()
     return {"loss": distortion + weight * charged, "distortion": distortion, "rate": parts.rate.mean()}

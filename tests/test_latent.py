@@ -98,6 +98,15 @@ def test_free_bits_charge_nothing_below_the_threshold() -> None:
     assert torch.allclose(freed["rate"], plain["rate"])  # what is reported is the true rate
 
 
+def test_free_bits_of_a_grid_are_charged_by_feature_map() -> None:
+    model, batch = build("vae", GREY, preset="tiny", spatial=True), Batch(symbols(GREY))
+    maps = model.elbo(batch.x).groups["z"].mean(0).sum((1, 2))  # type: ignore[union-attr]
+    bits = float(maps.mean())  # between the two
+    freed = elbo(model, batch, free_bits=bits)  # type: ignore[arg-type]
+    assert float(maps.min()) < bits < float(maps.max())
+    assert torch.allclose(freed["loss"], freed["distortion"] + bits + maps.max())
+
+
 def test_warm_up_raises_the_weight_of_the_rate() -> None:
     model, x = build("vae", GREY, preset="tiny"), symbols(GREY)
     for step, weight in ((0, 0.1), (4, 0.5), (9, 1.0), (50, 1.0)):

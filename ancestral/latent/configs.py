@@ -38,7 +38,7 @@ class RateFields:
     """What training charges for z; evaluation always charges the rate at weight 1."""
 
     beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
-    free_bits: float = 0.0  # nats of each latent unit, on average, that training does not charge for
+    free_bits: float = 0.0  # nats of each latent unit, or feature map of a grid, on average, that training does not charge for
     kl_warmup: int = 0  # steps over which the weight of the KL rises from 0
 
     def rate_options(self) -> dict[str, float]:
