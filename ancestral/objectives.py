@@ -8,7 +8,7 @@ They serve a plain loop as well as the trainer::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import log
 
@@ -18,13 +18,14 @@ from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
+from ancestral.latent.blindfold import blindfolded
+from ancestral.latent.charge import Charge
 from ancestral.latent.latent import Elbo, Latent
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.spec import DataSpec
 
 Terms = dict[str, Tensor]
 KNOWN = 2**34  # stream of the uniforms that choose known sites; it never changes, nor do the numbers that come of it
-
 ORDERS = 2**35  # stream of those that choose orders, likewise
 
 
@@ -39,6 +40,8 @@ class Batch:
         seed, rows: the noise of this step, and the global row of each row.
         step: steps of the stage that came before.
         grid: (n, f, places, 1) features that a model follows, such as a spectrogram; or None.
+        steps: all steps of the stage, 0 where nobody knows.
+        gamma: what soft free bits have made of the weight of the rate.
     """
 
     x: Tensor
@@ -48,6 +51,8 @@ class Batch:
     step: int = 0
     dropped: Tensor | None = None
     grid: Tensor | None = None
+    steps: int = 0
+    gamma: float = 1.0
 
 
 def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Context | None:
@@ -118,42 +123,47 @@ def ensemble_nll(model: Autoregressive, batch: Batch) -> Terms:
     return nll(Autoregressive(member, model.family, model.spec), batch)
 
 
-def elbo(model: Latent, batch: Batch, beta: float = 1.0, free_bits: float = 0.0, warmup: int = 0) -> Terms:
-    """Distortion + beta * rate (Kingma & Welling 2014; Higgins et al. 2017).
+def elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
+    """Distortion + beta * rate (Kingma & Welling 2014; Higgins et al. 2017); for the options see `Charge`."""
+    charged = _charge(charge)
+    parts = _elbo(model, batch, charged.dropout)
+    return _charged({"distortion": parts.distortion}, parts.groups, charged, batch)
 
-    Args:
-        beta: weight of the rate; ``warmup`` raises it from 0 over so many steps.
-        free_bits: nats of the mean rate over the batch that are not charged for, of every unit of a vector, and of every
-            feature map of a grid, summed over its places (Kingma et al. 2016, eq. 15).
+
+def auxiliary_elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
+    """-log p(y | z) + beta * rate: the VAE of the auxiliary image by itself, which AGAVE pretrains; options as `Charge` has them.
+
+    The decoder of x has no part in it, so ``dropout`` does nothing.
     """
-    parts = _elbo(model, batch)
-    charged = parts.rate.mean()
-    if free_bits:
-        maps = torch.cat([kl.mean(0).view(kl.shape[1], -1).sum(1) for kl in parts.groups.values()])
-        charged = maps.clamp_min(free_bits).sum()
-    weight = beta * (min(1.0, (batch.step + 1) / warmup) if warmup else 1.0)
-    distortion = parts.distortion.mean()
-    return {"loss": distortion + weight * charged, "distortion": distortion, "rate": parts.rate.mean()}
-
-
-def auxiliary_elbo(model: Latent, batch: Batch, beta: float = 1.0) -> Terms:
-    """-log p(y | z) + beta * rate: the VAE of the auxiliary image by itself, which AGAVE pretrains."""
     if model.auxiliary is None:
         raise ValueError("the model has no auxiliary image")
     noise = Noise(batch.seed, range(len(batch.x)) if batch.rows is None else batch.rows)
     descent = model.descend(batch.x, noise, _context(model, batch))
-    rate = torch.stack([group.kl.flatten(1).sum(1) for group in descent.groups]).sum(0).mean()
-    auxiliary = -model.auxiliary.log_prob(batch.x, descent.features).mean()
-    return {"loss": auxiliary + beta * rate, "auxiliary": auxiliary, "rate": rate}
+    cost = -model.auxiliary.log_prob(batch.x, descent.features)
+    return _charged({"auxiliary": cost}, {group.name: group.kl for group in descent.groups}, _charge(charge), batch)
 
 
-def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0) -> Terms:
-    """-log p(x | z) - log p(y | z) + lambda * rate (Lucas & Verbeek 2018, eq. 7)."""
-    parts = _elbo(model, batch)
+def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0, **charge: float) -> Terms:
+    """-log p(x | z) - log p(y | z) + lambda * rate (Lucas & Verbeek 2018, eq. 7); the other options as `Charge` has them."""
+    charged = _charge({**charge, "beta": lambda_})
+    parts = _elbo(model, batch, charged.dropout)
     if parts.auxiliary is None:
         raise ValueError("the model has no auxiliary image to guide it")
-    distortion, auxiliary, rate = parts.distortion.mean(), parts.auxiliary.mean(), parts.rate.mean()
-    return {"loss": distortion + auxiliary + lambda_ * rate, "distortion": distortion, "auxiliary": auxiliary, "rate": rate}
+    return _charged({"distortion": parts.distortion, "auxiliary": parts.auxiliary}, parts.groups, charged, batch)
+
+
+def _charge(options: Mapping[str, float]) -> Charge:
+    return Charge(**options)  # type: ignore[arg-type]
+
+
+def _charged(costs: Terms, groups: Mapping[str, Tensor], charge: Charge, batch: Batch) -> Terms:
+    """Means over the batch of (n,) costs and of the rate, whose weight is told where it moves, and what is minimised."""
+    means = {name: cost.mean() for name, cost in costs.items()}
+    rate = torch.stack([kl.flatten(1).sum(1) for kl in groups.values()]).sum(0).mean()
+    weight = charge.weight(batch.step, batch.steps, batch.gamma)
+    loss = sum(means.values(), weight * (charge.rate(groups) if charge.free_bits else rate))
+    told = {"weight": rate.new_tensor(weight)} if charge.warmup or charge.soft_free_bits else {}
+    return {"loss": loss, **means, "rate": rate, **told}
 
 
 def importance_weights(model: Latent, batch: Batch, k: int, at_once: int | None = None) -> Tensor:
@@ -209,7 +219,11 @@ def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
     return with_grid(context, batch.grid, model.anchor)
 
 
-def _elbo(model: Latent, batch: Batch) -> Elbo:
+def _elbo(model: Latent, batch: Batch, dropout: float = 0.0) -> Elbo:
+    if dropout and model.training:
+        rows = range(len(batch.x)) if batch.rows is None else batch.rows
+        likelihood = blindfolded(model.likelihood, batch.x, dropout, batch.seed, rows)
+        model = Latent(model.topdown, likelihood, model.spec, model.config, model.auxiliary)
     return model.elbo(batch.x, _context(model, batch), batch.seed, batch.rows)
 
 

@@ -34,16 +34,35 @@ class EncoderFields:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RateFields:
-    """What training charges for z; evaluation always charges the rate at weight 1."""
+class ChargeFields:
+    """What training charges for z beside a weight; evaluation always charges the whole rate at weight 1."""
 
-    beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
     free_bits: float = 0.0  # nats of each latent unit, or feature map of a grid, on average, that training does not charge for
-    kl_warmup: int = 0  # steps over which the weight of the KL rises from 0
+    soft_free_bits: float = 0.0  # nats that z is to carry: training lowers the weight of the KL until it does; 0 for no such aim
+    kl_warmup: float = 0.0  # steps over which the weight of the KL rises from 0; up to 1, that share of a stage or cycle
+    kl_cycles: int = 1  # how often it rises in each stage
+    decoder_dropout: float = 0.0  # probability that the decoder does not read a pixel, in training alone; 0.1 to 0.5 are usual
 
     def rate_options(self) -> dict[str, float]:
-        """The options of the objective ``elbo``."""
-        return {"beta": self.beta, "free_bits": self.free_bits, "warmup": self.kl_warmup}
+        """Options of the objectives of models with latents; see `ancestral.objectives.Charge`."""
+        return {
+            "free_bits": self.free_bits,
+            "soft_free_bits": self.soft_free_bits,
+            "warmup": self.kl_warmup,
+            "cycles": self.kl_cycles,
+            "dropout": self.decoder_dropout,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateFields(ChargeFields):
+    """What training charges for z, with its weight."""
+
+    beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
+
+    def rate_options(self) -> dict[str, float]:
+        """Options of the objective ``elbo``; see `ancestral.objectives.Charge`."""
+        return {"beta": self.beta, **super().rate_options()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +103,7 @@ class BetaVaeConfig(VaeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgaveConfig(PixelFields, EncoderFields):
+class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
     """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with a diagonal posterior and a Gated PixelCNN."""
 
     name: ClassVar[str] = "agave"
@@ -124,9 +143,9 @@ class AgaveConfig(PixelFields, EncoderFields):
         """How it trains: the VAE on y, the PixelCNN on x alone, then both together; without auxiliary loss, together."""
         joint = Stage("joint", "auxiliary_guided" if self.auxiliary else "elbo", self._weight(), share=1 - self.pretraining)
         alone = Stage("pixelcnn", "nll", parts=("likelihood",), share=0.7 * self.pretraining)
-        first = Stage("vae", "auxiliary_elbo", parts=("topdown", "auxiliary"), share=0.3 * self.pretraining)
+        first = Stage("vae", "auxiliary_elbo", self.rate_options(), parts=("topdown", "auxiliary"), share=0.3 * self.pretraining)
         stages = (first, alone, joint) if self.auxiliary else (alone, joint)
         return tuple(stage for stage in stages if stage.share > 0)
 
     def _weight(self) -> dict[str, float]:
-        return {"lambda_": self.lambda_} if self.auxiliary else {"beta": self.lambda_}
+        return {"lambda_" if self.auxiliary else "beta": self.lambda_, **self.rate_options()}
