@@ -129,7 +129,7 @@ class Show:
     def plan(self, stages: Sequence[Planned]) -> None:
         """Say what is to be done."""
         steps = ", ".join(f"{planned.stage.name} {planned.steps:,}" for planned in stages)
-        self.console.print(f"training steps: {steps}", highlight=False, soft_wrap=True)
+        self.say(f"training steps: {steps}")
 
     def step(self, planned: Planned, tick: Tick) -> None:
         """Move the bar, a few times a second."""
@@ -141,9 +141,11 @@ class Show:
 
     def line(self, row: Row) -> None:
         """Print a validation row."""
-        self.console.print(
-            f"step {row['step']:,} ({row['stage']}): validation {shown(row, self.spec)}", highlight=False, soft_wrap=True
-        )
+        self.say(f"step {row['step']:,} ({row['stage']}): validation {shown(row, self.spec)}")
+
+    def say(self, words: str) -> None:
+        """Print a line."""
+        self.console.print(words, highlight=False, soft_wrap=True)
 
 
 class Stopwatch:

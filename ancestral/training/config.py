@@ -14,6 +14,7 @@ LEAST = {
     "steps": 1,
     "batch_size": 1,
     "warmup": 0,
+    "aggressive": 0,
     "seed": 0,
     "validate_every": 1,
     "log_every": 1,
@@ -40,6 +41,7 @@ class TrainingConfig:
     decay: str = "cosine"  # how it falls to zero over each stage: cosine, linear, or none, as the papers have it
     ema: float = 0.999  # the averaged weights keep so much of themselves a step; 0 for no averaging
     label_dropout: float = 0.0  # probability that a conditional model does not see a label, as guidance needs it; 0.1 is usual
+    aggressive: int = 0  # encoder steps before each step of the rest, until I(x; z) stops rising (He et al. 2019); 10 to 100
     clip: float = 5.0  # largest gradient norm in nats per site, several times what is usual, so that it cuts spikes alone
     precision: str = "32"  # bf16: the network in bfloat16 where that is safe, likelihoods in 32 bits all the same
     channels_last: bool = False  # weights of convolutions in the order that some devices prefer

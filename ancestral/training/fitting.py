@@ -21,12 +21,14 @@ from ancestral.data.notation import Sound, Text
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
+from ancestral.latent.latent import Latent
 from ancestral.models import nearest
 from ancestral.objectives import label_context
 from ancestral.symbols import DataError
 from ancestral.training.batches import Stream, to_device
 from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
 from ancestral.training.config import TrainingConfig
+from ancestral.training.control import CHECKS, Control, information
 from ancestral.training.faults import TrainingError
 from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
 from ancestral.training.loop import RANK, WORLD, run_stage
@@ -187,6 +189,11 @@ def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfi
             f"label_dropout is {config.label_dropout}, and the model takes no labels: build it with conditional=True, or leave"
             " label_dropout out"
         )
+    if config.aggressive and not (isinstance(model, Latent) and len(data.validation)):
+        raise ValueError(
+            f"aggressive is {config.aggressive}: that is for models with latents, and for data with validation examples, on which"
+            " it measures how much z tells; leave it out"
+        )
     config = replace(config, batch_size=min(config.batch_size, len(data.train)))
     if config.batch_size % WORLD:
         raise ValueError(f"batch_size is {config.batch_size}; {WORLD} processes share it, so it must be a multiple of that")
@@ -239,25 +246,29 @@ def _planned(model: Model, data: Splits, config: TrainingConfig, started: float,
     whole = sum(stage.share for stage in stages)
     limit = min(5.0, REHEARSAL * 60 * (config.minutes or 1.0) / len(stages))
     timed = [_timed(model, Planned(stage, index, 0, ENDLESS), data, config, limit, stop) for index, stage in enumerate(stages)]
-    per_step = sum(stage.share / whole * step for stage, (step, _) in zip(stages, timed, strict=True))
-    judging = sum((1 + 10 * stage.share / whole) * once for stage, (_, once) in zip(stages, timed, strict=True))
+    per_step = sum(stage.share / whole * step for stage, (step, _, _) in zip(stages, timed, strict=True))
+    judging = sum((1 + 10 * stage.share / whole) * once + lead for stage, (_, once, lead) in zip(stages, timed, strict=True))
     total = config.steps
     if total is None:
         left = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started) - judging
         total = max(len(stages), int(left / per_step))
-    return divided(total, stages, [step for step, _ in timed])
+    return divided(total, stages, [step for step, _, _ in timed])
 
 
 def _timed(
     model: Model, planned: Planned, data: Splits, config: TrainingConfig, limit: float, stop: threading.Event
-) -> tuple[float, float]:
-    """Seconds of a step and of a validation."""
+) -> tuple[float, float, float]:
+    """Seconds of a step, of a validation, and of all measurements that the encoder's lead may take."""
     copy = deepcopy(model)
     average, watch = Average(copy, config.ema), Stopwatch(limit, config.clock, stop)
     run_stage(copy, planned, data, config, [average, watch])
     before = watch.clock()
     validate(average.model, planned, data, config, 0)
-    return watch.seconds, watch.clock() - before
+    once, before = watch.clock() - before, watch.clock()
+    if not Control(copy, planned, data, config).aggressive:
+        return watch.seconds, once, 0.0
+    information(copy, data, config)
+    return watch.seconds, once, CHECKS * (watch.clock() - before)
 
 
 def _source(data: Data) -> str | None:

@@ -24,6 +24,7 @@ from ancestral.hub import Model
 from ancestral.objectives import Batch, Terms
 from ancestral.training.batches import Stream, to_device
 from ancestral.training.config import TrainingConfig
+from ancestral.training.control import Control
 from ancestral.training.faults import TrainingError
 from ancestral.training.stages import Planned, labelled, optimiser, rate, terms_of, training_only
 
@@ -60,15 +61,18 @@ def run_stage(
     listeners: Sequence[Listener] = (),
     first: int = 0,
     state: dict[str, Any] | None = None,
+    control: Control | None = None,
 ) -> None:
     """Train the stage's parts of a model from step ``first`` on, the optimiser starting from ``state``.
+
+    ``control`` has what was learned in the steps before, a fresh one where it is None.
 
     Raises:
         TrainingError: a loss or gradient is not finite, or memory runs out.
     """
     cut = (config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
     stream = Stream(data, labelled(model), *cut, label_dropout=config.label_dropout, features=mel_of(model.config, data.notation))
-    device = model.anchor.device
+    device, control = model.anchor.device, control or Control(model, planned, data, config)
     with training_only(model, planned.stage.parts), _quiet():
         trainer = Trainer(
             accelerator=device.type,
@@ -88,7 +92,7 @@ def run_stage(
         )
         short = False
         try:
-            trainer.fit(_Adapter(model.train(), planned, config, stream, state), stream)
+            trainer.fit(_Adapter(model.train(), planned, config, stream, state, control), stream)
         except RuntimeError as error:
             short = _out_of_memory(error)
             if not short:
@@ -103,10 +107,17 @@ class _Adapter(LightningModule):
     """What Lightning asks about a stage."""
 
     def __init__(
-        self, model: Model, planned: Planned, config: TrainingConfig, stream: Stream, state: dict[str, Any] | None
+        self,
+        model: Model,
+        planned: Planned,
+        config: TrainingConfig,
+        stream: Stream,
+        state: dict[str, Any] | None,
+        control: Control,
     ) -> None:
         super().__init__()
         self.model, self.planned, self.config, self.stream, self.state = model, planned, config, stream, state
+        self.control = control
 
     def configure_optimizers(self) -> Optimizer:
         made = optimiser(self.model, self.config)
@@ -124,12 +135,19 @@ class _Adapter(LightningModule):
             group["lr"] = rate(self.config, self.planned, batch.step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Terms:
-        terms = terms_of(self.model, self.planned.stage, batch)
+        terms = terms_of(self.model, self.planned, batch, self.control.gamma)
         self.symbols = max(1.0, self._mean(terms["symbols"])) if "symbols" in terms else self.model.spec.sites
         if not torch.isfinite(terms["loss"]):
             values = {name: float(value.detach()) for name, value in terms.items() if not torch.isfinite(value)}
             raise self._fault(" and ".join(f"{name} is {value}" for name, value in values.items()))
+        if self.control.target and "rate" in terms:
+            self.control.charge(self._mean(terms["rate"]))
         return terms
+
+    def on_after_backward(self) -> None:
+        for parameter in self.model.parameters():
+            if self.control.rests(parameter, self.step):
+                parameter.grad = None  # so that the optimiser passes over it
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -188,7 +206,7 @@ def _smaller(model: Model, planned: Planned, stream: Stream) -> str:
     while size:
         try:
             batch = to_device(replace(stream, batch_size=size).batch(0), device)
-            terms_of(model, planned.stage, batch)["loss"].backward()  # type: ignore[no-untyped-call]
+            terms_of(model, planned, batch)["loss"].backward()  # type: ignore[no-untyped-call]
             break
         except RuntimeError as error:
             if not _out_of_memory(error):

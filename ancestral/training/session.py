@@ -14,6 +14,7 @@ from ancestral.files import write_whole
 from ancestral.hub import Model, write_weights
 from ancestral.training.callbacks import CLOCKS, Average, Records, Show, summary_writer
 from ancestral.training.config import TrainingConfig
+from ancestral.training.control import Control
 from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import TABLE, write_checkpoint
 from ancestral.training.loop import RANK, Tick, run_stage
@@ -62,15 +63,15 @@ class Session:
             TrainingError: a figure is not finite, or memory runs out.
             Interrupted: ``stop`` was set; everything is saved.
         """
-        stage, first, state = (0, 0, None) if checkpoint is None else self._restore(checkpoint)
+        stage, first = (0, 0) if checkpoint is None else self._restore(checkpoint)
         if self.folder is not None and self.config.tensorboard:
             self.records.writer = summary_writer(self.folder, self.stages[stage].before + first)
         self.show.plan(self.stages)
         try:
             with self.show.bar:
                 for planned in self.stages[stage:]:
-                    self._stage(planned, first, state)
-                    first, state = 0, None
+                    self._stage(planned, first, checkpoint)
+                    first, checkpoint = 0, None
         except TrainingError as error:
             kept = "" if self.folder is None else f"; the last good checkpoint is kept in {self.folder}"
             raise TrainingError(f"{error}{kept}", error.rows) from error
@@ -79,22 +80,28 @@ class Session:
                 self.records.writer.close()
         self.model.load_state_dict(self.average.model.state_dict())
 
-    def _stage(self, planned: Planned, first: int, state: dict[str, Any] | None) -> None:
+    def _stage(self, planned: Planned, first: int, checkpoint: dict[str, Any] | None) -> None:
         if first == 0:
             self.average.restart()
         if first == planned.steps:
             return
+        self.control, state = Control(self.model, planned, self.data, self.config), None
+        if checkpoint is not None:
+            self.control.restore(checkpoint["control"])
+            state = checkpoint["optimiser"]
         if planned.index == first == 0:
             self._save(planned, 0, None)
 
         def after(tick: Tick) -> None:
             self._after(planned, tick)
 
-        run_stage(self.model, planned, self.data, self.config, [self.average, after], first, state)
+        run_stage(self.model, planned, self.data, self.config, [self.average, after], first, state, self.control)
 
     def _after(self, planned: Planned, tick: Tick) -> None:
         step, last = tick.step, tick.step == planned.steps
         self.records.add(tick.terms)
+        if self.control.measure(step) and RANK == 0:
+            self.show.say(f"step {planned.before + step:,}: what z tells no longer rises; all weights train together from here")
         if RANK == 0:
             self.show.step(planned, tick)
         if self._moment(planned, step, self.config.log_every, 100):
@@ -121,7 +128,7 @@ class Session:
 
     def _validate(self, planned: Planned, step: int) -> None:
         if RANK == 0 and len(self.data.validation):
-            terms = validate(self.average.model, planned, self.data, self.config, step)
+            terms = validate(self.average.model, planned, self.data, self.config, step, self.control.gamma)
             self.show.line(self.records.note(planned, step, "validation", terms, self.seconds))
 
     def _save(self, planned: Planned, step: int, optimiser: Optimizer | None) -> None:
@@ -135,6 +142,7 @@ class Session:
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "optimiser": None if optimiser is None else optimiser.state_dict(),
+            "control": self.control.state(),
             "rows": self.records.rows,
             "sums": self.records.sums,
             "count": self.records.count,
@@ -143,11 +151,11 @@ class Session:
         write_whole(self.folder / TABLE, self.records.table())
         write_checkpoint(self.folder, state)
 
-    def _restore(self, state: dict[str, Any]) -> tuple[int, int, dict[str, Any] | None]:
+    def _restore(self, state: dict[str, Any]) -> tuple[int, int]:
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
         device = self.model.anchor.device
         self.records.rows, self.records.count = state["rows"], state["count"]
         self.records.sums = {name: value.to(device) for name, value in state["sums"].items()}
         self.started -= state["seconds"]
-        return state["stage"], state["step"], state["optimiser"]
+        return state["stage"], state["step"]

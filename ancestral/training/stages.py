@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, log, pi
 from typing import Any
 
@@ -166,21 +166,24 @@ def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str
     return nats / ((spec.sites if spec.end is None else max(terms["symbols"], 1.0)) * log(2)), status
 
 
-def terms_of(model: Model, stage: Stage, batch: Batch) -> Terms:
+def terms_of(model: Model, planned: Planned, batch: Batch, gamma: float = 1.0) -> Terms:
     """What a stage's objective gives for a batch, and where lengths vary ``symbols``, the mean number of them in an example."""
-    terms = OBJECTIVES[stage.objective](model, batch, **stage.options)
+    batch = replace(batch, steps=planned.steps, gamma=gamma)
+    terms = OBJECTIVES[planned.stage.objective](model, batch, **planned.stage.options)
     if model.spec.end is None:
         return terms
     return {**terms, "symbols": lengths(batch.x, model.spec).to(terms["loss"].dtype).mean()}
 
 
 @torch.no_grad()
-def validate(model: Model, planned: Planned, data: Splits, config: TrainingConfig, step: int) -> dict[str, float]:
+def validate(
+    model: Model, planned: Planned, data: Splits, config: TrainingConfig, step: int, gamma: float = 1.0
+) -> dict[str, float]:
     """The terms of a stage's objective on the validation subset, in nats an example: sums over sums."""
     sums, count, device = dict[str, float](), 0, model.anchor.device
     features = mel_of(model.config, data.notation)
     for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step, features):
-        terms = terms_of(model, planned.stage, to_device(batch, device))
+        terms = terms_of(model, planned, to_device(batch, device), gamma)
         count += len(batch.x)
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x)
