@@ -10,6 +10,7 @@ import torch
 from tiny_cli import Ask, Call
 
 import ancestral
+from ancestral.data.notation import Text
 from ancestral.hub import load
 from ancestral.sampling import beam_search, log_probs, sample, speculative_sample
 
@@ -83,6 +84,34 @@ def test_drafts_propose(home: Path, ask: Ask, call: Call, tmp_path: Path) -> Non
     assert (told["acceptance"], told["symbols_per_call"]) == (found.acceptance, found.symbols_per_call)
     code, text, _ = call(*words, "--out", tmp_path / "x.png")
     assert code == 0 and f"{found.symbols_per_call:.2f} symbols a pass" in text
+
+
+def test_a_search_gives_one_of_a_kind_where_nothing_is_said(home: Path, ask: Ask, tmp_path: Path) -> None:
+    out = tmp_path / "x.npy"
+    for run, words, count in (("plain", (), 1), ("two", (), 3), ("two", ("--labels", 1, 2), 2), ("agave", (), 16)):
+        told = ask("sample", home / run, "--beam", 1, *words, "--out", out, *EAGER)
+        assert told["number"] == len(np.load(out)) == count
+
+
+@pytest.mark.parametrize("how", ["--beam", "--draft", "--guidance"])
+def test_rows_walk_together_as_was_asked(how: str, home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    value = {"--beam": 2, "--draft": home / "plain", "--guidance": 1}[how]
+    words = ("sample", home / "two", how, value, "-n", 3, *EAGER)
+    ask(*words, "--batch-size", 2, "--out", tmp_path / "x.npy")
+    ask(*words, "--out", tmp_path / "y.npy")
+    assert np.array_equal(np.load(tmp_path / "x.npy"), np.load(tmp_path / "y.npy"))
+    code, _, err = call(*words, "--batch-size", 0, "--out", tmp_path / "x.npy")
+    assert code == 1 and "batch_size is 0" in err
+
+
+def test_a_draft_writes_in_the_same_notation(call: Call, tmp_path: Path) -> None:
+    model = ancestral.build("wavenet", ancestral.DataSpec("text", (6,), 3), preset="tiny")
+    for name, alphabet in (("a", "abc"), ("x", "xyz")):
+        ancestral.save(model, tmp_path / name, extra={"data": {"notation": Text("characters", alphabet).to_dict()}})
+    words = ("sample", tmp_path / "a", *EAGER, "--draft")
+    assert call(*words, tmp_path / "a")[0] == 0
+    code, _, err = call(*words, tmp_path / "x")
+    assert code == 1 and "symbols stand for other things" in err and "--notation" in err
 
 
 @pytest.mark.parametrize(

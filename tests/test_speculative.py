@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from ancestral.core import Autoregressive, Context, Network, State
 from ancestral.draw import Draw, inverse_cdf, uniforms
 from ancestral.families import Normal
+from ancestral.objectives import label_context
 from ancestral.sampling import arrange, log_probs, sample, speculative_sample
 from ancestral.sampling.speculative import ACCEPT, REPLACE, judge
 from ancestral.spec import DataSpec
@@ -176,12 +178,33 @@ def test_a_prompt_and_a_length() -> None:
     assert whole.x.tolist() == [[0] * 6] and (whole.calls, whole.acceptance, whole.symbols_per_call) == (0, 0.0, 0.0)
 
 
+def test_a_draft_takes_the_length_of_the_model() -> None:
+    model, draft = chain(9, seed=1, ends=False), chain(6, ends=False)
+    drawn = speculative_sample(model, draft, 4, seed=3)
+    assert torch.equal(drawn.x, reference(model, arrange(draft, shape=(9,)), 4, 3, {}))
+
+
 def test_labels_go_to_those_who_take_them() -> None:
     model = awake("gated-pixelcnn", BITS, 0.8, conditional=True)
     plain = awake("nade", BITS, 0.8)
-    assert speculative_sample(model, plain, 3, labels=[0, 1, 2]).x.shape == (3, 1, 3, 3)
+    drawn = speculative_sample(model, plain, 3, labels=[0, 1, 2])
+    told = label_context(torch.tensor([0, 1, 2]), BITS, model.anchor)
+    assert torch.equal(speculative_sample(model, plain, 3, context=told).x, drawn.x)
+    four = awake("gated-pixelcnn", replace(BITS, classes=4), 0.8, conditional=True)
+    with pytest.raises(ValueError, match="knows 4 classes and the model 3"):
+        speculative_sample(model, four, 3, labels=[0, 1, 2])
+    assert speculative_sample(model, four, 3).x.shape == (3, 1, 3, 3)  # neither is told a label
     drawn = speculative_sample(model, model, 3, labels=[0, 1, 2], seed=5)
     assert torch.equal(drawn.x, sample(model, 3, labels=[0, 1, 2], seed=5)) and drawn.acceptance == 1
+
+
+def test_features_go_to_those_who_follow_them() -> None:
+    spec = DataSpec("audio", (8,), 4)
+    model, draft = awake("wavenet", spec, 0.8, local=2, hop=4), awake("wavenet", spec, 0.8)
+    features = Context(grid=torch.randn(3, 2, 2, 1))
+    assert speculative_sample(model, draft, 3, context=features).acceptance < 1
+    drawn = speculative_sample(model, model, 3, context=features, seed=5)
+    assert torch.equal(drawn.x, sample(model, 3, context=features, seed=5)) and drawn.acceptance == 1
 
 
 def test_latent_models_and_the_native_engine() -> None:
@@ -213,12 +236,17 @@ def test_progress_grows_to_the_whole() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     model = chain(ends=False)
     for other, words in (
-        (chain(6, ends=False), "of shape"),
         (chain(5, 3, ends=False), "of levels 3 and the model of 4"),
         (chain(5), "of end 3 and the model of None"),
     ):
         with pytest.raises(ValueError, match=words):
             speculative_sample(model, other, 1)
+    five, four = (awake("made", DataSpec("vector", (size,), levels=4), 0.5) for size in (5, 4))
+    with pytest.raises(ValueError, match=r"of shape \(4,\) and the model of \(5,\).*length="):
+        speculative_sample(five, four, 1)
+    short = awake("transformer", DataSpec("text", (8,), 4), 0.5, context=8)
+    with pytest.raises(ValueError, match=r"of shape \(8,\) and the model of \(12,\).*places='rotary'.*length="):
+        speculative_sample(chain(12, ends=False), short, 1)
     turned = arrange(awake("gated-pixelcnn", BITS, 0.5), "columns")
     with pytest.raises(ValueError, match="another order"):
         speculative_sample(awake("nade", BITS, 0.5), turned, 1)

@@ -141,7 +141,7 @@ class Lasting(Drawing):
 class Sample(Lasting):
     """Draw new examples."""
 
-    number: MaybeNumber = None  # how many; by default 16, of text and sound 1
+    number: MaybeNumber = None  # how many; by default 16, of text and sound 1, with --beam one of each class
     prompt: str | None = None  # what a text begins with, or the sound file that a clip begins with
     prompt_file: Place = None  # the file of a text to begin with
     like: Place = None  # a sound file whose features to follow, for models that were trained with --condition
@@ -162,7 +162,7 @@ class Sample(Lasting):
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     size: Sides = None  # height and width of the images, where the network takes others than it was trained on
     columns: int | None = None  # images in a row; 8 where nothing is said
-    batch_size: int = 64  # rows that walk together
+    batch_size: int | None = None  # rows that walk together: 64 where nothing is said, 8 with --beam and 16 with --draft
     engine: Engine = "auto"  # what carries cached walks out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
 
 

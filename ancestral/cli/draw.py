@@ -17,7 +17,7 @@ from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.runs import items_of, opened, progress, said
 from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
-from ancestral.cli.strategies import check_strategy, searched, speculated, weighed
+from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.notation import Notation, Text
@@ -55,7 +55,9 @@ def sample(command: Sample) -> Answer:
     check_strategy(command)
     begun = beginning(command, model)
     model = begun.model if command.size is None else sized(model, (model.spec.shape[0] or 0, *command.size))
-    n = command.number if command.number is not None else 16 if begun.notation is None else 1
+    n = command.number
+    if n is None:
+        n = usual_number(command, model) if begun.notation is None else 1
     labels = _labels(model, command.labels, n)
     if command.guidance and not describe(command.run).get("training", {}).get("label_dropout"):
         said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
@@ -117,9 +119,9 @@ def _drawn(
                 figures = {name: getattr(found, name) for name in ("acceptance", "symbols_per_call", "calls")}
                 return sampling.Sampled(found.x, found.calls), figures, None
             if command.guidance:
-                x = guided(rows, draw, command.guidance, command.method, command.batch_size, command.engine, tick)
+                x = guided(rows, draw, command.guidance, command.method, together(command), command.engine, tick)
                 return sampling.Sampled(x, sites), {}, None
-            return sampled(rows, draw, command.method, command.batch_size, command.engine, tick), {}, None
+            return sampled(rows, draw, command.method, together(command), command.engine, tick), {}, None
         except sampling.Interrupted as stop:
             if not len(stop.complete):
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import inf
 from pathlib import Path
@@ -232,7 +232,7 @@ class Continued:
         names: of the m that were known in part.
         rows: m n examples, n of each in turn, as symbols.
         log_evidence: (m,) log-probability of what was known, in nats.
-        status: ``"exact"`` or ``"approximate"``.
+        status: ``"exact"``, or ``"approximate"`` if one of them is.
     """
 
     names: list[str]
@@ -248,7 +248,7 @@ def continued(command: Complete, model: Model, notation: Notation, examples: int
         ValueError: nothing or all of one would be known.
         DataError: a file cannot be read, or the model cannot complete it.
     """
-    n, found = command.number, Continued([], [], [], "exact")
+    n, found, statuses = command.number, Continued([], [], [], "exact"), set()
     for i, (name, x, label) in enumerate(_clips(command, model, notation, examples)):
         total = _length(command, notation) or _total(model, len(x), notation)
         k = _count(command.known or "first:50%", notation, len(x))
@@ -275,7 +275,8 @@ def continued(command: Complete, model: Model, notation: Notation, examples: int
         found.names.append(name)
         found.rows.extend(done.x.cpu().unbind())
         found.log_evidence.append(float(done.log_evidence[0]))
-    return found
+        statuses.add(done.status)
+    return found if statuses <= {"exact"} else replace(found, status="approximate")
 
 
 def _context(model: Model, notation: Notation, x: Tensor, label: int | None, n: int, total: int) -> Context | None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Sample
 from ancestral.cli.runs import opened
-from ancestral.hub import units_of
+from ancestral.hub import Model, notation_of, units_of
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Progress, Rows, likelihood_of, sized
+from ancestral.sampling.strategies import Progress, Rows
 
 
 def check_strategy(command: Sample) -> None:
@@ -38,6 +38,20 @@ def check_strategy(command: Sample) -> None:
         raise ValueError(f"{', '.join(flags)}: {why}: leave that out")
 
 
+def together(command: Sample) -> int:
+    """How many rows walk together: by default few where each of them is many beginnings, or waits for the others."""
+    usual = 8 if command.beam is not None else 16 if command.draft is not None else 64
+    return usual if command.batch_size is None else command.batch_size
+
+
+def usual_number(command: Sample, model: Model) -> int:
+    """How many images or rows are made where nothing is said: of a search that finds the same every time, one of a kind."""
+    if command.beam is None or isinstance(model, Latent):
+        return 16
+    conditional = getattr(model.config, "conditional", False)
+    return len(command.labels) or (model.spec.classes or 1 if conditional else 1)
+
+
 def searched(
     command: Sample, width: int, of: Rows, labels: Sequence[int] | None, prompt: Tensor | None, tick: Progress
 ) -> Tensor:
@@ -58,11 +72,13 @@ def searched(
         prompt=prompt,
         labels=some,
         seed=command.seed,
+        batch_size=together(command),
         engine=command.engine,
         progress=tick,
     )
-    if found.x.shape[1] < wanted:
-        raise ValueError(f"there are only {found.x.shape[1]} examples of a kind, and {wanted} are asked for with -n {n}")
+    there = int(found.score.isfinite().sum(1).min())
+    if there < wanted:
+        raise ValueError(f"there are only {there} examples of a kind, and {wanted} are asked for with -n {n}")
     return torch.stack([found.x[apart.index(row), rows[:i].count(row)] for i, row in enumerate(rows)])
 
 
@@ -70,11 +86,15 @@ def speculated(
     command: Sample, folder: Path, rows: Rows, labels: Sequence[int] | None, prompt: Tensor | None, tick: Progress
 ) -> sampling.Speculated:
     """Samples that a draft has proposed."""
-    draft, shape = opened(command, folder), likelihood_of(rows.model).network.shape
-    draft = draft if command.size is None and command.length is None and command.seconds is None else sized(draft, shape)
+    ours, theirs = notation_of(command.run), notation_of(folder)
+    if ours is not None and theirs is not None and ours != theirs:
+        raise ValueError(
+            f"--draft {folder}: its symbols stand for other things ({theirs.in_words()}) than those of {command.run}"
+            f" ({ours.in_words()}): train a draft on the same data with the same --notation"
+        )
     return sampling.speculative_sample(
         rows.model,
-        draft,
+        opened(command, folder),
         rows.n,
         gamma=command.gamma,
         temperature=command.temperature,
@@ -84,6 +104,7 @@ def speculated(
         seed=command.seed,
         labels=labels,
         prompt=prompt,
+        batch_size=together(command),
         engine=command.engine,
         progress=tick,
     )

@@ -42,8 +42,9 @@ class Beams:
     """What a search found for each of n rows, the best first.
 
     Attributes:
-        x: (n, m, *shape) symbols; m is ``n_best``, or less where there are not as many examples.
-        log_prob: (n, m) nats, of what comes after the prompt.
+        x: (n, m, *shape) symbols; m is ``n_best``, or less where no row has as many examples.
+        log_prob: (n, m) nats, of what comes after the prompt; -inf where a row has fewer examples than others, whose place in x
+            then holds none.
         score: (n, m) the same with the length penalty, by which they are sorted.
     """
 
@@ -115,7 +116,7 @@ def beam_search(
         for some, seen in rows.batches(batch_size):
             search = _Search(walker.walk(len(some), seen), known[some.start : some.stop], likelihood.spec.end)
             parts.append(search.run(width, n_best, length_penalty, telling(progress, some, n, likelihood.spec.sites)))
-    there = torch.cat([part.score for part in parts]).isfinite().any(0)  # the same number in every row
+    there = torch.cat([part.score for part in parts]).isfinite().any(0)  # rows may differ: by what their conditions rule out
     return Beams(*(torch.cat([getattr(part, name) for part in parts])[:, there] for name in ("x", "log_prob", "score")))
 
 

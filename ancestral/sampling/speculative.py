@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive, Conditional, Context, Walk
+from ancestral.core import Conditional, Context, OrderError, Walk
 from ancestral.draw import Draw, inverse_cdf, uniforms
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
@@ -97,7 +97,8 @@ def speculative_sample(
     gives.
 
     Args:
-        draft: a cheaper model of the same symbols in the same order. It is given the labels if it was built with them.
+        draft: a cheaper model of the same symbols in the same order, of the same shape or of one that can take it. It is told
+            the labels and the features that it was built to take.
         gamma: how many symbols the model reads in a pass besides the one before them; it judges one more.
         temperature, top_k, top_p, min_p: how symbols are drawn, from both models; see `Draw`.
         labels, context, prompt, length, engine: as in `sample`.
@@ -120,12 +121,16 @@ def speculative_sample(
         raise ValueError(f"gamma is {gamma}; it must be at least 1")
     model = sized(model, None if length is None else (length,))
     target = likelihood_of(model)
-    fits = length is None and None not in draft.spec.shape
-    other = likelihood_of(draft if fits else sized(draft, target.network.shape))
-    _check_alike(target, other)
-    rows = Rows(model, n, context_of(model, n, labels, context), seed=seed, first_row=first_row)
-    draft_labels = None if getattr(draft.config, "conditional", None) is False else labels
-    drafts = Rows(draft, n, context_of(draft, n, draft_labels, context), seed=seed, first_row=first_row)
+    context = context_of(model, n, labels, context)
+    draft, told = _alike(model, draft), _told(draft, context)
+    if told is not None and told.vector is not None and draft.spec.classes != model.spec.classes:
+        raise ValueError(
+            f"the draft knows {draft.spec.classes} classes and the model {model.spec.classes}: take a draft of the same classes, or"
+            " one without, which is not told the label"
+        )
+    other = likelihood_of(draft)
+    rows = Rows(model, n, context, seed=seed, first_row=first_row)
+    drafts = Rows(draft, n, context_of(draft, n, None, told), seed=seed, first_row=first_row)
     known = None if prompt is None else prompted(target, prompt, n)
     draw = Draw(seed, temperature, top_k, top_p, min_p, known, first_row)
     parts = []
@@ -139,15 +144,40 @@ def speculative_sample(
     return Speculated(x, *(sum(getattr(part, name) for part in parts) for name in ("calls", "judged", "accepted")))
 
 
-def _check_alike(model: Autoregressive, draft: Autoregressive) -> None:
-    if model.family.levels is None:
-        raise DataError(f"speculative sampling compares the probabilities of symbols, and {model.family} is a density")
-    for name in ("shape", "levels", "end", "parts"):
-        ours, theirs = (getattr(each.spec, name) for each in (model, draft))
+def _alike(model: Model, draft: Model) -> Model:
+    """The draft, for examples of the model's shape.
+
+    Raises:
+        ValueError: it is a model of other symbols, or cannot take that shape or order.
+        DataError: the model is one of real values.
+    """
+    target = likelihood_of(model)
+    if target.family.levels is None:
+        raise DataError(f"speculative sampling compares the probabilities of symbols, and {target.family} is a density")
+    for name in ("levels", "end", "parts"):
+        ours, theirs = getattr(model.spec, name), getattr(draft.spec, name)
         if ours != theirs:
             raise ValueError(f"the draft is of {name} {theirs} and the model of {ours}: a draft is a model of the same symbols")
-    if model.network.order != draft.network.order:
+    try:
+        draft = sized(draft, target.network.shape)
+    except OrderError as error:
+        ours, theirs = tuple(target.network.shape), tuple(likelihood_of(draft).network.shape)
+        raise ValueError(
+            f"the draft is of shape {theirs} and the model of {ours}, which the draft cannot take ({error}): take another draft, or"
+            " ask for samples of a length that both take (length=)"
+        ) from error
+    if target.network.order != likelihood_of(draft).network.order:
         raise ValueError("the draft settles symbols in another order than the model: arrange one of them in the other's order")
+    return draft
+
+
+def _told(draft: Model, context: Context | None) -> Context | None:
+    """Of a context, the labels if the draft was built with them, and the features if it follows some."""
+    if context is None or draft.config is None:
+        return context
+    features, _ = getattr(draft.config, "grid", (0, 1))
+    takes = Context(context.vector if draft.config.conditional else None, context.grid if features else None)
+    return takes.map(lambda part: part.to(draft.anchor))
 
 
 class _Rounds:
