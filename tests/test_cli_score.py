@@ -18,6 +18,7 @@ import ancestral
 from ancestral.cli import score as command
 from ancestral.cli.commands import Score
 from ancestral.data.splits import Examples, Splits
+from ancestral.data.tapes import Pieces
 from ancestral.evaluation import complexity, score, separation, surprisal
 from ancestral.hub import load
 from ancestral.report.images import pixels, save_png
@@ -197,7 +198,22 @@ def test_texts_of_any_length(tmp_path: Path) -> None:
     assert sorted(shown) == sorted(["Rose is⏹", "⏹", "a rose &amp; &lt;b&gt;⏹"])
 
 
-def test_text_files_are_read_as_a_run_was_trained(ask: Ask, tmp_path: Path) -> None:
+def test_no_more_is_read_than_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.txt").write_text("".join("x" * i + "\n" for i in range(1, 101)))
+    data = ancestral.data(tmp_path / "a.txt", pieces="lines", labels=False)
+    read = list[int]()
+    select = Pieces.select
+    monkeypatch.setattr(Pieces, "select", lambda self, rows: read.append(len(rows)) or select(self, rows))
+    task = command._Task(Score(run=tmp_path, out=(), split="all"), markov(data.spec), None)
+    found = task._set(data).limited(7, 3)
+    assert read == [] and found.x.shape[0] == 7 and sum(read) == 7
+    lengths = (found.x < 256).sum(1)
+    assert found.x.shape[1] <= 1 + 100 and found.x.dtype == torch.int16
+    sizes = torch.cat([each.lengths(data.spec) for each in (data.train, data.validation, data.test)])
+    assert torch.equal(lengths, sizes[torch.tensor(found.rows)])
+
+
+def test_text_files_are_read_as_a_run_was_trained(ask: Ask, call: Call, tmp_path: Path) -> None:
     data = ancestral.data("text", length=32, limit=6)
     record = {"source": "text", "options": {"length": 32, "limit": 6}, **data.describe()}
     model = ancestral.build("wavenet", data.spec, preset="tiny")
@@ -209,6 +225,7 @@ def test_text_files_are_read_as_a_run_was_trained(ask: Ask, tmp_path: Path) -> N
     assert told["nats"] == pytest.approx(float(score(load(tmp_path / "run"), x).nats.mean()), rel=1e-5)
     shown = re.findall(r'<div class="text">(.*?)</div>', (tmp_path / "a.html").read_text())
     assert sorted(re.sub("<.*?>", "", block) for block in shown) == sorted([words[:32], words[32:64]])
+    assert "the last 3 symbols" in call("score", tmp_path / "run", tmp_path / "rose.txt", "--out", tmp_path / "a.csv")[2]
     own = ask("score", tmp_path / "run", "--out", tmp_path / "b.csv", "--against", tmp_path / "rose.txt")
     assert [each["items"] for each in own["sets"]] == [len(data.test), 2] and own["codec"] == "zstd"
 

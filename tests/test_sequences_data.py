@@ -302,13 +302,33 @@ def test_faults_are_named(source: str, options: dict[str, Any], match: str, book
 
 def test_files_for_a_model_at_hand(book: Path, voices: Path) -> None:
     notation = Text.characters(TEXT.decode())
-    x, names = read_sequences([book], DataSpec("text", (64,), levels=notation.levels), notation)
-    assert "".join(str(notation.decode(row)) for row in x) == TEXT.decode()[: 64 * len(x)] and names[1] == f"{book} 1"
-    x, names = read_sequences([book], DataSpec("text", (None,), levels=257, end=256), Text(), lines=True)
-    assert [Text().decode(row) for row in x] == TEXT.splitlines() and len(names) == 200
+    read = read_sequences([book], DataSpec("text", (64,), levels=notation.levels), notation)
+    x = read.examples.x
+    assert "".join(str(notation.decode(row)) for row in x) == TEXT.decode()[: 64 * len(x)] and read.names[1] == f"{book} 1"
+    assert read.left == len(TEXT.decode()) - x.numel() > 0
+    lined = DataSpec("text", (None,), levels=257, end=256)
+    read = read_sequences([book], lined, Text(), lines=True)
+    assert [Text().decode(row) for row in read.examples.x] == TEXT.splitlines() and len(read.names) == 200 and not read.left
+    assert read.examples.select([3, 7]).x.shape[1] == max(len(TEXT.splitlines()[i]) for i in (3, 7)) + 1
+    assert read.examples.x.dtype == torch.int16 and x.dtype == torch.uint8  # the smallest types
     files = sorted(voices.glob("*.wav"))
     sound = Sound(4000)
-    x, names = read_sequences([voices / files[0].name, files[1]], DataSpec("audio", (None,), levels=257, end=256), sound)
-    assert names == [str(path) for path in files[:2]] and len(sound.decode(x[0])) == soundfile.info(files[0]).frames // 2
+    read = read_sequences([voices / files[0].name, files[1]], DataSpec("audio", (None,), levels=257, end=256), sound)
+    frames = soundfile.info(files[0]).frames // 2
+    assert read.names == [str(path) for path in files[:2]] and len(sound.decode(read.examples.x[0])) == frames
+    pairs = read_sequences([files[0]], DataSpec("audio", (20,), levels=256, parts=2), Sound(4000, "pcm16"))
+    assert pairs.examples.x.shape == (frames // 10, 20) and pairs.left == 2 * (frames % 10)
     with pytest.raises(DataError, match="is no audio"):
         read_sequences([book], DataSpec("audio", (None,), levels=257, end=256), sound)
+
+
+@pytest.mark.parametrize("notation", ["bytes", "characters"])
+@pytest.mark.parametrize("chunk", [1, 4, 2**22])
+def test_lines_end_in_either_way(notation: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ancestral.data.sequences.CHUNK", chunk)
+    lines = [f"line {i}" for i in range(40)]
+    for ending, kept in (("\n", "a\rb"), ("\r\n", "a\rb\r")):  # of two carriage returns one is the text's own
+        (tmp_path / "a.txt").write_bytes("".join(line + ending for line in ["", *lines, "", "a\rb\r"]).encode())
+        data = load_data(tmp_path / "a.txt", pieces="lines", notation=notation)
+        found = [each if isinstance(each, str) else each.decode() for part in PARTS for each in written(data, part)]
+        assert sorted(found) == sorted([*lines, kept])

@@ -24,7 +24,7 @@ from ancestral.data.loading import STREAMS, load_data
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
 from ancestral.data.sequences import read_sequences
 from ancestral.data.source import Source
-from ancestral.data.splits import Splits, Units
+from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.draw import uniforms
 from ancestral.hub import Model, describe, load, notation_of, units_of
 from ancestral.sampling.strategies import Progress
@@ -128,7 +128,8 @@ def items_of(
         raise ValueError(f"number is {count}; ask for at least 1")
     device = model.anchor.device
     if pictures:
-        found = read_items(pictures, folder, model.spec, size)
+        examples, names = read_items(pictures, folder, model.spec, size)
+        found = Items(examples.x if model.spec.levels is None else examples.x.long(), names)
         if getattr(model.config, "conditional", False) and not labels:
             said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
@@ -142,17 +143,22 @@ def items_of(
     return Items(found.x.to(device), found.names, None if y is None else y.to(device))
 
 
-def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> Items:
-    """Files and folders, all of each, as a run's examples are written.
+def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> tuple[ExampleSet, Sequence[str]]:
+    """Files and folders, all of each, as a run's examples are written, and the name of each example.
 
     Raises:
         DataError: one is missing, broken or of another shape or kind than the model's.
     """
     how = _written_as(folder)
     if not how:
-        return read_pictures(paths, spec, size, units_of(folder))
-    x, names = read_sequences(paths, spec, how["notation"], how["pieces"] == "lines")
-    return Items(x, names)
+        found = read_pictures(paths, spec, size, units_of(folder))
+        return Examples(found.x), found.names
+    read = read_sequences(paths, spec, how["notation"], how["pieces"] == "lines")
+    if read.left:
+        said(
+            f"note: the last {read.left:,} symbols in all, at the ends of files, make no whole block of {spec.sites:,}: left out"
+        )
+    return read.examples, read.names
 
 
 def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None, units: Units | None = None) -> Items:

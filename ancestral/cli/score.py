@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import log
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ancestral.cli.runs import data_of, opened, progress, read_items, said
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx
 from ancestral.data.source import LIMIT, PARTS, permutation
-from ancestral.data.splits import Splits, Units
+from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.evaluation.complexity import Writing
 from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
 from ancestral.hub import Model, notation_of, units_of
@@ -35,25 +36,44 @@ Told = Mapping[str, Mapping[str, Separation]]
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """Examples of one origin, before they are scored: their name, names, symbols, labels and the names of labels."""
+    """Examples of one origin, before they are scored: their name, names, symbols, labels and the names of labels.
+
+    Attributes:
+        sets, rows: what holds them, one after the other, and where they are in that, counted over all; nothing is read before
+            ``x`` is asked for.
+        filling: the symbol that examples of varying length are filled up with.
+    """
 
     name: str
     items: Sequence[str]
-    x: Tensor
+    sets: Sequence[ExampleSet]
+    rows: Sequence[int]
     labels: Tensor | None = None
     class_names: Sequence[str] = ()
     outside: bool = False
+    filling: int = 0
 
-    def select(self, rows: Sequence[int], **changes: Any) -> Found:
-        """The examples at these places."""
-        labels = None if self.labels is None else self.labels[torch.tensor(rows, dtype=torch.long)]
-        x = self.x[torch.tensor(rows, dtype=torch.long)]
-        return replace(self, items=[self.items[row] for row in rows], x=x, labels=labels, **changes)
+    @cached_property
+    def x(self) -> Tensor:
+        """(n, *shape) symbols, of the smallest type that their sets have."""
+        found, first = list[Tensor](), 0
+        for each in self.sets:
+            some = [row - first for row in self.rows if first <= row < first + len(each)]
+            found += [each.select(some).x] if some else []
+            first += len(each)
+        longest = max(x.shape[-1] for x in found)
+        return torch.cat([F.pad(x, (0, longest - x.shape[-1]), value=self.filling) for x in found])
+
+    def select(self, places: Sequence[int], **changes: Any) -> Found:
+        """The examples at these places, which ascend."""
+        labels = None if self.labels is None else self.labels[torch.tensor(places, dtype=torch.long)]
+        items, rows = [self.items[place] for place in places], [self.rows[place] for place in places]
+        return replace(self, items=items, rows=rows, labels=labels, **changes)
 
     def limited(self, limit: int | None, seed: int) -> Found:
         """At most so many of them, a seeded choice."""
-        rows = permutation(len(self.x), seed, LIMIT)[:limit].tolist()
-        return self if limit is None or limit >= len(self.x) else self.select(sorted(rows))
+        places = permutation(len(self.rows), seed, LIMIT)[:limit].tolist()
+        return self if limit is None or limit >= len(self.rows) else self.select(sorted(places))
 
     @property
     def classes(self) -> list[str]:
@@ -107,15 +127,15 @@ class _Task:
         command = self.command
         own = self._read(command.data, command.split) if command.data else self._set(data_of(command.run, None, Reading()))
         if command.labels:
-            if len(command.labels) != len(own.x):
-                raise ValueError(f"{len(command.labels)} labels for {len(own.x)} pictures: give one each")
+            if len(command.labels) != len(own.rows):
+                raise ValueError(f"{len(command.labels)} labels for {len(own.rows)} pictures: give one each")
             own = replace(own, labels=torch.tensor(command.labels))
         inside, *outside = _parted(own, command.outside)
         inside = inside.limited(command.limit, command.seed)
         for word in command.against:
             if word in MADE:
                 x = MADE[word](inside.x, self.model.spec, command.seed, self.units)
-                made = Found(word, [f"{word} {row}" for row in range(len(x))], x, outside=True)
+                made = Found(word, [f"{word} {row}" for row in range(len(x))], [Examples(x)], range(len(x)), outside=True)
                 outside.append(made)
             else:
                 outside.append(replace(self._read([word], None), outside=True))
@@ -135,9 +155,9 @@ class _Task:
             raise DataError(
                 "files are brought to the model's colours and levels by themselves: of such flags leave all but --size"
             )
-        items = read_items([Path(word) for word in words], command.run, spec, command.reading.size)
+        examples, names = read_items([Path(word) for word in words], command.run, spec, command.reading.size)
         name = Path(words[0]).name if len(words) == 1 else f"{len(words)} files and folders"
-        return Found(name, items.names, items.x)
+        return Found(name, names, [examples], range(len(names)), filling=spec.end or 0)
 
     def _set(self, data: Splits) -> Found:
         split = self.command.split or "test"
@@ -146,10 +166,9 @@ class _Task:
             raise DataError(f"{data.name} has no {split} examples: take others (--split)")
         labels = [each.labels for each in sets.values() if each.labels is not None]
         names = [f"{name} {row}" for name, each in sets.items() for row in range(len(each))]
-        found = [each.x for each in sets.values()]
-        longest, filling = max(x.shape[-1] for x in found), data.spec.end or 0
-        x = torch.cat([F.pad(x, (0, longest - x.shape[-1]), value=filling) for x in found])
-        return Found(f"{data.name} ({split})", names, x, torch.cat(labels) if labels else None, data.class_names)
+        y = torch.cat(labels) if labels else None
+        parts, filling = list(sets.values()), data.spec.end or 0
+        return Found(f"{data.name} ({split})", names, parts, range(len(names)), y, data.class_names, filling=filling)
 
     def scored(self, found: Found) -> Scored:
         """What a set costs; in a comparison nobody is told the classes, which the outside has none of."""

@@ -139,7 +139,8 @@ def load_data(
         length: of a block, 256 symbols of text or 4,096 samples of sound if nothing is said; training sees windows of it at any
             offset. Of files and lines it bounds what training sees of each: all of a text, 4,096 samples of a sound.
         pieces: what an example is: ``"blocks"`` of one length (the default of text and single files), or of varying length,
-            with an end, ``"lines"`` of text or whole ``"files"`` (the default of several sounds, and of strings).
+            with an end, ``"lines"`` of text, without the newline and a carriage return before it, or whole ``"files"`` (the
+            default of several sounds, and of strings).
         rate: samples a second to which sound is brought; or those of samples that come without a file.
         label_from: what classes the files of a folder have: columns of its ``labels.csv`` (``file,label`` or more), parts of
             their names between - and _, counted from ``"0"``, or ``"folder"``; several make one class together. By default

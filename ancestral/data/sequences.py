@@ -7,15 +7,14 @@ judged on; only the alphabet of characters is that of all three sets.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ancestral.data.images import listed
-from ancestral.data.notation import TEXTS, Notation, Text, decoded
+from ancestral.data.notation import TEXTS, Notation, Text, decoded, smallest
 from ancestral.data.prepare import counted, with_labels, without
 from ancestral.data.recordings import WRITTEN, Cutting, Found, find
 from ancestral.data.sounds import SUFFIXES
@@ -27,7 +26,7 @@ from ancestral.symbols import DataError
 
 LENGTHS = {"text": 256, "audio": 4096}  # units, where nothing is said
 VOCABULARY = 1024  # tokens of a BPE, where nothing is said
-NEWLINE = 10
+NEWLINE, RETURN = b"\n\r"
 
 
 def load_sequences(
@@ -120,16 +119,22 @@ def _character(tape: Tape, place: int) -> int:
 
 
 def _lines(tapes: Sequence[Tape], places: Array) -> Array:
-    """The places of the lines that hold something, without what ends them."""
+    """The places of the lines that hold something, without what ends them: a newline, and a carriage return before it."""
     found = []
     for tape, start, stop in places[:, :FIRST].tolist():
-        chunks = (np.flatnonzero(tapes[tape].read(i, min(i + CHUNK, stop)) == NEWLINE) + i for i in range(start, stop, CHUNK))
-        ends = np.concatenate([*chunks, [stop]])
-        starts = np.concatenate([[start], ends[:-1] + 1])
+        newlines, returns = _where(tapes[tape], start, stop, NEWLINE), _where(tapes[tape], start, stop, RETURN)
+        starts, ends = np.concatenate([[start], newlines + 1]), np.concatenate([newlines, [stop]])
+        ends = ends - np.isin(ends - 1, returns)
         rows = np.zeros((len(ends), 5), np.int64)
         rows[:, TAPE], rows[:, START], rows[:, STOP] = tape, starts, ends
         found.append(rows[ends > starts])
     return np.concatenate(found) if found else np.zeros((0, 5), np.int64)
+
+
+def _where(tape: Tape, start: int, stop: int, byte: int) -> Array:
+    """The places of a byte, from start to before stop."""
+    chunks = (np.flatnonzero(tape.read(i, min(i + CHUNK, stop)) == byte) + i for i in range(start, stop, CHUNK))
+    return np.concatenate([np.zeros(0, np.int64), *chunks])
 
 
 def _written(source: Source, tapes: Sequence[Tape], cutting: Cutting) -> tuple[Source, dict[str, Sequence[Tape]], Text]:
@@ -137,14 +142,18 @@ def _written(source: Source, tapes: Sequence[Tape], cutting: Cutting) -> tuple[S
     notation = _text_notation(source, tapes, cutting)
     if notation.code == "bytes":
         return source, dict.fromkeys(PARTS, tapes), notation
-    x, written = dict[str, Array](), dict[str, Sequence[Tape]]()
-    for part, places in source.x.items():
-        codes = [notation.codes(text) for text in _texts(tapes, places)]
-        ends = np.cumsum([len(each) for each in codes], dtype=np.int64)
-        new = np.zeros_like(places)
-        new[:, START], new[:, STOP] = np.concatenate([[0], ends[:-1]]), ends
-        x[part], written[part] = new, [Held(np.concatenate(codes))]
-    return replace(source, x=x), written, notation
+    coded = {part: _coded(notation, tapes, places) for part, places in source.x.items()}
+    x = {part: places for part, (places, _) in coded.items()}
+    return replace(source, x=x), {part: [tape] for part, (_, tape) in coded.items()}, notation
+
+
+def _coded(notation: Text, tapes: Sequence[Tape], places: Array) -> tuple[Array, Tape]:
+    """One tape with the symbols of the text at these places, and where they are on it."""
+    codes = [notation.codes(text) for text in _texts(tapes, places)]
+    ends = np.cumsum([len(each) for each in codes], dtype=np.int64)
+    new = np.zeros_like(places)
+    new[:, START], new[:, STOP] = np.concatenate([[0], ends])[:-1], ends
+    return new, Held(np.concatenate([np.zeros(0, smallest(notation.levels)), *codes]))
 
 
 def _text_notation(source: Source, tapes: Sequence[Tape], cutting: Cutting) -> Text:
@@ -165,31 +174,45 @@ def _text_notation(source: Source, tapes: Sequence[Tape], cutting: Cutting) -> T
     )
 
 
-def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, lines: bool = False) -> tuple[Tensor, list[str]]:
-    """Files of text or sound, and folders of them, as (n, T) symbols of a model, with the name of each row.
+@dataclass(frozen=True, eq=False)
+class Read:
+    """Examples of files, read when they are asked for.
 
-    Where lengths vary every file is an example, or every line of it, filled up with ends; else every block of its length.
+    Attributes:
+        examples: n of them.
+        names: of each: its file, with a number where that holds several.
+        left: how many symbols at the ends of files make no whole block.
+    """
+
+    examples: Pieces
+    names: list[str]
+    left: int
+
+
+def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, lines: bool = False) -> Read:
+    """Files of text or sound, and folders of them, as symbols of a model.
+
+    Where lengths vary every file is an example, or every line of it; else every block of its length.
 
     Raises:
         DataError: a file is missing, broken or of another kind, or shorter than a block.
     """
-    rows, names = list[Array](), list[str]()
+    tapes, runs, names, left = list[Tape](), list[Array](), list[str](), 0
     for path in [file for place in paths for file in _files(place, spec.kind)]:
         found = find(path, Cutting(notation))
         if found is None or found.kind != spec.kind:
             raise DataError(f"{path} is no {spec.kind}, which this model is of")
-        some = _runs(found.tapes[0], found, notation, spec, lines)
-        if not some:
+        tape, some, lost = _runs(found.tapes[0], notation, spec, lines)
+        if not len(some):
             raise DataError(
                 f"{path} holds no example of the {spec.sites if spec.end is None else 1} symbols that the model takes"
             )
-        rows += some
+        some[:, TAPE] = len(tapes)
+        tapes.append(tape)
+        runs.append(some)
         names += [str(path)] if len(some) == 1 else [f"{path} {i}" for i in range(len(some))]
-    width = max((len(row) for row in rows), default=0) + (0 if spec.end is None else spec.parts)
-    x = torch.full((len(rows), width), spec.end or 0)
-    for place, row in zip(x, rows, strict=True):
-        place[: len(row)] = torch.from_numpy(row.astype(np.int64))
-    return x, names
+        left += lost
+    return Read(Pieces(tapes, np.concatenate(runs), end=spec.end), names, left)
 
 
 def _files(path: Path, kind: str) -> list[Path]:
@@ -202,15 +225,19 @@ def _files(path: Path, kind: str) -> list[Path]:
     return files
 
 
-def _runs(tape: Tape, found: Found, notation: Notation, spec: DataSpec, lines: bool) -> list[Array]:
-    """The symbols of a tape, of each of its lines, or of each of its blocks."""
-    whole = np.array([[0, 0, len(tape), 0, 0]], np.int64)
-    places = _lines([tape], whole)[:, START:FIRST].tolist() if lines else [[0, len(tape)]]
-    runs = [tape.read(start, stop) for start, stop in places]
-    runs = [notation.codes(run.tobytes()) for run in runs] if isinstance(notation, Text) else runs
+def _runs(tape: Tape, notation: Notation, spec: DataSpec, lines: bool) -> tuple[Tape, Array, int]:
+    """The symbols of a file, the places of it all, of each of its lines or of each block, and how many are in none of these."""
+    places = np.array([[0, 0, len(tape), 0, 0]], np.int64)
+    places = _lines([tape], places) if lines else places
+    if isinstance(notation, Text) and notation.code != "bytes":
+        places, tape = _coded(notation, [tape], places)
     if spec.end is not None:
-        return runs
-    return [run[i : i + spec.sites] for run in runs for i in range(0, len(run) - spec.sites + 1, spec.sites)]
+        return tape, places, 0
+    size = spec.sites // tape.parts
+    starts = np.arange(len(tape) // size) * size
+    blocks = np.zeros((len(starts), 5), np.int64)
+    blocks[:, START], blocks[:, STOP] = starts, starts + size
+    return tape, blocks, len(tape) % size * tape.parts
 
 
 def _texts(tapes: Sequence[Tape], places: Array) -> Iterator[str]:

@@ -125,8 +125,8 @@ def speculative_sample(
     draft, told = _alike(model, draft), _told(draft, context)
     if told is not None and told.vector is not None and draft.spec.classes != model.spec.classes:
         raise ValueError(
-            f"the draft knows {draft.spec.classes} classes and the model {model.spec.classes}: take a draft of the same classes, or"
-            " one without, which is not told the label"
+            f"the draft knows {draft.spec.classes} classes and the model {model.spec.classes}: take a draft of the same"
+            " classes, or one without, which is not told the label"
         )
     other = likelihood_of(draft)
     rows = Rows(model, n, context, seed=seed, first_row=first_row)
@@ -163,8 +163,8 @@ def _alike(model: Model, draft: Model) -> Model:
     except OrderError as error:
         ours, theirs = tuple(target.network.shape), tuple(likelihood_of(draft).network.shape)
         raise ValueError(
-            f"the draft is of shape {theirs} and the model of {ours}, which the draft cannot take ({error}): take another draft, or"
-            " ask for samples of a length that both take (length=)"
+            f"the draft is of shape {theirs} and the model of {ours}, which the draft cannot take ({error}): take another"
+            " draft, or ask for samples of a length that both take (length=)"
         ) from error
     if target.network.order != likelihood_of(draft).network.order:
         raise ValueError("the draft settles symbols in another order than the model: arrange one of them in the other's order")
