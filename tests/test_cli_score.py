@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from tiny_cli import Ask, Call
 from tiny_sequences import Letters, markov
@@ -17,6 +18,7 @@ from tiny_sequences import Letters, markov
 import ancestral
 from ancestral.cli import score as command
 from ancestral.cli.commands import Score
+from ancestral.data.notation import Sound
 from ancestral.data.splits import Examples, Splits
 from ancestral.data.tapes import Pieces
 from ancestral.evaluation import complexity, score, separation, surprisal
@@ -172,6 +174,26 @@ def test_a_data_set_gives_its_split_with_labels(home: Path, ask: Ask, tmp_path: 
     assert told["items"] == 20 and [row["label"] for row in rows] == names[y[20:]].tolist()
     whole = ask("score", home / "digits", tmp_path / "set.npz", "--levels", "17", "--split", "all", "--outside", "nine")
     assert sum(each["items"] for each in whole["sets"]) == 40
+
+
+def test_classes_are_numbered_as_those_of_the_run(ask: Ask, tmp_path: Path) -> None:
+    model = ancestral.build("wavenet", DataSpec("audio", (8,), levels=256, classes=3), preset="tiny", conditional=True)
+    record = {"notation": Sound(8000).to_dict(), "class_names": ["ann", "bob", "eve"], "options": {"label_from": ["0"]}}
+    ancestral.save(model, tmp_path / "run", extra={"data": record})
+    for name in ("bob", "eve"):
+        waves = np.random.default_rng(len(name)).integers(-9000, 9000, (3, 800)).astype(np.int16)
+        for i, wave in enumerate(waves):
+            soundfile.write(tmp_path / f"{name}-{i}.wav", wave, 8000)
+    ask("score", tmp_path / "run", tmp_path, "--split", "all", "--out", tmp_path / "a.csv", "--limit", 9)
+    x = ancestral.data(tmp_path, label_from=["0"], notation=Sound(8000), pieces="blocks", length=8)
+    sets = [getattr(x, part) for part in ("train", "validation", "test")]
+    nats = torch.cat([score(load(tmp_path / "run"), each.x.long(), labels=each.labels + 1).nats for each in sets])
+    rows = table(tmp_path / "a.csv")
+    assert {row["label"] for row in rows} == {"bob", "eve"}
+    first = {"train": 0, "validation": len(sets[0]), "test": len(sets[0]) + len(sets[1])}
+    places = [first[part] + int(row) for part, row in (each["item"].split() for each in rows)]
+    assert [float(row["nats"]) for row in rows] == pytest.approx(nats[places].tolist(), rel=1e-5)
+    ask("score", tmp_path / "run", tmp_path / "bob-0.wav", "--split", "all", "--out", tmp_path / "b.csv")  # of no folder
 
 
 # ---- sequences

@@ -279,6 +279,13 @@ def test_a_text_is_coloured_by_what_it_cost() -> None:
     assert "7 more symbols" in shower.show(long, np.zeros(len(long)), Scale(0.0, 1.0, ""), "text")
 
 
+def test_a_sound_without_samples_takes_the_head_of_a_file() -> None:
+    x = torch.full((2, 6), 256)
+    x[1, :2] = 128
+    codec, (none, some) = complexity(x, DataSpec("audio", (None,), levels=257, end=256)) or ("", (0, 0))
+    assert codec == "FLAC" and 8 * 42 <= none < some  # the least that the format takes
+
+
 def test_parts_of_a_sample_are_added_and_its_end_is_shown() -> None:
     spec = DataSpec("audio", (None,), levels=257, end=256, parts=1)
     assert Shower(spec).map(torch.tensor([1, 2, 256, 256]), torch.tensor([1.0, 2.0, 4.0, 0.0])).tolist() == [1, 2, 4]

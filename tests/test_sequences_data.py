@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,42 @@ def test_faults_are_named(source: str, options: dict[str, Any], match: str, book
     places = {"book": book, "clip": book.parent / "clip.wav", "broken": book.parent / "broken.wav"}
     with pytest.raises(DataError, match=match):
         load_data(places.get(source, source), **options)
+
+
+def test_the_hash_tells_windows_and_notations_apart(book: Path) -> None:
+    lines = load_data(book, pieces="lines", notation="characters")
+    assert isinstance(lines.notation, Text)
+    cases = [
+        lines,
+        replace(lines, notation=Text("characters", lines.notation.alphabet[::-1])),
+        *(load_data(book, pieces="lines", notation="characters", length=length) for length in (9, 10)),
+    ]
+    assert len({each.hash for each in cases}) == 4 and {each.content for each in cases} == {lines.content}
+    for each in cases:  # earlier runs recorded the content alone
+        assert each.recorded_as(each.hash) and each.recorded_as(lines.content)
+        assert [each.recorded_as(other.hash) for other in cases].count(True) == 1
+    digits = load_data("digits")
+    assert digits.hash == digits.content
+
+
+def test_classes_are_numbered_as_those_of_a_run(voices: Path) -> None:
+    data = load_data(voices, label_from=["1"])
+    assert data.class_names == ("ann", "bob") and data.with_classes(()) is data is data.with_classes(("ann", "bob"))
+    moved = data.with_classes(("zoe", "bob", "max"))
+    assert moved.class_names == ("zoe", "bob", "max", "ann") and moved.spec.classes == 4
+    for part in PARTS:
+        before, after = getattr(data, part), getattr(moved, part)
+        assert [moved.class_names[i] for i in after.labels] == [data.class_names[i] for i in before.labels]
+        assert torch.equal(before.x, after.x)
+
+
+@pytest.mark.parametrize("source", ["clip", "book", "notes", "strings", "samples"])
+def test_classes_of_files_are_those_of_folders(source: str, book: Path) -> None:
+    soundfile.write(book.parent / "clip.wav", clip(3, 200), 8000)
+    sources = {"clip": book.parent / "clip.wav", "book": book, "strings": ["a", "b"], "samples": np.zeros(9, np.int16)}
+    rate = {"rate": 8000} if source == "samples" else {}
+    with pytest.raises(DataError, match="label_from says what classes the files of a folder have"):
+        load_data(sources.get(source, source), label_from=["0"], **rate)
 
 
 def test_files_for_a_model_at_hand(book: Path, voices: Path) -> None:

@@ -146,6 +146,10 @@ def test_training_learns_what_follows_what_and_goes_on_as_it_was(poem: Path, tmp
     again = resume(tmp_path / "run", model=fresh)
     assert again.steps == 150 and evaluate(again.model, data).nats == found.nats
     config = tmp_path / "run" / "config.json"
+    earlier = config.read_text(encoding="utf-8").replace(data.hash, data.content)  # as runs recorded it that knew no notation
+    assert earlier != config.read_text(encoding="utf-8")
+    config.write_text(earlier)
+    assert resume(tmp_path / "run", model=fresh).steps == 150
     config.write_text(
         config.read_text(encoding="utf-8").replace('"characters"', '"letters"', 1).replace('"code": "characters"', '"code": 3')
     )

@@ -69,21 +69,25 @@ def threads_of(command: Computing, model: nn.Module) -> int:
 
 
 def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
-    """The data named on the command line, in the units of a run, or those that it was trained on.
+    """The data named on the command line, in the units of a run and with its numbers of classes, or those it was trained on.
 
     Raises:
         DataError: the run does not say where they are, or they cannot be read.
     """
     if data is not None:
-        columns = describe(folder)["spec"].get("columns", ())
-        return load_data(data, columns=columns, units=units_of(folder), **_written_as(folder), **reading.options())
+        fields, written = describe(folder), _written_as(folder)
+        if not Path(data).expanduser().is_dir():
+            written.pop("label_from", None)  # of files in folders
+        columns = fields["spec"].get("columns", ())
+        found = load_data(data, columns=columns, units=units_of(folder), **written, **reading.options())
+        return found.with_classes((fields.get("data") or {}).get("class_names", ()))
     if reading.options():
         raise DataError(f"{', '.join(reading.options())} say how other data are read: name them (--data)")
     record = describe(folder).get("data") or {}
     if record.get("source") is None:
         raise DataError(f"{folder} does not say where its data can be read again: name them (--data)")
     found = load_data(record["source"], **record["options"])
-    if found.hash != record["hash"]:
+    if not found.recorded_as(record["hash"]):
         said(f"note: the data {found.name!r} are not quite what the run was trained on: their hash differs")
     return found
 

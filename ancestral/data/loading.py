@@ -168,6 +168,8 @@ def load_data(
     found = find(source, cutting)
     if found is not None:
         _check_sequence(options, found.origin)
+        if cutting.label_from and not (found.labels and source not in EMBEDDED):
+            raise DataError(f"{found.origin}: label_from says what classes the files of a folder have: leave it out")
         return load_sequences(found, cutting, limit, left_out, seed, labels)
     raw = tabulated(arranged(_read(source, size)), table)
     if cutting != Cutting():

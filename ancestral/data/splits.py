@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -34,6 +35,9 @@ class ExampleSet(Protocol):
 
     def select(self, rows: Tensor | Sequence[int]) -> Examples:
         """The examples at (m,) row numbers, in that order."""
+
+    def labelled(self, labels: Tensor) -> Self:
+        """The same examples with other (n,) labels."""
 
     def lengths(self, spec: DataSpec) -> Tensor:
         """(n,) how many symbols each example has, its end not counted."""
@@ -76,6 +80,10 @@ class Examples:
         rows = torch.as_tensor(rows, dtype=torch.long, device=self.x.device)
         labels = None if self.labels is None else self.labels.index_select(0, rows)
         return Examples(self.x.index_select(0, rows), labels)
+
+    def labelled(self, labels: Tensor) -> Self:
+        """The same examples with other (n,) labels."""
+        return replace(self, labels=labels)
 
     def lengths(self, spec: DataSpec) -> Tensor:
         """(n,) how many symbols each example has, its end not counted."""
@@ -149,6 +157,8 @@ class Units:
 
 class Redrawn(ABC):
     """Training examples that a trainer draws anew whenever it meets them: noise, or windows of something longer."""
+
+    rule: str = ""  # what decides the draws besides the training set and its values before noise, for the hash of the data
 
     @abstractmethod
     def __len__(self) -> int:
@@ -269,7 +279,15 @@ class Splits:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the content (spec, symbols, labels, values before noise), in hexadecimal; name and note do not count."""
+        """SHA-256 of the content in hexadecimal: spec, symbols and their notation, labels, values before noise, how windows are
+        drawn; name and note do not count."""
+        more = [] if self.notation is None else [json.dumps(self.notation.to_dict(), sort_keys=True)]
+        more += [self.redrawn.rule] if self.redrawn is not None and self.redrawn.rule else []
+        return hashlib.sha256("\n".join([self.content, *more]).encode()).hexdigest() if more else self.content
+
+    @cached_property
+    def content(self) -> str:
+        """The same without notation and windows, as earlier runs recorded it."""
         spec = self.spec
         more = [part for part in (spec.columns, spec.end, spec.parts) if part not in ((), None, 1)]
         digest = hashlib.sha256(repr((spec.kind, spec.shape, spec.levels, spec.classes, *more)).encode())
@@ -277,6 +295,25 @@ class Splits:
             part.feed(digest)
         feed_tensor(digest, self.redrawn.x if isinstance(self.redrawn, Noisy) else None)
         return digest.hexdigest()
+
+    def recorded_as(self, found: str) -> bool:
+        """Whether a run that recorded this hash was trained on these data."""
+        return found in (self.hash, self.content)
+
+    def with_classes(self, names: Sequence[str]) -> Splits:
+        """The same data with classes numbered as in a list of names, such as that of a run; names not in it come after them.
+
+        Labels stay as they are where there is no name in common.
+        """
+        if set(names).isdisjoint(self.class_names) or tuple(names) == self.class_names:
+            return self
+        every = (*names, *(name for name in self.class_names if name not in names))
+        number = torch.tensor([every.index(name) for name in self.class_names])
+        train, validation, test = (
+            each if each.labels is None else each.labelled(number[each.labels]) for each in self._parts.values()
+        )
+        spec = replace(self.spec, classes=len(every))
+        return replace(self, train=train, validation=validation, test=test, spec=spec, class_names=every)
 
     def describe(self) -> dict[str, Any]:
         """What a run folder records of its data, as JSON has it."""

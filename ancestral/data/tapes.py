@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -114,6 +114,10 @@ class Pieces:
         """(n, T) all examples at once: they had better fit into memory."""
         return self.select(range(len(self))).x
 
+    def labelled(self, labels: Tensor) -> Self:
+        """The same examples with other (n,) labels."""
+        return replace(self, labels=labels)
+
     def lengths(self, spec: DataSpec) -> Tensor:
         """(n,) how many symbols each example has, its end not counted."""
         return torch.from_numpy((self.places[:, STOP] - self.places[:, START]) * _parts(self.tapes))
@@ -162,6 +166,11 @@ class Windows(Redrawn):
 
     pieces: Pieces
     length: int
+
+    @property
+    def rule(self) -> str:  # type: ignore[override]
+        """That they are windows, and how long."""
+        return f"windows of {self.length}"
 
     def __len__(self) -> int:
         return len(self.pieces)

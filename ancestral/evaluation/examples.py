@@ -196,7 +196,8 @@ def _note_of(data: Splits, split: str) -> dict[str, Any]:
         note["units"] = f"the original ones; in those of the model {-data.units.nats:+.4f} nats an example"
     if data.notation is not None:
         note["notation"] = data.notation.in_words()
-    return {**note, "note": data.note, "hash": data.hash}
+    content = {} if data.content == data.hash else {"content": data.content}  # by which earlier versions called the data
+    return {**note, "note": data.note, "hash": data.hash, **content}
 
 
 def _note_of_array(x: Tensor, spec: DataSpec) -> dict[str, Any]:

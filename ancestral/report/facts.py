@@ -192,11 +192,12 @@ def provenance(config: Mapping[str, Any], history: History, evaluation: Evaluati
     """Where everything comes from, and how to make it again."""
     trained_on = (config.get("data") or {}).get("hash")
     judged_on = evaluation.data["hash"]
+    same = (None, judged_on, evaluation.data.get("content"))
     rows = [
         ("data", str(evaluation.data["note"])),
         (
             "hash of the data",
-            f"{judged_on}{'' if trained_on in (None, judged_on) else '; the model was trained on others: ' + trained_on}",
+            f"{judged_on}{'' if trained_on in same else '; the model was trained on others: ' + trained_on}",
         ),
         *([("training", _training(config, history))] if history.rows else []),
         ("seed of the evaluation", str(evaluation.seed)),

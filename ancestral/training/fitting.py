@@ -291,6 +291,6 @@ def _same_data(record: Mapping[str, Any], data: Data | None) -> Splits:
     if data is None and record["source"] is None:
         raise TrainingError(f"the data {record['name']!r} came as an array or Splits, which the run did not keep; {how}")
     splits = load_data(record["source"], **record["options"]) if data is None else load_data(data)
-    if splits.hash != record["hash"]:
+    if not splits.recorded_as(record["hash"]):
         raise DataError(f"the data {splits.name!r} are not what the run began with (their hash differs); {how}")
     return splits
