@@ -182,6 +182,12 @@ def test_training_and_figures_use_the_features_of_each_clip(ask: Ask, tmp_path: 
     assert any("grid" in name and weight.abs().sum() > 0 for name, weight in weights.items())
 
 
+def test_files_of_a_model_that_follows_features_are_refused(home: Path, call: Call, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 40), np.uint8))
+    code, out, err = call("compress", home / "mel", tmp_path / "a.npy", "--out", tmp_path / "a.anc", "--engine", "eager")
+    assert (code, out) == (1, "") and "follows features of each example (mel)" in err and not (tmp_path / "a.anc").exists()
+
+
 def test_features_need_sound_whose_notation_is_known() -> None:
     spec = ancestral.DataSpec("text", (16,), 256)
     model = ancestral.build("wavenet", spec, preset="tiny", condition="mel")

@@ -182,6 +182,33 @@ def test_a_tokenizer_whose_last_token_is_text_is_kept_whole(tmp_path: Path) -> N
     assert notation.decode(torch.tensor([levels - 1])) == Tokenizer.from_str(text).decode([levels - 1])
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32])
+def test_half_precision_becomes_single(kind: torch.dtype, tmp_path: Path) -> None:
+    weights = {name: value.to(kind) for name, value in random_gpt2().items()}
+    model = from_gpt2(folder_of(tmp_path, weights))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    found = model.conditionals(torch.tensor([[3, 1, 4]])).parameters[0].detach()
+    wanted = reference({name: value.double().numpy() for name, value in weights.items()}, [10, 3, 1], 2, 2)
+    assert np.abs(found.numpy() - wanted).max() < 1e-4
+
+
+def test_a_padded_vocabulary_is_cut_to_the_tokens(tmp_path: Path) -> None:
+    own = Tokenizer.from_str(Text.bpe(["the cat sat on the mat, the cat sat"] * 9, 270).tokenizer)
+    own.add_special_tokens([AddedToken("<|endoftext|>", special=True)])
+    levels = own.get_vocab_size()
+    weights = random_gpt2(levels + 5)
+    folder_of(tmp_path, weights, bos_token_id=levels - 1, eos_token_id=levels - 1)
+    padded = from_gpt2(tmp_path)
+    assert padded.spec == DataSpec("text", (12,), levels=levels + 5)  # without a tokenizer nobody knows
+    own.save(str(tmp_path / "tokenizer.json"))
+    model, notation = from_gpt2(tmp_path), tokenizer(tmp_path)
+    assert model.spec == DataSpec("text", (None,), levels=levels, end=levels - 1)
+    assert notation is not None and notation.levels == levels - 1
+    x = torch.randint(levels - 1, (2, 7))
+    wanted = reference({name: value.numpy() for name, value in weights.items()}, [levels - 1, *x[0, :-1].tolist()], 2, 2)
+    assert np.abs(model.conditionals(x).parameters[0].detach().numpy() - wanted[:, :levels]).max() < 1e-10
+
+
 def test_weights_without_a_beginning_begin_with_the_last_token() -> None:
     weights = random_gpt2()
     model: Any = build("transformer", DataSpec("text", (12,), levels=11), layers=2, width=8, heads=2, context=12)

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from copy import deepcopy
 from dataclasses import replace
 from math import cos, log, pi
@@ -293,6 +294,7 @@ def test_a_small_training_set_makes_a_small_batch() -> None:
 def test_minutes_become_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     costs = {"vae": (0.1, 0.5), "pixelcnn": (0.2, 1.0), "joint": (0.4, 2.0)}
     monkeypatch.setattr(fitting, "_timed", lambda model, planned, *rest: costs[planned.stage.name])
+    monkeypatch.setattr(fitting, "_guessed", lambda *rest: None)
     stages = plan(model_of("agave"), DIGITS, minutes=10.0)
     step = 0.15 * 0.1 + 0.35 * 0.2 + 0.5 * 0.4
     validations = 0.5 * (1 + 1.5) + 1.0 * (1 + 3.5) + 2.0 * (1 + 5)  # at each stage's end, and ten over the run
@@ -300,6 +302,26 @@ def test_minutes_become_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.seconds for each in stages] == [0.1, 0.2, 0.4]
     assert [each.steps for each in plan(model_of("agave"), DIGITS, minutes=1e-6)] == [1, 1, 1]
     assert [each.steps for each in plan(model_of("agave"), DIGITS, steps=100)] == [15, 35, 50]
+    assert [each.timed for each in stages] == [None] * 3
+
+
+def test_long_steps_are_reckoned_from_those_of_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+
+    def run_stage(model: Any, planned: Any, data: Any, config: Any, listeners: Any) -> None:
+        sizes.append(config.batch_size)
+        listeners[-1].times = [0.0, 0.2 * config.batch_size]
+
+    monkeypatch.setattr(fitting, "run_stage", run_stage)
+    monkeypatch.setattr(fitting, "validate", lambda *rest: None)
+    [stage] = plan(model_of(), DIGITS, steps=10, batch_size=32)
+    assert sizes == [1, 8] and (stage.timed, stage.seconds) == (8, pytest.approx(6.4))
+    assert Planned.from_dict(stage.to_dict()) == stage
+    [stage] = plan(model_of(), DIGITS, steps=10, batch_size=2)
+    assert sizes[2:] == [1, 2] and stage.timed is None and stage.seconds == pytest.approx(0.4)
+    fit_sizes = len(sizes)
+    fitting._planned(model_of(), DIGITS, fitting._suited(model_of(), DIGITS, TrainingConfig(steps=1)), 0.0, threading.Event())
+    assert len(sizes) == fit_sizes + 1 and sizes[-1] > 8  # a run itself times whole batches
 
 
 def test_timing_leaves_no_trace(tmp_path: Path) -> None:

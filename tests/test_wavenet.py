@@ -21,6 +21,8 @@ from ancestral.spec import DataSpec, Order
 from ancestral.symbols import ended
 from ancestral.testing import check
 from ancestral.walking.engines import Lowered
+from ancestral.walking.exact.calibration import calibrate
+from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import twin
 
 CLIP = DataSpec("audio", (40,), levels=5, classes=3)
@@ -187,6 +189,27 @@ def test_a_learned_spread_starts_as_linear_interpolation(hop: int) -> None:
     assert found.shape == wanted.shape
     inside = slice(hop, -hop)  # beyond the outermost places there is nothing, which the interpolation repeats
     assert torch.allclose(found[:, :, inside], wanted[:, :, inside])
+
+
+def test_a_learned_spread_has_no_exact_form() -> None:
+    context = Context(grid=torch.randn(3, 2, 5, 1))
+    for upsample in ("repeat", "learned"):
+        model = made(local=2, hop=8, upsample=upsample)
+        family: Any = model.family
+        if upsample == "repeat":
+            assert calibrate(model.network, family.integer(), symbols(CLIP), context)  # type: ignore[arg-type]
+            continue
+        with pytest.raises(LoweringError, match="upsample='repeat'"):
+            calibrate(model.network, family.integer(), symbols(CLIP), context)  # type: ignore[arg-type]
+        assert twin(model, symbols(CLIP))  # which is told no features
+
+
+def test_programs_of_sequences_count_symbols() -> None:
+    assert "multiply-adds a symbol" in str(made().network.lowered())  # type: ignore[operator]
+    model = build("wavenet", DataSpec("audio", (8,), 256, parts=2), preset="tiny")
+    assert "multiply-adds for 2 symbols" in str(model.network.lowered())
+    image = build("gated-pixelcnn", DataSpec("image", (1, 4, 4), 2), preset="tiny")
+    assert "multiply-adds a pixel" in str(image.network.lowered())
 
 
 @pytest.mark.parametrize("settings", [{"upsample": "learned"}, {"upsample": "repeat"}])

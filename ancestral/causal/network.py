@@ -160,6 +160,8 @@ class CausalNetwork(Walked):
         places = torch.tensor(self.order.sites, device=y.device).argsort()
         return ordered[:, places].reshape(len(y), *self.shape, *y.shape[4:])
 
+    reckons: bool = False  # whether ``turned`` does more with a grid than to move and repeat its values
+
     def turned(self, context: Context | None) -> Context | None:
         """The context as the layers see it: a grid is turned with the symbols."""
         if context is None or context.grid is None or self.symmetry == Symmetry():

@@ -310,7 +310,9 @@ def listing(program: Program) -> Iterator[str]:
         when = "row " if op.clock is Clock.ROW else f"site {op.channel}" if program.shape[0] > 1 else "site"
         when += f" /{program.scale(op)}" * (program.scale(op) > 1) + " <-" * op.backwards
         yield f"{when:<11} {names[op.target.buffer]}{_range(program, op.target)} = {_formula(program, op)}"
-    yield f"{program.multiply_adds:,} multiply-adds a pixel, {program.weights:,} weights, a state of {program.state:,} values"
+    channels, _, width = program.shape  # sequences and vectors have one column
+    place = "a pixel" if width > 1 else "a symbol" if channels == 1 else f"for {channels} symbols"
+    yield f"{program.multiply_adds:,} multiply-adds {place}, {program.weights:,} weights, a state of {program.state:,} values"
 
 
 def _range(program: Program, part: Part) -> str:

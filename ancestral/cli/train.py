@@ -77,9 +77,11 @@ def _estimate(model: Model, data: Splits, config: TrainingConfig) -> Answer:
     memory = peak_memory(model.anchor.device)
     seconds = sum(stage.steps * (stage.seconds or 0.0) for stage in planned)
     ends = datetime.now().astimezone() + timedelta(seconds=seconds)
+    fewest = min((each.timed for each in planned if each.timed is not None), default=None)
+    few = "" if fewest is None else f"of {fewest} of the {config.batch_size} examples of a batch, which take more, "
     lines = [
         *describe(model),
-        *([] if memory is None else [f"{'memory':<17}{amount(memory)}, the peak while steps were timed"]),
+        *([] if memory is None else [f"{'memory':<17}{amount(memory)}, the peak while steps {few}were timed"]),
         *(f"{f'stage {stage.stage.name}':<17}{_pace(stage, epoch)}" for stage in planned),
         f"{'time':<17}{seconds / 60:.1f} minutes and what validation takes: begun now it ends at {ends:%H:%M on %d %B}",
     ]
@@ -87,7 +89,10 @@ def _estimate(model: Model, data: Splits, config: TrainingConfig) -> Answer:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "memory_bytes": memory,
         "steps_per_epoch": epoch,
-        "stages": [{"name": each.stage.name, "steps": each.steps, "seconds_per_step": each.seconds} for each in planned],
+        "stages": [
+            {"name": each.stage.name, "steps": each.steps, "seconds_per_step": each.seconds, "timed": each.timed}
+            for each in planned
+        ],
         "seconds": seconds,
         "ends": ends.isoformat(timespec="seconds"),
         "description": {line[:17].strip(): line[17:] for line in describe(model)},

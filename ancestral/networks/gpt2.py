@@ -36,13 +36,15 @@ def from_gpt2(folder: str | os.PathLike[str]) -> Autoregressive:
     """The model of a folder in the form of Hugging Face, which gives the same logits.
 
     The text begins with the token that the folder says texts begin with. Where the last token ends a text, as GPT-2's does,
-    lengths vary up to the context; else examples are as long as the context.
+    lengths vary up to the context; else examples are as long as the context. Weights in half precision become float32. Of a
+    vocabulary that is padded, rows beyond the tokens of ``tokenizer.json`` are left out: they stand for nothing, and the others
+    share what probability they had. Without that file every row is a symbol.
 
     Raises:
         DataError: a file is missing or damaged, or the network is of another kind; the message says what is not as GPT-2's.
     """
     path = Path(folder)
-    fields = _config(path / CONFIG)
+    fields = _config(path)
     levels, context = fields["vocab_size"], fields["n_positions"]
     end = levels - 1 if _ends(fields) else None
     config = TransformerConfig(
@@ -62,7 +64,7 @@ def from_gpt2(folder: str | os.PathLike[str]) -> Autoregressive:
 
 
 def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int = -1) -> None:
-    """Put GPT-2's weights, by Hugging Face's names, into a model of the same sizes.
+    """Put GPT-2's weights, by Hugging Face's names, into a model of the same sizes, or of the first of their tokens alone.
 
     Args:
         beginning: the token that stands before the first one, by default the last one of all.
@@ -75,10 +77,12 @@ def fill(model: Autoregressive, tensors: Mapping[str, Tensor], beginning: int = 
         raise TypeError(f"GPT-2's weights fit a Transformer, not a {type(network).__name__}")
     plain = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     try:
+        table = plain["wte.weight"]
+        plain["wte.weight"] = table = (table if table.element_size() >= 4 else table.float())[: model.spec.levels]
         ours = dict(_renamed(plain, len(network.blocks)))
         if network.places.start is not None:
-            ours["places.start"] = plain["wte.weight"][beginning]
-        network.to(plain["wte.weight"].dtype).load_state_dict(ours)
+            ours["places.start"] = table[beginning]
+        network.to(table.dtype).load_state_dict(ours)
     except (KeyError, RuntimeError) as error:
         raise DataError(f"the weights are not those of a GPT-2 of these sizes: {error}") from error
 
@@ -94,7 +98,7 @@ def tokenizer(folder: str | os.PathLike[str]) -> Text | None:
     path = Path(folder) / TOKENIZER
     if not path.exists():
         return None
-    content, fields = _json(path), _config(Path(folder) / CONFIG)
+    content, fields = _json(path), _config(Path(folder))
     vocabulary = content.get("model", {}).get("vocab")
     if not isinstance(vocabulary, dict):
         raise DataError(f"{path} holds no vocabulary: it is not the tokenizer of a GPT-2")
@@ -106,13 +110,15 @@ def tokenizer(folder: str | os.PathLike[str]) -> Text | None:
     return Text("bpe", tokenizer=json.dumps(content, ensure_ascii=False))
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The settings of a GPT-2; raises ``DataError`` where some have a meaning that we do not have."""
+def _config(folder: Path) -> dict[str, Any]:
+    """The settings of a GPT-2, its vocabulary without padding; raises ``DataError`` where some have a meaning we do not have."""
+    path = folder / CONFIG
     fields = _json(path)
     if fields.get("model_type") != "gpt2":
         raise DataError(f"{path} describes a network of type {fields.get('model_type')!r}: only 'gpt2' can be read")
     if missing := [name for name in SIZES if not isinstance(fields.get(name), int)]:
         raise DataError(f"{path} does not say {', '.join(missing)}: copy it again from the folder that the weights are of")
+    fields["vocab_size"] = min(fields["vocab_size"], _tokens(folder, fields) or fields["vocab_size"])
     if not 0 <= _beginning(fields) < fields["vocab_size"]:
         raise DataError(f"{path}: bos_token_id is {_beginning(fields)}, and tokens are 0 .. {fields['vocab_size'] - 1}")
     for name, allowed in ONLY.items():
@@ -123,6 +129,17 @@ def _config(path: Path) -> dict[str, Any]:
             f"{path}: hidden layers have {fields['n_inner']} features, and those of this transformer 4 times the width"
         )
     return fields
+
+
+def _tokens(folder: Path, fields: Mapping[str, Any]) -> int | None:
+    """How many tokens the tokenizer and the settings know; None where there is no tokenizer that can be read."""
+    content = _json(folder / TOKENIZER) if (folder / TOKENIZER).exists() else {}
+    vocabulary = content.get("model", {}).get("vocab")
+    if not isinstance(vocabulary, dict):
+        return None
+    added = [token["id"] for token in content.get("added_tokens", [])]
+    told = [token for token in (fields.get("bos_token_id"), fields.get("eos_token_id")) if isinstance(token, int)]
+    return 1 + max(int(token) for token in (*vocabulary.values(), *added, *told))
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -305,7 +305,8 @@ class Places(Constant):
             if count > len(table):
                 raise OrderError(
                     f"this transformer has vectors for {len(table)} places of the axis {name!r}, not {count}: make it with more,"
-                    f" context={count} of a sequence, or with places='rotary', which takes any length"
+                    f" context={count} of a sequence, or with places='rotary', which takes any length (--context {count},"
+                    " --places rotary)"
                 )
         return view
 

@@ -124,6 +124,7 @@ class WaveNet(CausalNetwork):
         labels, inside, skips, hidden, outputs = (spread(f, parts) for f in (channels, gates, skip, head, parts * size))
         self.local, self.hop = local, hop
         self.spread = Spread(local, hop) if local and hop > 1 and upsample == "learned" else None
+        self.reckons = self.spread is not None
         self.input = Embedding(parts, levels, channels // parts) if symbols == "embedding" else Scale(parts, levels)
         self.first = TimeAffine(self.input.labels, labels, first_kernel, strict=True)
         self.layers = nn.ModuleList(

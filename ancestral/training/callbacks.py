@@ -149,21 +149,21 @@ class Show:
 
 
 class Stopwatch:
-    """Ends a stage after some seconds, and knows how long a step of it took."""
+    """Ends a stage after some seconds and at least so many steps, and knows how long a step of it took."""
 
-    def __init__(self, limit: float, clock: str, stop: threading.Event) -> None:
-        self.limit, self.clock, self.stop = limit, CLOCKS[clock], stop
+    def __init__(self, limit: float, clock: str, stop: threading.Event, least: int = 4) -> None:
+        self.limit, self.clock, self.stop, self.least = limit, CLOCKS[clock], stop, least
         self.times: list[float] = []
 
     def __call__(self, tick: Tick) -> bool:
         self.times.append(self.clock())
         if self.stop.is_set():
             raise Interrupted("before training began", None)
-        return len(self.times) > 3 and self.times[-1] - self.times[0] > self.limit
+        return len(self.times) >= self.least and self.times[-1] - self.times[0] > self.limit
 
     @property
     def seconds(self) -> float:
-        """The mean step, the first left out, of at least three."""
+        """The mean step, the first left out."""
         return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
 
 

@@ -25,7 +25,7 @@ from ancestral.latent.latent import Latent
 from ancestral.models import nearest
 from ancestral.objectives import label_context
 from ancestral.symbols import DataError
-from ancestral.training.batches import Stream, to_device
+from ancestral.training.batches import VALIDATION, Stream, to_device
 from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
 from ancestral.training.config import TrainingConfig
 from ancestral.training.control import CHECKS, Control, information
@@ -39,6 +39,7 @@ Data = str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
 HARMLESS = ["progress", "threads", "accelerator", "checkpoint_every", "tensorboard"]  # what may change when a run goes on
 ENDLESS = 10**9  # steps of a stage that a stopwatch ends
+SLOW = 0.5  # seconds of a step from which on it tells how long one of more examples takes
 REHEARSAL = 0.04  # part of the minutes that goes into timing
 
 
@@ -158,6 +159,8 @@ def resume(folder: Folder, data: Data | None = None, model: Model | None = None,
 def plan(model: Model, data: Data, config: TrainingConfig | None = None, **overrides: Any) -> list[Planned]:
     """What ``fit`` would do: the stages with their steps, and the seconds that one step of each takes here; the model stays.
 
+    Where a step takes long, one of fewer examples is timed instead, and those of more are taken to last as many times longer.
+
     Raises:
         DataError, ValueError: as ``fit`` does.
     """
@@ -166,7 +169,7 @@ def plan(model: Model, data: Data, config: TrainingConfig | None = None, **overr
     splits = load_data(data)
     config = _suited(model, splits, config)
     with _surroundings(model, config, None) as stop:
-        return _planned(model, splits, config, started, stop)
+        return _planned(model, splits, config, started, stop, brief=True)
 
 
 def _run(session: Session, checkpoint: dict[str, Any] | None = None) -> Run:
@@ -240,19 +243,46 @@ def _initialise(model: Model, data: Splits, config: TrainingConfig) -> None:
         initialise(batch.x, label_context(batch.labels, model.spec, model.anchor))
 
 
-def _planned(model: Model, data: Splits, config: TrainingConfig, started: float, stop: threading.Event) -> list[Planned]:
-    """The stages with as many steps as fit into what is left of the minutes, or as were asked for, timed on a copy."""
-    stages = stages_of(model)
+def _planned(
+    model: Model, data: Splits, config: TrainingConfig, started: float, stop: threading.Event, brief: bool = False
+) -> list[Planned]:
+    """The stages with as many steps as fit into what is left of the minutes, or as were asked for, timed on a copy.
+
+    Args:
+        brief: whether to time no long steps but those of fewer examples.
+    """
+    stages, timed, few = stages_of(model), list[tuple[float, float, float]](), list[int | None]()
     whole = sum(stage.share for stage in stages)
     limit = min(5.0, REHEARSAL * 60 * (config.minutes or 1.0) / len(stages))
-    timed = [_timed(model, Planned(stage, index, 0, ENDLESS), data, config, limit, stop) for index, stage in enumerate(stages)]
+    for index, stage in enumerate(stages):
+        planned = Planned(stage, index, 0, ENDLESS)
+        guess = _guessed(model, planned, data, config, stop) if brief else None
+        timed.append(_timed(model, planned, data, config, limit, stop) if guess is None else guess[0])
+        few.append(None if guess is None else guess[1])
     per_step = sum(stage.share / whole * step for stage, (step, _, _) in zip(stages, timed, strict=True))
     judging = sum((1 + 10 * stage.share / whole) * once + lead for stage, (_, once, lead) in zip(stages, timed, strict=True))
     total = config.steps
     if total is None:
         left = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started) - judging
         total = max(len(stages), int(left / per_step))
-    return divided(total, stages, [step for step, _, _ in timed])
+    found = divided(total, stages, [step for step, _, _ in timed])
+    return [replace(each, timed=count) for each, count in zip(found, few, strict=True)]
+
+
+def _guessed(
+    model: Model, planned: Planned, data: Splits, config: TrainingConfig, stop: threading.Event
+) -> tuple[tuple[float, float, float], int] | None:
+    """Seconds of a step and of a validation as those of fewer examples suggest, and how many; None where a batch is quick."""
+    examples = WORLD
+    while examples < config.batch_size:
+        copy, watch = deepcopy(model), Stopwatch(0.0, config.clock, stop, least=2)
+        run_stage(copy, planned, data, replace(config, batch_size=examples), [Average(copy, config.ema), watch])
+        if watch.seconds > SLOW:
+            each = watch.seconds / examples
+            judged = each / 3 * min(VALIDATION, len(data.validation))  # a step also goes back, which takes twice as long
+            return (each * config.batch_size, judged, 0.0), examples
+        examples *= 8
+    return None
 
 
 def _timed(

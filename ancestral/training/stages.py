@@ -33,6 +33,7 @@ class Planned:
         before: steps of the run that come before it.
         steps: its own steps.
         seconds: what one step took when it was timed, None where it was not.
+        timed: with how many examples, where those were fewer than a batch and the seconds were reckoned from theirs.
     """
 
     stage: Stage
@@ -40,6 +41,7 @@ class Planned:
     before: int
     steps: int
     seconds: float | None = None
+    timed: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; the inverse of ``from_dict``."""

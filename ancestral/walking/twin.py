@@ -181,6 +181,12 @@ def twin(
 @torch.no_grad()
 def calibrated(model: Autoregressive | Latent, x: Tensor, vector: Tensor | None = None) -> dict[str, Any]:
     """What examples decide, and whether they have labels, as JSON has it."""
+    followed = getattr(model.config, "condition", "none")
+    if followed != "none":
+        raise LoweringError(
+            f"the model follows features of each example ({followed}), which files do not hold and its twin is not told: train"
+            " one without (condition='none')"
+        )
     model = copy.deepcopy(model).cpu().double()
     check_symbols(x, model.spec)
     found: dict[str, Any] = {} if vector is None else {LABELS: True}

@@ -170,6 +170,11 @@ def calibrate(network: CausalNetwork, family: Integer, x: Tensor, context: Conte
     if not len(x):
         raise ValueError("calibration needs examples: some of those that the network was trained with")
     context = None if context is None else context.map(lambda part: part.cpu().double())
+    if context is not None and context.grid is not None and network.reckons:
+        raise LoweringError(
+            f"{type(network).__name__} spreads its grid over the symbols by learned weights, which has no exact form: take"
+            " upsample='repeat'"
+        )
     program = copy.deepcopy(network).cpu().double().lowered(context)
     largest, shared = _exponents(network, program, x.cpu(), context), formats(program, family.levels)
     for put in program.puts:  # rare symbols too
