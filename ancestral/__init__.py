@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ancestral.core import StateError as StateError
     from ancestral.core import Walk as Walk
     from ancestral.draw import Draw as Draw
+    from ancestral.evaluation import Difference as Difference
     from ancestral.evaluation import Evaluation as Evaluation
+    from ancestral.evaluation import compare as compare
     from ancestral.evaluation import complexity as complexity
     from ancestral.evaluation import evaluate as evaluate
     from ancestral.evaluation import score as score
@@ -61,7 +63,7 @@ _HOME = {
     "ancestral.coding.errors": "CodecError",
     "ancestral.core": "Autoregressive Conditional Context Family Network OrderError State StateError Walk",
     "ancestral.draw": "Draw",
-    "ancestral.evaluation": "Evaluation complexity evaluate score separation surprisal",
+    "ancestral.evaluation": "Difference Evaluation compare complexity evaluate score separation surprisal",
     "ancestral.hub": "load save",
     "ancestral.latent.configs": "AgaveConfig BetaVaeConfig VaeConfig",
     "ancestral.latent.latent": "Latent",

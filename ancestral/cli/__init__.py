@@ -17,7 +17,8 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
-from ancestral.cli.commands import HOMES, Answer, Command
+from ancestral.cli.commands import Answer, Command
+from ancestral.cli.homes import HOMES
 from ancestral.cli.parsing import parse
 
 
@@ -43,7 +44,7 @@ def main() -> int:
         return _fault(error, command.debug)
     if command.json or answer.lines:
         print(json.dumps(plain(answer.values), ensure_ascii=False) if command.json else "\n".join(answer.lines))
-    return 0
+    return answer.code
 
 
 def perform(command: Command) -> Answer:

@@ -1,7 +1,7 @@
 """The commands and their flags, from which the help is made. Free of torch.
 
-Every field is a flag or a positional argument, its comment the help text. ``HOMES`` says which function does the work; its
-module is imported only then, because it brings torch.
+Every field is a flag or a positional argument, its comment the help text. Those that work on several runs are in ``several``;
+``homes`` says which function does the work of each.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ class Answer:
         values: for ``--json``.
         lines: for people.
         pieces: for people in place of lines, text that is written as it comes.
+        code: the exit code; 1 where the answer is there and a part of the work failed.
     """
 
     values: dict[str, Any]
     lines: Sequence[str]
     pieces: Iterable[str] = ()
+    code: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,13 +255,6 @@ class Report(Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare(Computing):
-    """One table of the figures of several runs; those that were not evaluated are."""
-
-    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN")]  # folders of runs
-
-
-@dataclass(frozen=True, kw_only=True)
 class Coding(Computing):
     """What every command has that codes with a model."""
 
@@ -333,26 +328,3 @@ class Data(Command):
 
     source: Annotated[Positional[str | None], arg(metavar="DATA")] = None  # a name, or the path of a file or folder
     reading: OmitArgPrefixes[Limited] = field(default_factory=Limited)
-
-
-HOMES: dict[type[Command], str] = {
-    Train: "ancestral.cli.train:train",
-    Evaluate: "ancestral.cli.measure:evaluate",
-    Sample: "ancestral.cli.draw:sample",
-    Reconstruct: "ancestral.cli.draw:reconstruct",
-    Complete: "ancestral.cli.draw:complete",
-    Interpolate: "ancestral.cli.draw:interpolate",
-    Score: "ancestral.cli.score:score",
-    Import: "ancestral.cli.show:bring",
-    Inspect: "ancestral.cli.show:inspect",
-    Report: "ancestral.cli.show:report",
-    Compare: "ancestral.cli.measure:compare",
-    Compress: "ancestral.cli.compression:compress",
-    Decompress: "ancestral.cli.compression:decompress",
-    Verify: "ancestral.cli.compression:verify",
-    Info: "ancestral.cli.compression:info",
-    Bench: "ancestral.cli.speed:bench",
-    Warmup: "ancestral.cli.speed:warmup",
-    Models: "ancestral.cli.lists:models",
-    Data: "ancestral.cli.lists:data",
-}

@@ -1,22 +1,20 @@
-"""``evaluate`` and ``compare``: figures, in words, as JSON and as tables."""
+"""``evaluate``: the figures of a run, in words and as JSON, kept in its folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
 from ancestral import evaluation
-from ancestral.cli.commands import Answer, Compare, Computing, Evaluate
-from ancestral.cli.runs import data_of, opened, progress, said, table
+from ancestral.cli.commands import Answer, Computing, Evaluate
+from ancestral.cli.runs import data_of, opened, progress, said
 from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
-from ancestral.hub import WEIGHTS, describe
+from ancestral.hub import WEIGHTS
 
 FIGURES = "evaluation.json"
-HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
 
 
 def evaluate(command: Evaluate) -> Answer:
@@ -75,21 +73,3 @@ def figures_of(command: Computing, run: Path) -> Evaluation:
 def _weights(run: Path) -> str:
     path = run / WEIGHTS
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
-
-
-def compare(command: Compare) -> Answer:
-    """Put the figures of runs side by side."""
-    found = {run: figures_of(command, run) for run in command.runs}
-    rows = [_row(run, each) for run, each in found.items()]
-    values = {"runs": [{"run": run, **each.to_dict()} for run, each in found.items()]}
-    return Answer(values, [*table([HEAD, *rows]), "costs in nats an example; IWAE in bits/dim, on a subset"])
-
-
-def _row(run: Path, found: Evaluation) -> Sequence[str]:
-    error = found.bits_per_dim_error
-    bits = f"{found.bits_per_dim:.4f}" + ("" if error is None else f" ± {error:.4f}")
-    units = "" if found.units is None else f"{found.active_units} of {found.units}"
-    costs = [found.iwae_bits_per_dim, found.rate, found.distortion, found.shuffle_cost]
-    cells = ["" if cost is None else f"{cost:.{2 if i else 4}f}" for i, cost in enumerate(costs)]
-    judged = f"{found.examples:,} {found.data['name']} {found.data['split']}"
-    return [str(run), describe(run)["model"] or "your own", bits, found.status, *cells, units, judged]

@@ -6,13 +6,15 @@ import inspect
 import re
 import sys
 from dataclasses import fields
-from typing import Annotated, Any, Literal, Union, cast, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_type_hints
 
 import tyro
 from tyro.conf import CascadeSubcommandArgs, DisallowNone, OmitArgPrefixes, OmitSubcommandPrefixes, arg, subcommand
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from ancestral.cli.commands import HOMES, Command
+from ancestral.cli.commands import Command
+from ancestral.cli.homes import HOMES
+from ancestral.cli.several import Swept
 from ancestral.models import MODELS, configure, nearest
 from ancestral.training.config import CHOICES, TrainingConfig
 
@@ -28,8 +30,10 @@ def parse(words: list[str]) -> Command:
         SystemExit: 2 where they make none, after saying why; 0 after help.
     """
     _check_name(words[:1], "command", list(NAMES))
-    if words[:1] == ["train"]:
+    if words[:1] in (["train"], ["sweep"]):
         _check_name(words[1:2], "model", list(MODELS))
+    if words[:1] == ["sweep"]:
+        words = spelled_out(words)
     commands: Any = Union[tuple(Annotated[kind, subcommand(name)] for name, kind in NAMES.items())]  # noqa: UP007 -- made here
     command = tyro.cli(
         commands,
@@ -46,6 +50,26 @@ def refuse(reason: str) -> SystemExit:
     """What to raise for wrong usage, after saying why."""
     print(f"ancestral: {reason}", file=sys.stderr)
     return SystemExit(2)
+
+
+def spelled_out(words: list[str]) -> list[str]:
+    """Words of a sweep, in which a switch is a setting like others: ``--no-x`` is ``--x False``, and ``--x`` alone ``--x True``.
+
+    Example:
+        >>> spelled_out(["--no-auxiliary", "--conditional", "--channels-last", "True", "False"])
+        ['--auxiliary', 'False', '--conditional', 'True', '--channels-last', 'True', 'False']
+    """
+    kinds = (TrainingConfig, *(entry.config for entry in MODELS.values()))
+    names = {name.rstrip("_").replace("_", "-") for kind in kinds for name, hint in get_type_hints(kind).items() if hint is bool}
+    said = []
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.removeprefix("--no-") in names and word.startswith("--no-"):
+            said += ["--" + word.removeprefix("--no-"), "False"]
+        elif word.removeprefix("--") in names and word.startswith("--") and following not in ("True", "False"):
+            said += [word, "True"]
+        else:
+            said.append(word)
+    return said
 
 
 def _check_name(word: list[str], what: str, names: list[str]) -> None:
@@ -70,17 +94,41 @@ def _registry(preset: str) -> ConstructorRegistry:
 
     @registry.struct_rule
     def configuration(info: StructTypeInfo) -> StructConstructorSpec | None:
-        if info.type not in defaults:
-            return None
-        kind, default = info.type, defaults[info.type]
-        hints = {name: Literal[CHOICES[name]] if name in CHOICES else hint for name, hint in get_type_hints(kind).items()}
-        flags = []
-        for name in (field.name for field in fields(kind) if not (kind is TrainingConfig and field.name in ELSEWHERE)):
-            flag = arg(name=name.rstrip("_").replace("_", "-"), help=_comment(kind, name))
-            flags.append(StructFieldSpec(name, Annotated[hints[name], flag], getattr(default, name)))  # type: ignore[arg-type]
-        return StructConstructorSpec(kind, tuple(flags))
+        if info.type in defaults:
+            kind, default = info.type, defaults[info.type]
+            flags = [_flag(kind, name, hint, getattr(default, name)) for name, hint in _settings(kind).items()]
+            return StructConstructorSpec(kind, tuple(flags))
+        several = isinstance(info.type, type) and issubclass(info.type, Swept)
+        return _several(info.type, defaults[info.type.kind]) if several else None
 
     return registry
+
+
+def _settings(kind: type) -> dict[str, Any]:
+    """The types of a configuration's settings by name, as far as they are flags of its own."""
+    hints = {name: Literal[CHOICES[name]] if name in CHOICES else hint for name, hint in get_type_hints(kind).items()}
+    names = (field.name for field in fields(kind))
+    return {name: hints[name] for name in names if not (kind is TrainingConfig and name in ELSEWHERE)}
+
+
+def _flag(kind: type, name: str, hint: Any, default: Any) -> StructFieldSpec:
+    flag = arg(name=name.rstrip("_").replace("_", "-"), help=_comment(kind, name))
+    return StructFieldSpec(name, Annotated[hint, flag], default)  # type: ignore[arg-type]
+
+
+def _several(made: type[Swept], default: Any) -> StructConstructorSpec:
+    """The flags of a configuration, each with any number of values; a setting that may be None is so where none is given."""
+    flags = []
+    for name, hint in _settings(made.kind).items():
+        value, known = getattr(default, name), [each for each in get_args(hint) if each is not type(None)]
+        one: Any = known[0] if type(None) in get_args(hint) else hint
+        flags.append(_flag(made.kind, name, tuple[one, ...], () if value is None else (value,)))
+
+    def instantiate(**values: tuple[Any, ...]) -> Swept:
+        optional = {name: values[name] or (None,) for name in values if getattr(default, name) is None}
+        return made({name: tuple(dict.fromkeys(each)) for name, each in {**values, **optional}.items()})
+
+    return StructConstructorSpec(instantiate, tuple(flags))
 
 
 def _comment(kind: type, name: str) -> str | None:

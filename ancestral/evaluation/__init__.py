@@ -5,7 +5,19 @@ from __future__ import annotations
 from ancestral.evaluation.complexity import complexity
 from ancestral.evaluation.evaluate import evaluate
 from ancestral.evaluation.outside import Separation, separation
+from ancestral.evaluation.paired import Difference, compare
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import Scores, score, surprisal
 
-__all__ = ["Evaluation", "Scores", "Separation", "complexity", "evaluate", "score", "separation", "surprisal"]
+__all__ = [
+    "Difference",
+    "Evaluation",
+    "Scores",
+    "Separation",
+    "compare",
+    "complexity",
+    "evaluate",
+    "score",
+    "separation",
+    "surprisal",
+]

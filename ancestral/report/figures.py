@@ -48,13 +48,13 @@ def learning_curves(curves: Sequence[Curve], stages: Sequence[tuple[str, float, 
         stages: name, first and last step of every stage, in order; their boundaries are drawn where there are several.
         unit: what the values are in.
     """
-    figure = _sheet(4.8, 2.7)
+    figure = sheet(4.8, 2.7)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     for order, (curve, colour) in enumerate(zip(curves, (FIRST, SECOND), strict=False)):
         marker = "o" if len(curve.steps) < 40 else ""
-        style = {"marker": marker, "markersize": 3, "linewidth": 1.4, "zorder": 3 - order}
-        axes.plot(curve.steps, curve.values, color=colour, label=curve.label, **style)  # type: ignore[arg-type]
+        how = {"marker": marker, "markersize": 3, "linewidth": 1.4, "zorder": 3 - order}
+        axes.plot(curve.steps, curve.values, color=colour, label=curve.label, **how)  # type: ignore[arg-type]
     _cut_above(axes, [curve.values for curve in curves])
     if len(stages) > 1:
         above = axes.get_xaxis_transform()
@@ -73,10 +73,10 @@ def learning_curves(curves: Sequence[Curve], stages: Sequence[tuple[str, float, 
 
 def latent_bars(kl_by_unit: Mapping[str, Sequence[float]]) -> Figure:
     """KL of every latent unit in nats, sorted within its group."""
-    figure = _sheet(4.8, 0.5 + 2.2 * len(kl_by_unit))
+    figure = sheet(4.8, 0.5 + 2.2 * len(kl_by_unit))
     panels = figure.subplots(len(kl_by_unit), 1, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, kl_by_unit.items(), strict=True):
-        _style(axes)
+        style(axes)
         ranked = np.sort(np.asarray(values, float).ravel())[::-1]
         places = np.arange(1, len(ranked) + 1)
         if len(ranked) > BARS:
@@ -101,7 +101,7 @@ def surprisal_maps(images: Pixels, nats: NDArray[np.floating]) -> Figure:
     bits = np.asarray(nats, float).sum(1) / log(2)
     n, height, width = bits.shape
     side = 0.72
-    figure = _sheet(side * n + 0.6, 2 * side * height / width + 0.1)
+    figure = sheet(side * n + 0.6, 2 * side * height / width + 0.1)
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.01, hspace=0.01)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(2, n, squeeze=False)
     top = float(np.quantile(bits, 0.999)) or 1.0
@@ -120,9 +120,9 @@ def surprisal_maps(images: Pixels, nats: NDArray[np.floating]) -> Figure:
 
 def histograms(values: Mapping[str, Values], unit: str) -> Figure:
     """How a score is distributed in several sets, each with its share in common bins; the first set is filled."""
-    figure = _sheet(4.8, 2.4)
+    figure = sheet(4.8, 2.4)
     axes = figure.subplots()
-    _style(axes)
+    style(axes)
     low, high = (float(quantile) for quantile in np.quantile(np.concatenate(list(values.values())), (0, 1)))
     edges = np.linspace(low, max(high, low + 1e-9), 41)
     for order, (name, each) in enumerate(values.items()):
@@ -151,7 +151,7 @@ def surprisal_over(
         limits: of the axis of bits, common to all figures of a page.
         unit: what the places on the lower axis are.
     """
-    figure = _sheet(7.2, 1.3 if wave is None else 1.9)
+    figure = sheet(7.2, 1.3 if wave is None else 1.9)
     panels = figure.subplots(1 if wave is None else 2, 1, sharex=True, squeeze=False)[:, 0]
     count = max(1, -(-len(bits) // PIECES))
     starts = np.arange(0, len(bits), count)
@@ -161,7 +161,7 @@ def surprisal_over(
         panels[0].set_axis_off()
     means = np.add.reduceat(bits, starts) / np.diff([*starts, len(bits)])
     panels[-1].stairs(means, [*starts, len(bits)], fill=True, color=FIRST, linewidth=0)
-    _style(panels[-1])
+    style(panels[-1])
     panels[-1].set_xlim(0, max(len(bits), 1))
     panels[-1].set_ylim(*limits)
     panels[-1].set_xlabel(unit)
@@ -176,7 +176,7 @@ def clips(waves: Sequence[NDArray[np.floating]], rate: int) -> Figure:
         waves: (T,) samples in [-1, 1] each.
         rate: samples a second.
     """
-    figure = _sheet(2.4 * len(waves), 2.2)
+    figure = sheet(2.4 * len(waves), 2.2)
     panels = figure.subplots(2, len(waves), squeeze=False, sharex="col", height_ratios=(1, 2))
     padded = [np.pad(wave, (0, max(0, 2 * WINDOW - len(wave)))) for wave in waves]
     spectra = [np.asarray(specgram(wave, WINDOW, rate, noverlap=WINDOW // 2)[0]) for wave in padded]
@@ -191,20 +191,22 @@ def clips(waves: Sequence[NDArray[np.floating]], rate: int) -> Figure:
         decibels = 10 * np.log10(np.maximum(spectrum / loudest, 1e-8))
         extent = (0.0, max(seconds, 2 * WINDOW / rate), 0.0, rate / 2000)
         panels[1, i].imshow(decibels, cmap="magma", vmin=-80, vmax=0, origin="lower", aspect="auto", extent=extent)
-        _style(panels[1, i])
+        style(panels[1, i])
         panels[1, i].grid(visible=False)
         panels[1, i].set_xlabel("seconds")
     panels[1, 0].set_ylabel("kHz")
     return figure
 
 
-def _sheet(width: float, height: float) -> Figure:
+def sheet(width: float, height: float) -> Figure:
+    """An empty figure, so many inches wide and high, that lets the page shine through."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.set_facecolor("none")
     return figure
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Make axes look as all do."""
     axes.set_facecolor("none")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

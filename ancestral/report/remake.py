@@ -73,7 +73,7 @@ def options(values: Mapping[str, Any]) -> list[str]:
         flag = name.rstrip("_").replace("_", "-")
         if isinstance(value, bool):
             written.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple):
             written.append(" ".join([f"--{flag}", *("-" if each is None else str(each) for each in value)]))
         elif value is not None:
             written.append(f"--{flag} {shlex.quote(str(value))}")

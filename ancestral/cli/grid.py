@@ -1,0 +1,147 @@
+"""The runs of a sweep: their settings, folders and commands, and what is left to do of each."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict, dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ancestral.cli.jobs import Job
+from ancestral.cli.measure import kept_figures
+from ancestral.cli.several import Grid, Sweep
+from ancestral.data.splits import Splits
+from ancestral.hub import CONFIG, describe
+from ancestral.report.history import read_history
+from ancestral.report.remake import options, settings
+from ancestral.report.sweeps import Trial, value_in_words, values_in_words
+from ancestral.training.config import TrainingConfig
+from ancestral.training.fitting import HARMLESS
+from ancestral.training.folder import CHECKPOINT
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the grid.
+
+    Attributes:
+        folder: of the run.
+        values: the settings that are swept, without the seed.
+        model, training: all settings.
+        words: of the command that makes it.
+    """
+
+    folder: Path
+    values: dict[str, Any]
+    model: Any
+    training: TrainingConfig
+    words: list[str]
+
+    @property
+    def command(self) -> str:
+        """The command line that makes it."""
+        return shlex.join(["ancestral", *self.words])
+
+
+def planned(command: Sweep, grid: Grid[Any], out: Path) -> list[Planned]:
+    """The runs of the grid, those of one setting together.
+
+    Raises:
+        ValueError: a setting has no value, or one that is outside its range.
+    """
+    swept = {**grid.model.values, **grid.training.values}
+    for name, values in swept.items():
+        if not values:
+            raise ValueError(f"--{name.rstrip('_').replace('_', '-')} has no value: give it one or several")
+    axes = [name for name in (*grid.model.axes, *grid.training.axes) if name != "seed"]
+    made = []
+    for settings_, training in product(grid.model.combinations(), grid.training.combinations()):
+        values = {name: {**settings_, **training}[name] for name in axes}
+        model, config = grid.model.kind(**settings_), TrainingConfig(**training)
+        folder = out / values_in_words({**values, "seed": config.seed}).replace(os.sep, "-")
+        made.append(Planned(folder, values, model, config, _words(command, grid, folder, model, config)))
+    made.sort(key=lambda each: [swept[name].index(value) for name, value in each.values.items()])
+    return made
+
+
+def _words(command: Sweep, grid: Grid[Any], folder: Path, model: Any, training: TrainingConfig) -> list[str]:
+    usual = asdict(TrainingConfig())
+    changed = {name: value for name, value in asdict(training).items() if value != usual[name] or name == "seed"}
+    reading = grid.reading.options()
+    reading = {**reading, "grey": True} if reading.pop("channels", None) else reading
+    made = {"data": grid.data, "out": folder, "from": grid.from_, **reading, **settings(model.name, asdict(model)), **changed}
+    return ["train", model.name, *shlex.split(" ".join(options(made))), *_computing(command)]
+
+
+def _computing(command: Sweep) -> list[str]:
+    return ["--device", command.device, "--threads", str(command.threads or 1)]
+
+
+def job_of(command: Sweep, run: Planned, data: Splits) -> Job | None:
+    """What is left to do of a run, or None."""
+    todo = []
+    if command.force or not (run.folder / CONFIG).exists():
+        todo.append([*run.words, *(["--force"] if command.force else [])])
+    else:
+        _check_same(run, data)
+        if not trained(run.folder):
+            begun = (run.folder / CHECKPOINT).exists()
+            todo.append(["train", "--resume", str(run.folder), *_computing(command)] if begun else [*run.words, "--force"])
+    if todo or not _judged(command, run.folder, data):
+        judge = {"split": command.split, "importance_samples": command.importance_samples, "subset": command.subset}
+        todo.append(["evaluate", str(run.folder), *shlex.split(" ".join(options(judge))), *_computing(command)])
+    log = run.folder.parent / "logs" / f"{run.folder.name}.txt"
+    return Job(run.folder.name, todo, log, command.threads or 1) if todo else None
+
+
+def _check_same(run: Planned, data: Splits) -> None:
+    """Refuse a run of other settings or data that is in the way.
+
+    Raises:
+        ValueError: there is one.
+    """
+    entries = describe(run.folder)
+    ours = replace(run.training, batch_size=min(run.training.batch_size, len(data.train)))
+    wanted = {**asdict(run.model), **asdict(ours), "model": run.model.name, "data": data.hash}
+    have = {**(entries["config"] or {}), **entries.get("training", {}), "model": entries["model"]}
+    have["data"] = (entries.get("data") or {}).get("hash")
+    for name, value in wanted.items():
+        if name not in HARMLESS and have.get(name) != value:
+            raise ValueError(
+                f"{run.folder} holds a run with {name.rstrip('_')} {value_in_words(have.get(name))} in place of"
+                f" {value_in_words(value)}: choose another folder (--out), or make its runs anew (--force)"
+            )
+
+
+def trained(folder: Path) -> bool:
+    """Whether the run of a folder went through all its steps."""
+    stages, history = describe(folder).get("stages") or [], read_history(folder)
+    return bool(history.rows) and history.stages[-1].end >= sum(stage["steps"] for stage in stages)
+
+
+def _judged(command: Sweep, folder: Path, data: Splits) -> bool:
+    """Whether a run has the figures that the sweep asks for."""
+    found = kept_figures(folder)
+    if found is None or (found.data["hash"], found.data["split"]) != (data.hash, command.split):
+        return False
+    whole = found.examples == found.data["available"] and found.orders == 1
+    asked = (command.importance_samples or None, min(command.subset, found.examples))
+    return whole and (found.rate is None or (found.importance_samples, found.subset) == asked)
+
+
+def trial_of(run: Planned, error: str | None) -> Trial:
+    """What there is to say of a run, whose job failed for a reason or did not."""
+    found = kept_figures(run.folder) if error is None else None
+    history = read_history(run.folder)
+    return Trial(
+        run=run.folder.name,
+        values=run.values,
+        seed=run.training.seed,
+        command=run.command,
+        error=error,
+        evaluation=None if found is None else found.to_dict(),
+        steps=history.stages[-1].end if history.rows else None,
+        seconds=history.seconds,
+    )

@@ -1,0 +1,174 @@
+"""``sweep``: runs at every combination of settings, in processes beside one another, with one table and one figure."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ancestral.cli.commands import Answer
+from ancestral.cli.grid import job_of, planned, trial_of
+from ancestral.cli.jobs import Job, carry_out
+from ancestral.cli.measure import kept_figures
+from ancestral.cli.parsing import refuse
+from ancestral.cli.runs import device_of, said, table
+from ancestral.cli.several import Grid, Sweep
+from ancestral.data.loading import load_data
+from ancestral.evaluation import Evaluation
+from ancestral.files import write_whole
+from ancestral.hub import describe
+from ancestral.models import MODELS
+from ancestral.report.sweep_page import (
+    FORMATS,
+    Family,
+    families_page,
+    family_of,
+    figures_of,
+    notes_of,
+    save_figure,
+    sweep_page,
+    table_of,
+)
+from ancestral.report.sweeps import RECORD, Point, Record, read_record
+from ancestral.report.tradeoff import Line
+
+FIGURE, PAGE = "sweep.svg", "sweep.html"
+
+
+def sweep(command: Sweep) -> Answer:
+    """Train and measure a grid of runs, or draw what sweeps found.
+
+    Raises:
+        SystemExit: 2 where neither a model nor a figure is asked for, or both.
+    """
+    if command.figure and command.grid is not None:
+        raise refuse("--figure draws sweeps that are there: leave the model and its settings out")
+    if not command.figure and command.grid is None:
+        raise refuse(f"sweep what? Name a model ({', '.join(MODELS)}), or sweeps to draw (--figure FOLDER FOLDER)")
+    if command.out is None:
+        raise refuse("say where: --out FOLDER" if command.grid else "say where: --out FILE (.svg, .png, .pdf or .html)")
+    return _draw(command.figure, command.out) if command.grid is None else _carry_out(command, command.grid, command.out)
+
+
+def _carry_out(command: Sweep, grid: Grid[Any], out: Path) -> Answer:
+    data = load_data(grid.data, **grid.reading.options())
+    runs = planned(command, grid, out)
+    if command.dry_run:
+        commands = [run.command for run in runs]
+        return Answer({"runs": [{"run": run.folder.name, "command": run.command} for run in runs]}, commands)
+    jobs = [job for run in runs if (job := job_of(command, run, data)) is not None]
+    at_once = _processes(command)
+    said(
+        f"{len(runs)} runs, of which {len(runs) - len(jobs)} are there; {min(at_once, len(jobs))} at a time"
+        if jobs
+        else f"all {len(runs)} runs are there"
+    )
+    errors, count = dict[str, str | None](), len(jobs)
+
+    def ended(job: Job, error: str | None) -> None:
+        errors[job.name] = error
+        figures = kept_figures(out / job.name)
+        words = f"failed: {error}" if error else figures.lines()[0] if figures else "done"
+        said(f"[{len(errors)} of {count}] {job.name}: {words}")
+
+    try:
+        carry_out(jobs, at_once, ended)
+    except KeyboardInterrupt:
+        said("the runs are saved: the same command goes on with them")
+        raise
+    axes = list(runs[0].values)
+    trials = [trial_of(run, errors.get(run.folder.name)) for run in runs]
+    note = {"name": data.name, "note": data.note, "hash": data.hash}
+    record = Record(model=runs[0].model.name, axes=axes, data=note, split=command.split, trials=trials)
+    return _written(record, out)
+
+
+def _processes(command: Sweep) -> int:
+    if command.processes is not None:
+        if command.processes < 1:
+            raise ValueError(f"processes is {command.processes}; it must be at least 1")
+        return command.processes
+    if device_of(command) != "cpu":
+        return 1
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, there // (command.threads or 1))
+
+
+def _written(record: Record, out: Path) -> Answer:
+    record.write(out)
+    write_whole(out / PAGE, sweep_page(record).encode())
+    families = [family_of(record, "")]
+    if record.points:
+        figure = next(iter(figures_of(families, record.axes[0].rstrip("_") if record.axes else None).values()))
+        save_figure(figure, out / FIGURE)
+    for trial in record.failed:
+        said(f"{trial.run} failed: {trial.error}")
+    values = {"out": out, "page": out / PAGE, **record.to_dict()}
+    lines = [*_table(families[0].rows), f"{out / PAGE}, and {RECORD}, sweep.csv and {FIGURE} beside it"]
+    return Answer(values, lines, code=1 if record.failed else 0)
+
+
+def _table(rows: Sequence[tuple[str, Point, str]]) -> list[str]:
+    if not rows:
+        return []
+    head, cells = table_of([(name, point, "") for name, point, _ in rows])
+    return [*table([head, *cells]), notes_of(rows)]
+
+
+def _draw(folders: Sequence[Path], out: Path) -> Answer:
+    """Sweeps and single runs on one set of axes.
+
+    Raises:
+        ValueError: they were not judged on the same data, or the file is of no kind that can be drawn into.
+        FileNotFoundError: a folder holds neither a sweep nor a run that was evaluated.
+    """
+    if out.suffix not in (*FORMATS, ".html"):
+        raise ValueError(f"cannot draw into {out}: name a {', '.join(FORMATS)} or .html file")
+    names = (
+        [folder.name for folder in folders]
+        if len({each.resolve().name for each in folders}) == len(folders)
+        else map(str, folders)
+    )
+    found = [_family(folder, name) for folder, name in zip(folders, names, strict=True)]
+    (first, data), others = found[0], found[1:]
+    for folder, (_, theirs) in zip(folders[1:], others, strict=True):
+        for key in ("hash", "split"):
+            if theirs[key] != data[key]:
+                what = "other data" if key == "hash" else f"the {theirs['split']} set and not the {data['split']} set"
+                raise ValueError(f"{folder} was judged on {what} than {folders[0]}: {theirs['note']} / {data['note']}")
+    families = [first, *(family for family, _ in others)]
+    if out.suffix == ".html":
+        write_whole(out, families_page(families, data).encode())
+    else:
+        save_figure(next(iter(figures_of(families).values())), out)
+    rows = [
+        (", ".join(part for part in (family.name, name) if part), point, "")
+        for family in families
+        for name, point, _ in family.rows
+    ]
+    points = [{"name": name, **asdict(point)} for name, point, _ in rows]
+    return Answer({"out": out, "points": points}, [*_table(rows), f"figure: {out}"])
+
+
+def _family(folder: Path, name: str) -> tuple[Family, dict[str, Any]]:
+    """The points of a folder, and the data that they were judged on."""
+    if (folder / RECORD).exists():
+        record = read_record(folder)
+        if not record.points:
+            raise ValueError(f"no run of the sweep in {folder} was judged: give its command once more")
+        return family_of(record, name), {**record.data, "split": record.split}
+    describe(folder)
+    found = kept_figures(folder)
+    if found is None:
+        raise ValueError(
+            f"{folder} has no figures of its weights: measure it first (ancestral evaluate {shlex.quote(str(folder))})"
+        )
+    return _alone(name, found), dict(found.data)
+
+
+def _alone(name: str, found: Evaluation) -> Family:
+    point = Point.of({}, [found.to_dict()])
+    return Family(name, [Line(name, [("", point)])], [("", point, found.verdict or "")])
