@@ -12,7 +12,7 @@ from ancestral.cli.commands import Answer, Evaluate
 from ancestral.cli.measure import kept_figures, measured
 from ancestral.cli.runs import data_of, opened, progress, said, table
 from ancestral.cli.several import Compare
-from ancestral.data.splits import ExampleSet, Splits
+from ancestral.data.splits import ExampleSet, Splits, Units
 from ancestral.evaluation import Evaluation
 from ancestral.evaluation.examples import chosen_examples, counter
 from ancestral.evaluation.paired import Costs, check_sizes, costs, difference, work
@@ -58,7 +58,7 @@ def check_same(first: Path, data: Splits, run: Path, theirs: Splits, split: str)
     """
     for what, mine, other in (
         ("shape and symbols", _written(data), _written(theirs)),
-        ("units", _units(data), _units(theirs)),
+        ("units", _units(data.units), _units(theirs.units)),
         ("notation", data.notation and data.notation.in_words(), theirs.notation and theirs.notation.in_words()),
     ):
         if mine != other:
@@ -85,8 +85,12 @@ def _written(data: Splits) -> str:
     return f"{spec.kind} {spec.shape}, levels={spec.levels}{columns}" + (f" in {spec.parts} parts" if spec.parts > 1 else "")
 
 
-def _units(data: Splits) -> Any:
-    return None if data.units is None else data.units.to_dict()
+def _units(units: Units | None) -> str | None:
+    """Units in words; a hash stands for the numbers, of which there may be many."""
+    if units is None:
+        return None
+    digest = hashlib.sha256(repr(units.to_dict()).encode()).hexdigest()[:8]
+    return f"{'dequantised' if units.dequantized else 'standardised'} ({units.nats:+.3f} nats, {digest})"
 
 
 def _digest(examples: ExampleSet) -> bytes:

@@ -102,7 +102,7 @@ def _written(record: Record, out: Path) -> Answer:
     write_whole(out / PAGE, sweep_page(record).encode())
     families = [family_of(record, "")]
     if record.points:
-        figure = next(iter(figures_of(families, record.axes[0].rstrip("_") if record.axes else None).values()))
+        figure = next(iter(figures_of(families).values()))
         save_figure(figure, out / FIGURE)
     for trial in record.failed:
         said(f"{trial.run} failed: {trial.error}")

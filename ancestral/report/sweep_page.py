@@ -15,7 +15,7 @@ from ancestral.evaluation.bits import Mean
 from ancestral.files import write_whole
 from ancestral.hub import versions
 from ancestral.report.facts import details, with_error
-from ancestral.report.page import badge, document, drawing, figure, pairs, paragraph, section, table, tag
+from ancestral.report.page import badge, document, drawing, figure, pairs, paragraph, section, tag
 from ancestral.report.sweeps import Point, Record, value_in_words, values_in_words
 from ancestral.report.tradeoff import Line, cost_split, rate_distortion
 
@@ -55,19 +55,22 @@ def family_of(record: Record, name: str) -> Family:
         others = {axis: value for axis, value in point.values.items() if axis != first}
         label = ", ".join(part for part in (name, values_in_words(others).replace(",", ", ")) if part)
         lines.setdefault(label, []).append((value_in_words(point.values[first]) if first else "", point))
-    verdicts = {values_in_words(trial.values): str((trial.evaluation or {}).get("verdict") or "") for trial in record.done}
+    verdicts = {
+        values_in_words(trial.values): str((trial.evaluation or {}).get("verdict") or "") for trial in reversed(record.done)
+    }  # of several runs the first one's
     rows = [(values_in_words(point.values), point, verdicts[values_in_words(point.values)]) for point in record.points]
-    return Family(name, [Line(label, points) for label, points in lines.items()], rows)
+    setting = first.rstrip("_") if first else ""
+    return Family(name, [Line(label, points, setting) for label, points in lines.items()], rows)
 
 
-def figures_of(families: Sequence[Family], setting: str | None = None) -> dict[str, Figure]:
-    """Rate against distortion, where a model has latents; and the split of the cost over a setting, where one is swept."""
+def figures_of(families: Sequence[Family]) -> dict[str, Figure]:
+    """By name: rate against distortion, where a model has latents; and of one family the cost over its setting."""
     lines = [line for family in families for line in family.lines]
     found = dict[str, Figure]()
     if any("rate" in point.figures for line in lines for _, point in line.points):
         found["rate against distortion"] = rate_distortion(lines)
-    if setting is not None or not found:
-        found["cost over the setting"] = cost_split(lines, setting or "")
+    if not found or (len(families) == 1 and lines[0].setting):
+        found["cost over the setting"] = cost_split(lines)
     return found
 
 
@@ -82,14 +85,13 @@ CAPTIONS = {
 
 def sweep_page(record: Record) -> str:
     """The page of a sweep."""
-    setting = record.axes[0] if record.axes else None
     families = [family_of(record, "")]
     title = f"Sweep of {record.model} on {record.data['name']}"
     swept = "; ".join(f"{axis.rstrip('_')} {_values(record, axis)}" for axis in record.axes) or "its seeds"
     return document(
         title,
         tag("header", tag("h1", escape(title)), paragraph(f"Swept: {swept}. Judged on the {record.split} set.", "soft")),
-        _drawn(figures_of(families, setting and setting.rstrip("_"))) if record.points else "",
+        _drawn(figures_of(families)) if record.points else "",
         _table(families),
         section("Failed", pairs([(trial.run, str(trial.error)) for trial in record.failed])) if record.failed else "",
         _provenance(record.data, [trial.command for trial in record.trials]),
@@ -127,9 +129,9 @@ def _drawn(figures: Mapping[str, Figure]) -> str:
 
 
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Head and cells of a table of points, in words; columns that are empty all the way are left out. The last is the verdict."""
-    every = [{"": name.replace(",", ", "), **_cells(point), "verdict": verdict} for name, point, verdict in rows]
-    head = [name for name in every[0] if any(cells[name] for cells in every)]
+    """Head and cells of a table of points, in words; columns that are empty all the way are left out."""
+    every = [{"": name.replace(",", ", "), **_cells(point)} for name, point, _ in rows]
+    head = [name for name in every[0] if not name or any(cells[name] for cells in every)]
     return head, [[cells[name] for name in head] for cells in every]
 
 
@@ -142,7 +144,7 @@ def _cells(point: Point) -> dict[str, str]:
         "status": point.status,
         **shown,
         "active units": "" if active is None else f"{active.value:.{0 if point.runs == 1 else 1}f} of {point.units}",
-        "runs": str(point.runs) if point.runs > 1 else "",
+        "runs": str(point.runs),
     }
 
 
@@ -169,7 +171,12 @@ def _table(families: Sequence[Family]) -> str:
     head, cells = table_of(rows)
     place = head.index("status")
     marked = [[badge(cell) if i == place else escape(cell) for i, cell in enumerate(row)] for row in cells]
-    return section("Figures", table(head, marked), paragraph(notes_of(rows), "soft"))
+    body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in marked]
+    header = tag("thead", tag("tr", *(tag("th", escape(name), scope="col") for name in head)))
+    whole = tag("div", tag("table", header, tag("tbody", *body), class_="points"), class_="wide")
+    verdicts = [(name.replace(",", ", "), verdict) for name, _, verdict in rows if verdict]
+    said = section("What z carries", tag("dl", *(tag("dt", escape(name)) + tag("dd", escape(words)) for name, words in verdicts)))
+    return section("Figures", whole, paragraph(notes_of(rows), "soft")) + (said if verdicts else "")
 
 
 def _provenance(data: Mapping[str, Any], commands: Sequence[str]) -> str:

@@ -26,11 +26,13 @@ class Line:
 
     Attributes:
         label: what the legend calls them.
-        points: with their labels, in order.
+        points: with their labels, in order: the values of a setting.
+        setting: which, or nothing where none is swept.
     """
 
     label: str
     points: Sequence[tuple[str, Point]]
+    setting: str = ""
 
 
 def coordinates(point: Point) -> tuple[Mean, Mean]:
@@ -44,7 +46,7 @@ def rate_distortion(lines: Sequence[Line]) -> Figure:
 
     Each point has its label; those that lie together share one.
     """
-    figure = sheet(6.4, 4.4)
+    figure = sheet(5.2, 3.7)
     axes = figure.subplots()
     style(axes)
     axes.grid(visible=False)
@@ -88,7 +90,7 @@ def _limits(values: Sequence[Mean]) -> Limits:
 
 def _equal_costs(axes: Axes, across: Limits, up: Limits) -> None:
     """Lines on which rate + distortion is the same, each with that sum where it enters from the left or from above."""
-    for total in MaxNLocator(7).tick_values(across[0] + up[0], across[1] + up[1]):
+    for total in MaxNLocator(14).tick_values(across[0] + up[0], across[1] + up[1]):
         start, end = max(across[0], total - up[1]), min(across[1], total - up[0])
         if start >= end:
             continue
@@ -100,9 +102,10 @@ def _equal_costs(axes: Axes, across: Limits, up: Limits) -> None:
 
 
 def _labels(line: Line, across: Limits, up: Limits) -> list[tuple[tuple[float, float], str]]:
-    """Where labels go, and what they say: one for all neighbours on the line that lie together."""
+    """Where labels go, and what they say: one for all neighbours on the line that lie together; the first names the setting."""
     found = list[tuple[tuple[float, float], str]]()
-    for label, point in line.points:
+    for number, (value, point) in enumerate(line.points):
+        label = f"{line.setting} {value}".strip() if number == 0 else value
         rate, distortion = (mean.value for mean in coordinates(point))
         if found:
             (x, y), said = found[-1]
@@ -114,13 +117,8 @@ def _labels(line: Line, across: Limits, up: Limits) -> list[tuple[tuple[float, f
     return [each for each in found if each[1]]
 
 
-def cost_split(lines: Sequence[Line], setting: str) -> Figure:
-    """Bits/dim over the values of a setting, split into what z costs, the shaded part, and what x costs given z.
-
-    Args:
-        lines: each with points at the same labels.
-        setting: what is swept.
-    """
+def cost_split(lines: Sequence[Line]) -> Figure:
+    """Bits/dim over the values of a setting, split into what z costs, the shaded part, and what x costs given z."""
     figure = sheet(4.8, 2.9)
     axes = figure.subplots()
     style(axes)
@@ -138,7 +136,7 @@ def cost_split(lines: Sequence[Line], setting: str) -> Figure:
             axes.plot(places, total * share, color=colour, linestyle=(0, (3, 2)), linewidth=1.1, label=given)
             axes.fill_between(places, total * share, total, color=colour, alpha=0.15, linewidth=0)
     axes.set_xticks(range(len(ticks)), ticks)
-    axes.set_xlabel(setting)
+    axes.set_xlabel(", ".join(dict.fromkeys(line.setting for line in lines)))
     axes.set_ylabel("bits/dim")
     if any("rate" in point.figures for line in lines for _, point in line.points) or len(lines) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=8)
