@@ -26,6 +26,7 @@ from ancestral.cli.jobs import Job, carry_out, fault
 from ancestral.cli.parsing import parse
 from ancestral.cli.several import Sweep
 from ancestral.evaluation import evaluate
+from ancestral.training.session import Session
 
 TINY = ("--data", "digits", "--preset", "tiny", "--limit", "24", "--batch-size", "8", "--no-tensorboard", "--no-progress")
 JUDGED = ("--importance-samples", "2", "--subset", "6")
@@ -69,6 +70,28 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     monkeypatch.setattr(jobs, "start", start)
     monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
     return seen
+
+
+Refuse = Callable[..., list[Job]]
+
+
+@pytest.fixture
+def refusing(call: Call, monkeypatch: pytest.MonkeyPatch) -> Refuse:
+    """What runs a sweep none of whose jobs is carried out; the jobs that would have been."""
+
+    def run(*words: object) -> list[Job]:
+        seen = list[Job]()
+
+        def start(job: Job) -> Ended:
+            seen.append(job)
+            return Ended(3)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(jobs, "start", start)
+            assert call(*words)[0] == 1
+        return seen
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +154,7 @@ def test_table_figure_and_page_show_the_runs(swept: Path) -> None:
     assert f"{rate['value']:,.2f} ± {rate['error']:,.2f}" in page and "beta=2" in page and "ancestral train vae" in page
 
 
-def test_what_is_there_is_kept(copy: Path, started: list[Job], ask: Ask) -> None:
+def test_what_is_there_is_kept(copy: Path, started: list[Job], ask: Ask, call: Call, refusing: Refuse) -> None:
     before = {path: path.stat().st_mtime_ns for path in copy.rglob("model.safetensors")}
     told = ask(*GRID, "--out", copy)
     assert not started and [trial["run"] for trial in told["trials"]] == NAMES
@@ -144,15 +167,29 @@ def test_what_is_there_is_kept(copy: Path, started: list[Job], ask: Ask) -> None
     ]
     after = {path: path.stat().st_mtime_ns for path in copy.rglob("model.safetensors")}
     assert {path for path in before if before[path] != after[path]} == {copy / NAMES[2] / "model.safetensors"}
-    started.clear()
-    more = [*GRID[: GRID.index("--seed")], "8", *GRID[GRID.index("--seed") :]]
-    assert len(ask(*more, "--out", copy)["trials"]) == 6
-    assert [job.name for job in started] == ["beta=8,seed=0", "beta=8,seed=1"]
+    place = GRID.index("--seed")
+    assert [job.name for job in refusing(*GRID[:place], "8", *GRID[place:], "--out", copy)] == ["beta=8,seed=0", "beta=8,seed=1"]
+    assert [job.commands[0][:2] for job in refusing(*GRID, "--subset", "7", "--out", copy)] == [
+        ["evaluate", str(copy / name)] for name in NAMES
+    ]
 
 
-def test_a_run_that_was_stopped_goes_on(copy: Path, started: list[Job], ask: Ask) -> None:
-    table = copy / NAMES[1] / "metrics.csv"
-    table.write_text("\n".join(table.read_text().splitlines()[:2]) + "\n")  # as though it had ended after the first step
+def test_a_run_that_was_stopped_goes_on_to_the_same_weights(
+    copy: Path, started: list[Job], ask: Ask, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = copy / NAMES[1] / "model.safetensors"
+    before = weights.read_bytes()
+    words = json.loads((copy / "sweep.json").read_text())["trials"][1]["command"].split()[1:]
+    shutil.rmtree(weights.parent)
+    words[words.index("--out") + 1] = str(weights.parent)
+
+    def due(self: Session, step: int) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_due", due)
+        assert call(*words)[0] == 130 and weights.read_bytes() != before
     (copy / NAMES[2] / "checkpoints" / "last.ckpt").unlink()  # stopped before it was saved for the first time
     (copy / NAMES[2] / "metrics.csv").unlink()
     told = ask(*GRID, "--out", copy)
@@ -160,9 +197,10 @@ def test_a_run_that_was_stopped_goes_on(copy: Path, started: list[Job], ask: Ask
     assert first.commands[0][:3] == ["train", "--resume", str(copy / NAMES[1])]
     assert second.commands[0][:2] == ["train", "vae"] and "--force" in second.commands[0]
     assert [trial["steps"] for trial in told["trials"]] == [3] * 4
+    assert weights.read_bytes() == before
 
 
-def test_a_failure_leaves_the_other_runs_alone(tmp_path: Path, started: list[Job], call: Call) -> None:
+def test_a_failure_leaves_the_other_runs_alone(tmp_path: Path, started: list[Job], call: Call, refusing: Refuse) -> None:
     words = ("sweep", "agave", *TINY, *JUDGED, "--steps", "2", "3", "--out", tmp_path / "s")  # two steps for three stages
     code, out, err = call(*words, "--json")
     good, bad = sorted(json.loads(out)["trials"], key=lambda trial: trial["error"] is not None)
@@ -171,7 +209,7 @@ def test_a_failure_leaves_the_other_runs_alone(tmp_path: Path, started: list[Job
     assert "steps=2,seed=0: failed: " in err
     page = (tmp_path / "s" / "sweep.html").read_text()
     assert "Failed" in page and "3 stages" in page
-    assert call(*words)[0] == 1 and len(started) == 3  # the one that failed is tried once more
+    assert [job.name for job in refusing(*words)] == ["steps=2,seed=0"]  # it is tried once more
 
 
 def test_an_interruption_keeps_what_is_there(
@@ -192,12 +230,13 @@ def test_an_interruption_keeps_what_is_there(
     assert call(*words)[0] == 0 and [job.name for job in started] == ["beta=1,seed=0", "beta=2,seed=0"]
 
 
-def test_runs_of_other_settings_are_not_mixed_in(copy: Path, started: list[Job], call: Call) -> None:
+def test_runs_of_other_settings_are_not_mixed_in(copy: Path, started: list[Job], call: Call, refusing: Refuse) -> None:
     code, _, err = call(*GRID, "--latent", "3", "--out", copy)
     assert code == 1 and "holds a run with latent 2 in place of 3" in err and not started
     code, _, err = call(*GRID, "--limit", "20", "--out", copy)
     assert code == 1 and "--force" in err
-    assert call(*GRID, "--latent", "3", "--out", copy, "--force")[0] == 0 and len(started) == 4
+    todo = refusing(*GRID, "--latent", "3", "--out", copy, "--force")
+    assert [job.name for job in todo] == NAMES and all("--force" in job.commands[0] for job in todo)
 
 
 def test_all_runs_begin_with_the_weights_of_one(swept: Path, tmp_path: Path, started: list[Job], ask: Ask) -> None:
@@ -215,8 +254,8 @@ def test_dry_run_lists_the_commands(tmp_path: Path, started: list[Job], ask: Ask
 
 
 def test_switches_are_swept_like_other_settings() -> None:
-    words = "sweep agave --data digits --out s --auxiliary True False --no-conditional --spatial --minutes 1 2 2".split()
-    command = parse(words)
+    given = "--auxiliary True False --no-conditional --spatial --minutes 1 2 2"
+    command = parse(["sweep", "agave", "--data", "digits", "--out", "s", *given.split()])
     assert isinstance(command, Sweep) and command.grid is not None
     values = command.grid.model.values
     assert (values["auxiliary"], values["conditional"], values["spatial"]) == ((True, False), (False,), (True,))
@@ -302,6 +341,7 @@ def children() -> Iterator[list[subprocess.Popen[bytes]]]:
     yield found
     for child in found:
         child.kill()
+        child.wait()
 
 
 def test_a_request_to_terminate_ends_the_jobs(
@@ -317,7 +357,7 @@ def test_a_request_to_terminate_ends_the_jobs(
     monkeypatch.setattr(jobs, "start", start)
     with pytest.raises(KeyboardInterrupt):
         carry_out([Job(name, [], tmp_path / name, 1) for name in "ab"], 2, lambda job, error: None)
-    assert children[0].returncode == -signal.SIGTERM and time.monotonic() - before < 30
+    assert [child.returncode for child in children] == [-signal.SIGTERM] * 2 and time.monotonic() - before < 30
     assert signal.getsignal(signal.SIGTERM) is handler
 
 

@@ -158,10 +158,11 @@ def test_the_same_data_named_for_both_makes_them_comparable(runs: Path, ask: Ask
 
 
 def test_other_units_are_refused(tmp_path: Path, call: Call) -> None:
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).normal(3.0, 2.0, (60, 3)))
+    source = str(tmp_path / "table.npy")
     for name, options in (("plain", {}), ("standard", {"standardize": True})):
-        data = ancestral.data("measurements", limit=40, **options)
+        data = ancestral.data(source, **options)
         model = ancestral.build("rnade", data.spec, preset="tiny")
-        record = {"source": "measurements", "options": {"limit": 40, **options}, **data.describe()}
-        ancestral.save(model, tmp_path / name, extra={"data": record})
+        ancestral.save(model, tmp_path / name, extra={"data": {"source": source, "options": options, **data.describe()}})
     code, _, err = call("compare", tmp_path / "plain", tmp_path / "standard")
-    assert code == 1 and "the units of its data are" in err
+    assert code == 1 and "the units of its data are standardised (" in err and "as they were given" in err

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,13 +47,14 @@ def carry_out(jobs: Sequence[Job], processes: int, ended: Callable[[Job, str | N
         KeyboardInterrupt: by Ctrl-C, or by a request to terminate.
     """
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
-    with _terminable():
+    with interruptions() as asked:
         try:
             while waiting or running:
-                while waiting and len(running) < processes:
+                while waiting and len(running) < processes and not asked.is_set():
                     job = waiting.pop(0)
                     running[job] = start(job)
-                time.sleep(POLL_SECONDS)
+                if asked.wait(POLL_SECONDS):
+                    raise KeyboardInterrupt
                 for job in [job for job, child in running.items() if child.poll() is not None]:
                     ended(job, fault(job, running.pop(job).returncode))
         finally:
@@ -91,16 +91,25 @@ def fault(job: Job, code: int) -> str | None:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """Within, a request to terminate is what Ctrl-C is. Elsewhere than in the main thread, no signals arrive."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def interruptions() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or a request to terminate sets; the second one ends all, as Ctrl-C does.
+
+    Elsewhere than in the main thread, where no signals arrive, the event is never set.
+    """
+    asked = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
     try:
-        yield
+        yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(commands: str) -> int:

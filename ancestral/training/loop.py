@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -178,6 +180,11 @@ class _Adapter(LightningModule):
 class _Notify(Callback):
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self.listeners = listeners
+        self.terminate = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # Lightning's handler would end the run before it is saved
+            signal.signal(signal.SIGTERM, self.terminate)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
