@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Un
 
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
-from ancestral.cli.commands import Computing, Limited, Reading
+from ancestral.cli.commands import Computing
 from ancestral.cli.flags import Config, Folders, MaybeSource, Place, Source, Switch
+from ancestral.cli.reading import Limited, Reading
 from ancestral.models import MODELS
 from ancestral.training.config import TrainingConfig
 
