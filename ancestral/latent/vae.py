@@ -19,7 +19,7 @@ from ancestral.latent.configs import EncoderFields, VaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, VectorNet, sides
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import posterior_of
-from ancestral.latent.priors import normal, prior_of
+from ancestral.latent.priors import prior_of
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown
 from ancestral.networks.factorised import Factorised
 from ancestral.spec import DataSpec
@@ -34,6 +34,10 @@ class FlatTopDown(TopDown):
         fields: sizes; see `EncoderFields`.
         vector: size of a label's vector, 0 for none.
 
+    Attributes:
+        latent: the shape of z.
+        plain: whether the posterior is a diagonal normal and the prior standard normal.
+
     Raises:
         ValueError: there is no such posterior or prior.
     """
@@ -44,6 +48,7 @@ class FlatTopDown(TopDown):
         shape = tuple(size or 0 for size in spec.shape)
         cells = sides(shape[1], shape[2], fields.halvings)[-1] if len(outputs) == 3 and fields.spatial else ()
         self.latent: tuple[int, ...] = (fields.latent, *cells)
+        self.plain = fields.posterior == fields.prior == "normal"
         posterior = posterior_of(fields, self.latent)
         if len(outputs) == 3:
             sizes = (fields.width, fields.blocks, fields.halvings, fields.spatial, vector)
@@ -66,11 +71,6 @@ class FlatTopDown(TopDown):
         decoded = self.decoder(z, vector)
         features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
         return Descent(features, [Group("z", z, prior, posterior)])
-
-    @property
-    def plain(self) -> bool:
-        """Whether the posterior is a diagonal normal and the prior the standard normal."""
-        return (self.posterior.kind, self.prior.kind) == (normal, normal)
 
     def scaled(self, x: Tensor) -> Tensor:
         """What the encoder is given of (n, *shape) symbols: values in [-1, 1], or real values as they are."""

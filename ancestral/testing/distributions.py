@@ -171,8 +171,8 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
 
 
 def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shape: torch.Size, points: int = 81) -> float:
-    """log p(x) = log of the integral of p(z) p(x | z) over a grid of z in [-6, 6], by the trapezoid rule."""
-    axis = torch.linspace(-6, 6, points, dtype=torch.float64)
+    """log p(x) = log of the integral of p(z) p(x | z) over a grid of z in [-12, 12], by the trapezoid rule."""
+    axis = torch.linspace(-12, 12, points, dtype=torch.float64)
     units = shape.numel()
     z = torch.cartesian_prod(*[axis] * units).view(-1, *shape)
     terms = []
@@ -181,4 +181,4 @@ def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shape: torch
         descent = model.topdown.descend(given({"z": part}), context=many, n=len(part))
         prior = descent.groups[0].log_p.flatten(1).sum(1)
         terms.append(prior + model.likelihood.log_prob(x.expand(len(part), *x.shape[1:]), descent.features))
-    return (torch.cat(terms).logsumexp(0) + units * log(12 / (points - 1))).item()
+    return (torch.cat(terms).logsumexp(0) + units * log(24 / (points - 1))).item()
