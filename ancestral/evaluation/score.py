@@ -84,7 +84,8 @@ def score(
 
     Args:
         labels: (n,) labels of a conditional model.
-        importance_samples: k of a latent-variable model; 1 takes the evidence lower bound with the KL in closed form.
+        importance_samples: k of a latent-variable model; 1 takes the evidence lower bound, with the KL in closed form
+            where there is one.
         units: how x was made of its originals, whose density the costs are then of; see `Units`.
         per_symbol: whether to keep the bits of every symbol, as many float64 as x has symbols.
         corrected: whether to weigh every example in a lossless codec too.

@@ -104,7 +104,7 @@ class BetaVaeConfig(VaeConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
-    """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with a diagonal posterior and a Gated PixelCNN."""
+    """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with one group of latents and a Gated PixelCNN."""
 
     name: ClassVar[str] = "agave"
     presets: ClassVar[Presets] = {

@@ -76,17 +76,18 @@ class Step(nn.Module, ABC):
 
 
 def settle(improved: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """The fixed point of a map in which every unit depends on earlier units alone, found for all units at once.
+    """The fixed point of a map in which every unit depends on earlier units alone, searched for all units at once.
 
     After k turns the first k units are right, so there are at most as many turns as units. It ends as soon as nothing changes,
     which takes far fewer where units depend little on ones far before them.
     """
-    z = start
+    z = found = start
     for _ in range(start[0].numel()):
-        before, z = z, improved(z).nan_to_num(0.0).clamp(-FARTHEST, FARTHEST)
+        found = improved(z)
+        before, z = z, found.nan_to_num(0.0).clamp(-FARTHEST, FARTHEST)  # infinite, it would spoil earlier units: 0 * inf
         if torch.equal(before, z):
             break
-    return z
+    return found
 
 
 class VectorStep(Step):

@@ -147,8 +147,8 @@ def traversals(subject: Subject) -> str:
     if not rows:
         return ""
     caption = (
-        f"One example with one unit of z moved by up to {SPREAD:g} standard deviations of the prior either way, the others at "
-        "the mean of its posterior. The units with the largest KL, beside their names, come first."
+        f"One example with one unit of z moved from -{SPREAD:g} to {SPREAD:g}, standard deviations where the prior is standard "
+        "normal, the others at the mean of its posterior. The units with the largest KL, beside their names, come first."
     )
     return figure(strips(rows, "latent traversals"), caption)
 
