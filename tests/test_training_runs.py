@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import DIGITS, QUIET, model_of, same
+from tiny_training import DIGITS, QUIET, CtrlC, model_of, same
 from torch import Tensor
 
 import ancestral
@@ -31,21 +31,6 @@ from ancestral.training.folder import read_checkpoint
 from ancestral.training.stages import Planned
 
 # Stopping and going on
-
-
-class CtrlC:
-    """An objective during whose call number ``at`` somebody presses Ctrl-C."""
-
-    def __init__(self, name: str, at: int, times: int = 1) -> None:
-        self.objective, self.at, self.times, self.calls = OBJECTIVES[name], at, times, 0
-
-    def __call__(self, model: Model, batch: Batch, **options: float) -> Terms:
-        if torch.is_grad_enabled():
-            self.calls += 1
-            if self.calls == self.at:
-                for _ in range(self.times):
-                    signal.raise_signal(signal.SIGINT)
-        return self.objective(model, batch, **options)
 
 
 TWENTY: dict[str, Any] = {**QUIET, "steps": 20, "log_every": 3, "seed": 4, "data_options": {"limit": 40}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from math import log
 from typing import Any
 
@@ -15,6 +16,7 @@ from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
+from ancestral.evaluation.remedies import remedies
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.latent import Latent
@@ -144,7 +146,8 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
         figures["active_units"],
         figures["units"],
     )
-    return {**figures, "verdict": verdict(carried)}
+    helping = remedies(model) if carried.little else []
+    return {**figures, "verdict": verdict(carried, helping), "remedies": [asdict(remedy) for remedy in helping]}
 
 
 def _terms(terms: RateDistortion) -> dict[str, Any]:

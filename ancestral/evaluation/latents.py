@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -11,15 +11,13 @@ from torch import Tensor
 
 from ancestral.evaluation.bits import Moments, bits, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
+from ancestral.evaluation.remedies import Remedy
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Mapped, Noise
 
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 LEAST_RATE, LEAST_COST = 0.5, 0.1  # nats: below both, z is not used
-REMEDIES = (
-    "remedies: AGAVE's auxiliary loss, free bits, a KL weight that warms up from 0, or a decoder that sees less by itself"
-    " (fewer layers, smaller kernels)"
-)
+NAMED = 3  # remedies in a verdict
 AT_ONCE = 2**22  # densities of z computed together
 
 
@@ -110,9 +108,14 @@ class Carried:
     active: int
     units: int
 
+    @property
+    def little(self) -> bool:
+        """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's."""
+        return self.rate < LEAST_RATE or (self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST)
 
-def verdict(carried: Carried) -> str:
-    """One sentence on whether z is used; where it is not, what helps.
+
+def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
+    """One sentence on whether z is used; where it is not, the first of the remedies.
 
     Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats.
 
@@ -124,13 +127,15 @@ def verdict(carried: Carried) -> str:
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
     active = f"{carried.active} of {carried.units} units active"
     shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:.2f} nats"
-    if carried.rate < LEAST_RATE and (cost is None or cost < LEAST_COST):
-        return f"collapsed: z carries {share}, and {shuffled}; {active}; {REMEDIES}"
-    if carried.rate < LEAST_RATE:
-        return f"nearly collapsed: z carries only {share}, but they count, as {shuffled}; {active}; {REMEDIES}"
-    if cost is not None and cost < LEAST_COST:
-        return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}; {REMEDIES}"
-    return f"z carries {share}; {active}"
+    if not carried.little:
+        return f"z carries {share}; {active}"
+    named = ", ".join(f"{remedy.name} ({remedy.setting})" for remedy in remedies[:NAMED])
+    helps = f"; remedies: {named}" if named else ""
+    if carried.rate >= LEAST_RATE:
+        return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"
+    if cost is None or cost < LEAST_COST:
+        return f"collapsed: z carries {share}, and {shuffled}; {active}{helps}"
+    return f"nearly collapsed: z carries only {share}, but they count, as {shuffled}; {active}{helps}"
 
 
 def _short(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import log
 from typing import Any
@@ -42,6 +42,7 @@ class Evaluation:
         mutual_information: I(x; z), estimated on ``information_examples`` posteriors, never above the log of their number,
             ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples less it: KL(q(z) || p(z)).
         verdict: one sentence on what z carries.
+        remedies: where that is little, every `Remedy` that the model can take, those that fit most often first.
         exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
             than in floating point, for the same ``exact_examples`` and the same noise. None where it was not asked for.
         orders, ordering: nats is -log of the mean of p(x) over so many orders, and which they are.
@@ -78,6 +79,7 @@ class Evaluation:
     aggregate_kl: float | None = None
     information_examples: int = 0
     verdict: str | None = None
+    remedies: Sequence[Mapping[str, str]] = ()
     exact_nats: float | None = None
     exact_cost: float | None = None
     exact_cost_error: float | None = None

@@ -38,6 +38,11 @@ class Blindfold(Network):
         return self.network(x.to(self.network.anchor.dtype).masked_fill(self.hidden, self.middle), context)  # type: ignore[no-any-return]
 
 
+def readable(network: Network) -> bool:
+    """Whether a network reads symbols, and as numbers, so that the middle of the alphabet can stand for one that is missing."""
+    return not isinstance(network, Factorised) and not any(isinstance(module, Embedding) for module in network.modules())
+
+
 def blindfolded(likelihood: Autoregressive, x: Tensor, dropout: float, seed: int, rows: Sequence[int]) -> Autoregressive:
     """The likelihood of (n, *shape) symbols that reads each of them with probability 1 - dropout; of a pixel all colours or none.
 
@@ -47,10 +52,9 @@ def blindfolded(likelihood: Autoregressive, x: Tensor, dropout: float, seed: int
         ValueError: its network reads no symbols, or looks them up in a table, which has no row for none.
     """
     network, spec = likelihood.network, likelihood.spec
-    if isinstance(network, Factorised):
-        raise ValueError("decoder dropout is for decoders that read symbols; this one sees z alone, so leave it out")
-    if any(isinstance(module, Embedding) for module in network.modules()):
-        raise ValueError("decoder dropout is for decoders that scale their symbols; this one looks them up in a table")
+    if not readable(network):
+        what = "sees z alone" if isinstance(network, Factorised) else "looks them up in a table"
+        raise ValueError(f"decoder dropout is for decoders that read their symbols as numbers; this one {what}, so leave it out")
     shape = (1, *x.shape[2:]) if spec.kind == "image" else tuple(x.shape[1:])
     hidden = (uniforms(seed, rows, prod(shape), HIDDEN) < dropout).view(-1, *shape).to(x.device)
     return Autoregressive(Blindfold(network, hidden, spec.levels), likelihood.family, spec)

@@ -54,6 +54,14 @@ def headline(title: str, model: Model, evaluation: Evaluation) -> str:
     )
 
 
+def remedies(evaluation: Evaluation) -> str:
+    """Where z carries little: every setting that would make it carry more, with what to expect of it."""
+    if not evaluation.remedies:
+        return ""
+    rows = [(f"{each['name']} ({each['setting']})", each["expect"]) for each in evaluation.remedies]
+    return section("What would make z carry more", pairs(rows))
+
+
 def sentence(text: str) -> str:
     """Words with a full stop; their first letter stays as it is, for it may be the name z."""
     return text if text.endswith(".") else f"{text}."

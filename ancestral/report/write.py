@@ -18,7 +18,7 @@ from ancestral.files import write_whole
 from ancestral.hub import describe as read_config
 from ancestral.hub import load, versions
 from ancestral.report import sequences
-from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance
+from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance, remedies
 from ancestral.report.history import read_history
 from ancestral.report.images import drawable
 from ancestral.report.page import document, section, tag
@@ -95,6 +95,7 @@ def report(
         title,
         headline(title, model, evaluation),
         figures(evaluation),
+        remedies(evaluation),
         section("Training", curves(history)),
         *(pictures.get(name, "") for name in ("samples", "reconstructions")),
         section("What z carries", bars(evaluation), *(pictures.get(name, "") for name in ("traversals", "interpolations"))),

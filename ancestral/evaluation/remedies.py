@@ -1,0 +1,109 @@
+"""What helps a latent-variable model whose z carries little: each remedy is one setting, with what to expect of it.
+
+What is said of the toy was measured by ``benchmarks/collapse.py``: four pixels, of which the last repeats the first, a fair bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ancestral.latent.blindfold import readable
+from ancestral.latent.configs import RateFields
+from ancestral.latent.latent import Latent
+from ancestral.networks.local import LocalPixelCNN
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One way to make z carry more.
+
+    Attributes:
+        name: in a few words.
+        setting: the setting of the model or of the training that does it, as Python and, with dashes, the command line take it.
+        expect: what to expect of it, in one clause.
+    """
+
+    name: str
+    setting: str
+    expect: str
+
+
+OFFERS: dict[str, Remedy] = {  # by the field of a model's configuration that offers it, those that fit most often first
+    "window": Remedy(
+        "a smaller window",
+        "window=3x1",
+        "z takes over what the decoder no longer sees, and -ELBO hardly rises; give it with kl_warmup, without which z may never"
+        " begin (so on the toy)",
+    ),
+    "auxiliary": Remedy(
+        "the auxiliary image",
+        "auxiliary=True",
+        "z carries what a coarser image needs, whatever the decoder sees; lambda_ sets how much",
+    ),
+    "free_bits": Remedy(
+        "free bits",
+        "free_bits=0.1",
+        "every unit, or feature map, carries about so many nats, used or not; -ELBO rises by what the decoder knew without z",
+    ),
+    "kl_warmup": Remedy(
+        "a KL weight that rises from 0",
+        "kl_warmup=0.3",
+        "z begins before it is charged for; what the decoder can tell by itself it loses again at weight 1",
+    ),
+    "prior": Remedy(
+        "a delta-VAE prior",
+        "prior=delta",
+        "the rate cannot fall below a floor that prior_correlation sets, as the posterior cannot be the prior",
+    ),
+    "soft_free_bits": Remedy(
+        "soft free bits",
+        "soft_free_bits=10",
+        "the rate goes to so many nats in all; which units carry them is left to training",
+    ),
+    "decoder_dropout": Remedy(
+        "decoder dropout",
+        "decoder_dropout=0.3",
+        "z carries what the pixels that are hidden in training would have told; costs likelihood as the decoder trains on less",
+    ),
+    "kl_cycles": Remedy(
+        "a KL weight that rises several times",
+        "kl_warmup=0.5, kl_cycles=4",
+        "as rising once, with more chances to begin",
+    ),
+    "beta": Remedy(
+        "a lower KL weight",
+        "beta=0.5",
+        "z carries more, the less it is charged for; below 1 the posterior may drift from the prior, and samples suffer",
+    ),
+    "layers": Remedy(
+        "a decoder of fewer layers",
+        "layers=2",
+        "what lies farther away than it sees is left to z",
+    ),
+}
+AGGRESSIVE = Remedy(
+    "aggressive training of the encoder",
+    "aggressive=10 (of the training)",
+    "the encoder keeps up with the decoder early on; helps where z would pay and does not begin, and takes most of those steps",
+)
+
+
+def remedies(model: Latent) -> list[Remedy]:
+    """What the model can take and does not take yet, those that fit most often first."""
+    config: Any = RateFields() if model.config is None else model.config
+    have = {field.name: getattr(config, field.name) for field in fields(config)}
+    network = model.likelihood.network
+    off = {
+        "auxiliary": have.get("auxiliary") is False,
+        "free_bits": have.get("free_bits") == have.get("soft_free_bits") == 0,
+        "kl_warmup": have.get("kl_warmup") == 0,
+        "prior": have.get("prior") not in (None, "delta"),
+        "soft_free_bits": have.get("free_bits") == have.get("soft_free_bits") == 0,
+        "decoder_dropout": readable(network) and have.get("decoder_dropout") == 0,
+        "kl_cycles": have.get("kl_cycles") == 1,
+        "beta": have.get("beta", 0.0) > 0.5,
+        "layers": "window" not in have and have.get("layers", 0) > 2,
+        "window": isinstance(network, LocalPixelCNN) and len(network.receptive_field()) > 2,
+    }
+    return [*(remedy for name, remedy in OFFERS.items() if off[name]), AGGRESSIVE]
