@@ -218,6 +218,7 @@ def test_a_factorised_decoder_shows_its_mean_and_no_autoregressive_image(digits:
 def test_vectors_have_a_page_without_pictures(vectors: Path) -> None:
     page = Page(report(vectors, ancestral.data("measurements", **FEW), importance_samples=2))
     assert page.sections == ["Figures", "What z carries", "Configuration", "Provenance"]
+    assert "What would make z carry more:" in page.words and "a lower KL weight (beta=0.5)" in page.words
     assert page.sheets == [] and "bits/dim of a density" in page.words
 
 

@@ -59,7 +59,7 @@ def remedies(evaluation: Evaluation) -> str:
     if not evaluation.remedies:
         return ""
     rows = [(f"{each['name']} ({each['setting']})", each["expect"]) for each in evaluation.remedies]
-    return section("What would make z carry more", pairs(rows))
+    return paragraph("What would make z carry more:") + pairs(rows)
 
 
 def sentence(text: str) -> str:
