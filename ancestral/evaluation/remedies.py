@@ -105,6 +105,6 @@ def remedies(model: Latent) -> list[Remedy]:
         "kl_cycles": have.get("kl_cycles") == 1,
         "beta": have.get("beta", 0.0) > 0.5,
         "layers": "window" not in have and have.get("layers", 0) > 2,
-        "window": "window" in have and len(network.receptive_field()) > 2,  # type: ignore[operator],
+        "window": "window" in have and len(network.receptive_field()) > 2,  # type: ignore[operator]
     }
     return [*(remedy for name, remedy in OFFERS.items() if off[name]), AGGRESSIVE]
