@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ancestral.latent.configs import AgaveConfig, BetaVaeConfig, VaeConfig
+from ancestral.latent.configs import AgaveConfig, BetaVaeConfig, IafVaeConfig, VaeConfig
 from ancestral.networks.configs import (
     DeepNADEConfig,
     DiagonalBiLSTMConfig,
@@ -31,6 +31,7 @@ Config = (
     GatedPixelCNNConfig
     | VaeConfig
     | BetaVaeConfig
+    | IafVaeConfig
     | AgaveConfig
     | PixelCNNConfig
     | PixelCNNPlusPlusConfig
@@ -95,6 +96,9 @@ MODELS: dict[str, Entry] = {
     ),
     "vae": Entry(VaeConfig, "ancestral.latent.vae:vae", "bound", "convolutional ResNet VAE, every pixel by itself given z"),
     "beta-vae": Entry(BetaVaeConfig, "ancestral.latent.vae:vae", "bound", "the VAE with the KL at another weight in training"),
+    "iaf-vae": Entry(
+        IafVaeConfig, "ancestral.latent.iaf_vae:iaf_vae", "bound", "top-down ResNet VAE of many groups, inverse flow posterior"
+    ),
     "agave": Entry(
         AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"
     ),

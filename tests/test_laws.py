@@ -28,6 +28,7 @@ from ancestral.walking.native.engine import Native
 from ancestral.walking.twin import ExactLatents, Twin, restored
 
 TINY = DataSpec("image", (1, 3, 4), levels=2, classes=3)
+SQUARE = DataSpec("image", (1, 2, 2), levels=2)
 COLOUR = DataSpec("image", (3, 2, 2), levels=2)
 DIGITS = DataSpec("image", (1, 8, 8), levels=17)
 PHOTO = DataSpec("image", (3, 6, 5), levels=256)
@@ -98,6 +99,10 @@ CASES = {
     "vae, mixture prior": ("vae", TINY, {"prior": "mixture", "conditional": True}),
     "vae, chain prior": ("vae", TINY, {"prior": "delta"}),
     "beta-vae, enumerable": ("beta-vae", TINY, {}),
+    "iaf-vae, enumerable": ("iaf-vae", SQUARE, {}),
+    "iaf-vae, two groups": ("iaf-vae", SQUARE, {"latent": 1, "blocks": 2}),
+    "iaf-vae, by label": ("iaf-vae", TINY, {"conditional": True, "halvings": 2}),
+    "iaf-vae, photos": ("iaf-vae", PHOTO, {"posterior": "normal", "blocks": 2}),
     "agave, enumerable": ("agave", TINY, {}),
     "agave, flows": ("agave", TINY, {"posterior": "iaf", "prior": "flow"}),
     "agave, by label": ("agave", TINY, {"conditional": True}),
@@ -161,6 +166,10 @@ EXEMPT = {
     "vae, chain prior": {"lowered", "exact", "lossless"},
     "beta-vae, enumerable": {"lowered"},
     "agave, flows": {"exact", "lossless"},
+    "iaf-vae, enumerable": {"lowered", "exact", "lossless"},
+    "iaf-vae, two groups": {"lowered", "exact", "lossless"},
+    "iaf-vae, by label": {"bound", "lowered", "exact", "lossless"},
+    "iaf-vae, photos": {"bound", "lowered", "exact", "lossless"},
     "agave, colours and resolution": {"bound"},
 }
 

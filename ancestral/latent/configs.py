@@ -103,6 +103,32 @@ class BetaVaeConfig(VaeConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class IafVaeConfig(RateFields):
+    """Top-down ResNet VAE with a factorised decoder and inverse autoregressive flow (Kingma et al. 2016)."""
+
+    name: ClassVar[str] = "iaf-vae"
+    presets: ClassVar[Presets] = {
+        "tiny": {"latent": 2, "width": 6, "blocks": 1, "halvings": 1},
+        "small": {},
+        "paper": {"latent": 32, "width": 160, "blocks": 20, "halvings": 1},
+    }
+
+    latent: int = 4  # features of each z, which are grids
+    width: int = 24  # features of the ResNet
+    blocks: int = 2  # layers, each with a z, at each size
+    halvings: int = 2  # sizes with latents: the image halved once, twice, ...
+    posterior: str = "iaf"  # iaf (one step of inverse autoregressive flow a layer) or normal
+    free_bits: float = 0.1  # nats of each feature map, on average, that training does not charge for
+    decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        return (Stage("elbo", "elbo", self.rate_options()),)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
     """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with one group of latents and a Gated PixelCNN."""
 

@@ -27,6 +27,12 @@ class Residual(nn.Module):
         return x + h
 
 
+def scaled(x: Tensor, levels: int | None, dtype: torch.dtype) -> Tensor:
+    """What encoders are given of (n, *shape) symbols: values in [-1, 1], or real values (``levels`` None) as they are."""
+    x = x.to(dtype)
+    return x if levels is None else x * (2 / (levels - 1)) - 1
+
+
 def sides(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     """Image sizes from the finest down, halved (rounding up) ``levels`` times."""
     sizes = [(height, width)]

@@ -16,7 +16,7 @@ from ancestral.core import Autoregressive, Context, Family
 from ancestral.families import Bernoulli, Binned, Logistic
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import EncoderFields, VaeConfig
-from ancestral.latent.encoders import ImageDecoder, ImageEncoder, VectorNet, sides
+from ancestral.latent.encoders import ImageDecoder, ImageEncoder, VectorNet, scaled, sides
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import posterior_of
 from ancestral.latent.priors import prior_of
@@ -74,8 +74,7 @@ class FlatTopDown(TopDown):
 
     def scaled(self, x: Tensor) -> Tensor:
         """What the encoder is given of (n, *shape) symbols: values in [-1, 1], or real values as they are."""
-        x = x.to(self.anchor.dtype)
-        return x if self.levels is None else x * (2 / (self.levels - 1)) - 1
+        return scaled(x, self.levels, self.anchor.dtype)
 
     def _posterior(self, x: Tensor, vector: Tensor | None) -> Distribution:
         found: Distribution = self.posterior(self.encoder(self.scaled(x), vector).to(self.anchor.dtype))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from math import log
 
 import torch
@@ -156,10 +157,11 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
         raise NotApplicable("the likelihood is exact")
     labels = label_context(torch.zeros(1, dtype=torch.long), model.spec, torch.zeros(())) if model.config.conditional else None
     prior = model.topdown.descend(Noise(0, range(1)), context=labels, n=1).groups
-    if len(prior) != 1 or prior[0].z.numel() > 2:
+    shapes = {group.name: group.z.shape[1:] for group in prior}
+    if sum(shape.numel() for shape in shapes.values()) > 2:
         raise NotApplicable("more than two latent units: log p(x) cannot be had by quadrature")
     x = subject.x[:1]
-    exact = _log_evidence(model, x, labels, prior[0].z.shape[1:])
+    exact = _log_evidence(model, x, labels, shapes)
     given_labels = None if labels is None else torch.zeros(repeats, dtype=torch.long)
     rows = x.expand(repeats, *x.shape[1:])
     weights = importance_weights(model, Batch(rows, given_labels, seed=1), k)
@@ -170,15 +172,17 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
     return f"{elbo.mean().item():.3f} <= {iwae.mean().item():.3f} <= {exact:.3f} nats"
 
 
-def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shape: torch.Size, points: int = 81) -> float:
+def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shapes: Mapping[str, torch.Size], points: int = 81) -> float:
     """log p(x) = log of the integral of p(z) p(x | z) over a grid of z in [-12, 12], by the trapezoid rule."""
     axis = torch.linspace(-12, 12, points, dtype=torch.float64)
-    units = shape.numel()
-    z = torch.cartesian_prod(*[axis] * units).view(-1, *shape)
+    counts = [shape.numel() for shape in shapes.values()]
+    z = torch.cartesian_prod(*[axis] * sum(counts)).view(-1, sum(counts))
     terms = []
     for part in torch.split(z, 2048):
         many = None if labels is None else labels.repeat(len(part))
-        descent = model.topdown.descend(given({"z": part}), context=many, n=len(part))
-        prior = descent.groups[0].log_p.flatten(1).sum(1)
+        columns = zip(shapes.items(), part.split(counts, 1), strict=True)  # type: ignore[no-untyped-call]
+        values = {name: column.reshape(-1, *shape) for (name, shape), column in columns}
+        descent = model.topdown.descend(given(values), context=many, n=len(part))
+        prior = torch.stack([group.log_p.flatten(1).sum(1) for group in descent.groups]).sum(0)
         terms.append(prior + model.likelihood.log_prob(x.expand(len(part), *x.shape[1:]), descent.features))
-    return (torch.cat(terms).logsumexp(0) + units * log(24 / (points - 1))).item()
+    return (torch.cat(terms).logsumexp(0) + sum(counts) * log(24 / (points - 1))).item()
