@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.distributions import Normal
 
-from ancestral.latent.agave import auxiliary_image
+from ancestral.core import Context
+from ancestral.latent.agave import auxiliary_image, stretch
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.latent.vae import decoder_family
 from ancestral.models import build
@@ -131,6 +134,35 @@ def test_auxiliary_image(colours: int, factor: int) -> None:
     assert y[0, 1, 0, 0] == block * colours // 256
     assert 0 <= int(y.min()) <= int(y.max()) < colours
     assert torch.equal(auxiliary_image(x.to(torch.uint8), 256, colours, factor), y)  # no overflow of small integers
+
+
+def test_the_means_of_f_stand_on_the_scale_of_x_whatever_the_colours() -> None:
+    """Eq. 8: with a mean m and a scale s of x, p(y) is the logistic's mass between the middles of the levels around y's."""
+    model = build("agave", DataSpec("image", (1, 4, 4), levels=256), preset="tiny", colours=16)
+    mean, log_scale = torch.tensor(0.3), -2.0
+    torch.nn.init.constant_(model.auxiliary.likelihood.network.free, log_scale)  # type: ignore[union-attr]
+    x = torch.randint(256, (3, 1, 4, 4))
+    found = model.auxiliary.log_prob(x, Context(grid=mean.expand(3, 1, 4, 4)))  # type: ignore[union-attr]
+    y, scale = x // 16, torch.tensor(log_scale).exp() / stretch(256, 16)
+    edges = [(2 * side - 256) / 255 for side in (16 * y, 16 * y + 16)]  # half a level below the first, above the last
+    low, high = (torch.sigmoid((edge - mean) / scale) for edge in edges)
+    expected = (high.where(y < 15, 1.0) - low.where(y > 0, 0.0)).log().flatten(1).sum(1)
+    assert torch.allclose(found, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"factor": 2}, {"halvings": 2, "blocks": 2, "posterior": "iaf", "conditional": True}])
+def test_agave_on_a_resnet_of_latents(options: dict[str, object]) -> None:
+    spec = replace(RGB, classes=3)
+    model = build("agave", spec, preset="tiny", encoder="resnet", **options)
+    x, labels = symbols(spec), torch.arange(4) % 3 if "conditional" in options else None
+    terms = auxiliary_guided(model, Batch(x, labels))  # type: ignore[arg-type]
+    terms["loss"].backward()
+    idle = {name for name, p in model.topdown.named_parameters() if p.grad is None}  # type: ignore[union-attr]
+    top = f"layers.{len(model.topdown.layers) - 1}.up_second"  # type: ignore[union-attr, arg-type]
+    assert torch.isfinite(terms["loss"]) and idle == {f"{top}.weight", f"{top}.bias"}
+    groups = model.elbo(x).groups  # type: ignore[union-attr]
+    assert list(groups) == [f"z{i + 1}" for i in range(len(groups))]
+    assert [kl.shape[2:] for kl in groups.values()] == sorted(kl.shape[2:] for kl in groups.values())  # coarse ones first
 
 
 def test_auxiliary_image_that_does_not_fit_is_refused() -> None:

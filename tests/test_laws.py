@@ -29,6 +29,7 @@ from ancestral.walking.twin import ExactLatents, Twin, restored
 
 TINY = DataSpec("image", (1, 3, 4), levels=2, classes=3)
 SQUARE = DataSpec("image", (1, 2, 2), levels=2)
+HALVED = DataSpec("image", (1, 6, 2), levels=2)
 COLOUR = DataSpec("image", (3, 2, 2), levels=2)
 DIGITS = DataSpec("image", (1, 8, 8), levels=17)
 PHOTO = DataSpec("image", (3, 6, 5), levels=256)
@@ -108,6 +109,8 @@ CASES = {
     "agave, by label": ("agave", TINY, {"conditional": True}),
     "agave, digits": ("agave", DIGITS, {}),
     "agave, colours and resolution": ("agave", PHOTO, {"colours": 16, "factor": 1, "latent": 4}),
+    "agave, pixelcnn++": ("agave", PHOTO, {"decoder": "pixelcnn++", "channels": 3, "resnets": 1, "stream": 4}),
+    "agave, pixelcnn++ of less": ("agave", HALVED, {"decoder": "pixelcnn++", "channels": 3, "resnets": 1, "factor": 2}),
     "agave, no auxiliary": ("agave", COLOUR, {"auxiliary": False, "lambda_": 1.0}),
 }
 EXEMPT = {

@@ -13,11 +13,15 @@ class Once(Layer):
     """Any module over the context: a dense map of the vector, any convolution of the grid, a resampling.
 
     (n, d) comes out as (n, c, 1, 1), the same for every site.
+
+    Args:
+        module: what it is.
+        shrink, grow: how many times coarser or finer the places of its output are than those of its input, each way.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, shrink: int = 1, grow: int = 1) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.shrink, self.grow = module, shrink, grow
 
     def infer(self, inputs: Sequence[Signal]) -> tuple[Clock, Labels | None]:
         if any(signal.clock is not Clock.ONCE for signal in inputs):

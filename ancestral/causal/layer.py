@@ -134,7 +134,7 @@ class Graph:
     def record(self, layer: Layer, inputs: tuple[Signal, ...]) -> Signal:
         """Note that ``layer`` reads ``inputs``; the signal it makes."""
         clock, labels = layer.infer(inputs)
-        scales = {signal.scale for signal in inputs if signal.clock is not Clock.ONCE}
+        scales = {signal.scale for signal in inputs if signal.clock is not Clock.ONCE or signal.scale > 1}
         if len(scales) > 1:
             raise CausalityError(f"{type(layer).__name__} reads signals of different scales, {sorted(scales)}")
         scale = max(scales, default=1) * layer.shrink

@@ -162,7 +162,7 @@ class Lowering:
         return len(self.buffers) - 1
 
     def _fill(self, signals: tuple[Signal, ...], labels: Labels | None) -> int:
-        target = self._new("context", Clock.ONCE, labels)
+        target = self._new("context", Clock.ONCE, labels, scale=max(signal.scale for signal in signals))
         self.fills.append(Fill(signals, target, self._order(labels)))
         return target
 

@@ -271,6 +271,11 @@ class Program:
         """The image's width, filled up to whole places of all buffers."""
         return -(-self.shape[2] // self.coarsest) * self.coarsest
 
+    def sides(self, buffer: int) -> tuple[int, int]:
+        """Rows and columns of a buffer's places in an image."""
+        scale = self.buffers[buffer].scale
+        return -(-self.shape[1] // scale), self.columns // scale
+
     def scale(self, op: Operation) -> int:
         """The side of the places at which an operation runs, in pixels."""
         return self.buffers[op.target.buffer].scale

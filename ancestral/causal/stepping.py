@@ -102,12 +102,12 @@ class Stepper:
             if buffer.clock is not Clock.ONCE
         }
         for fill in self.program.fills:
-            value = filled(fill, once).expand(n, -1, -1, -1).permute(0, 2, 3, 1).contiguous()
+            value = filled(fill, once, self.program).expand(n, -1, -1, -1).permute(0, 2, 3, 1).contiguous()
             rows, columns, features = value.shape[1:]
-            if (rows, columns) not in ((1, 1), self.program.shape[1:]):
+            if (rows, columns) not in ((1, 1), self.program.sides(fill.target)):
                 raise ValueError(f"the context has features for {rows} x {columns} places, not 1 x 1 or those of the image")
             place = self.places[fill.target]
-            self.places[fill.target] = Place(place.name, rows, columns, features, 0, columns > 1)
+            self.places[fill.target] = Place(place.name, rows, columns, features, 0, columns > 1, place.scale)
             kept[place.name] = value
         self.row_work = self._row_work()
         self.site_work = [[(self.program.scale(op), self._work(op)) for op in ops] for ops in self.program.sites]
@@ -312,9 +312,13 @@ def once_values(program: Program, context: Context | None) -> dict[int, Tensor]:
     return once
 
 
-def filled(fill: Fill, once: dict[int, Tensor]) -> Tensor:
-    """(n, features, H, W), or (n, features, 1, 1): what a buffer of the context is filled with; of constants n is 1."""
+def filled(fill: Fill, once: dict[int, Tensor], program: Program) -> Tensor:
+    """(n, features, H, W), or (n, features, 1, 1): what a buffer of the context is filled with; of constants n is 1.
+
+    Rows that only fill an image up to whole coarse places are left out, for a walk visits none.
+    """
     total = once[fill.signals[0].index]
     for signal in fill.signals[1:]:
         total = total + once[signal.index]
+    total = total[:, :, : program.sides(fill.target)[0]]
     return total if fill.order is None else total[:, fill.order]

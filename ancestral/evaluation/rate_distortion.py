@@ -46,7 +46,8 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
         rates.append(torch.stack([group.kl.flatten(1).sum(1, dtype=torch.float64) for group in descent.groups]).sum(0))
         distortions.append(example_nats(model.likelihood, batch.x, descent.features))
         if model.auxiliary is not None:
-            auxiliaries.append(example_nats(model.auxiliary.likelihood, model.auxiliary.target(batch.x), descent.features))
+            seen, second = model.auxiliary.context(descent.features), model.auxiliary
+            auxiliaries.append(example_nats(second.likelihood, second.target(batch.x), seen))
         for group in descent.groups:
             by_unit = group.kl if group.kl.dim() == 2 else group.kl.flatten(2).sum(2, dtype=torch.float64)
             kl.setdefault(group.name, Moments()).add(by_unit)

@@ -17,10 +17,14 @@ from ancestral.core import Autoregressive
 from ancestral.families import Logistic
 from ancestral.latent.configs import AgaveConfig
 from ancestral.latent.latent import Auxiliary, Latent
+from ancestral.latent.resnet import ResNetTopDown
+from ancestral.latent.topdown import TopDown
 from ancestral.latent.vae import FlatTopDown
+from ancestral.networks.configs import PixelCNNPlusPlusConfig
 from ancestral.networks.factorised import Factorised
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.networks.images import image_family
+from ancestral.networks.pixelcnnpp import pixelcnnpp
 from ancestral.spec import DataSpec
 
 
@@ -34,11 +38,25 @@ def auxiliary_image(x: Tensor, levels: int, colours: int, factor: int) -> Tensor
     return x.long() * colours // levels
 
 
+def stretch(levels: int, colours: int) -> float:
+    """What means on the scale of x are multiplied by to be means on the scale of y.
+
+    Either scale has its first and last symbol at -1 and 1, but a level of y stands in the middle of those of x that make it. So
+    f(z) is on the scale of x whatever y is, as in the paper, and models of different y can start from the same weights.
+
+    Example:
+        >>> stretch(256, 256), round(stretch(256, 2), 4)
+        (1.0, 1.9922)
+    """
+    return (levels - 1) / levels * colours / (colours - 1)
+
+
 def agave(config: AgaveConfig, spec: DataSpec) -> Latent:
     """The model of an `AgaveConfig`.
 
     Raises:
-        ValueError: the data are not images of integers, or the auxiliary image does not fit them.
+        ValueError: the data are not images of integers, the auxiliary image does not fit them, or there is no such encoder or
+            decoder.
     """
     if spec.kind != "image" or spec.levels is None:
         raise ValueError(f"agave models images of integers, not {spec.kind} with levels={spec.levels}")
@@ -49,22 +67,44 @@ def agave(config: AgaveConfig, spec: DataSpec) -> Latent:
     if height % factor or width % factor:
         raise ValueError(f"factor is {factor}, which does not divide images of {height} x {width}")
     small = (channels, height // factor, width // factor)
-    vector = (spec.classes or 0) if config.conditional else 0
-    topdown = FlatTopDown(spec, small, config, vector)
-    family = image_family(config.family, spec.levels, config.components)
-    network = GatedPixelCNN(
-        (channels, height, width),
-        spec.levels,
-        family.size,
-        vector=vector,
-        grid=channels,
-        stream=config.stream,
-        upsample=factor,
-        **config.decoder_sizes(),
-    )
     auxiliary = None
     if config.auxiliary:
         y = DataSpec("image", small, colours)
         likelihood = Autoregressive(Factorised(small, 2, learned=1), Logistic(colours), y)
-        auxiliary = Auxiliary(likelihood, partial(auxiliary_image, levels=spec.levels, colours=colours, factor=factor))
-    return Latent(topdown, Autoregressive(network, family, spec), spec, config, auxiliary)
+        target = partial(auxiliary_image, levels=spec.levels, colours=colours, factor=factor)
+        auxiliary = Auxiliary(likelihood, target, stretch(spec.levels, colours))
+    return Latent(topdown_of(config, spec, small), decoder_of(config, spec), spec, config, auxiliary)
+
+
+def topdown_of(config: AgaveConfig, spec: DataSpec, outputs: tuple[int, int, int]) -> TopDown:
+    """Prior, encoder and decoder between x and f(z), an image of the shape ``outputs``."""
+    vector = (spec.classes or 0) if config.conditional else 0
+    if config.encoder == "flat":
+        return FlatTopDown(spec, outputs, config, vector)
+    if config.encoder != "resnet":
+        raise ValueError(f"encoder is {config.encoder!r}; agave takes flat or resnet")
+    sizes = {name: getattr(config, name) for name in ("latent", "width", "blocks", "halvings", "posterior")}
+    return ResNetTopDown(spec, outputs, vector=vector, **sizes)
+
+
+def decoder_of(config: AgaveConfig, spec: DataSpec) -> Autoregressive:
+    """p(x_i | x_<i, f(z))."""
+    channels, height, width = (size or 0 for size in spec.shape)
+    if config.decoder == "pixelcnn++":
+        names = ("channels", "resnets", "dropout", "family", "components", "conditional")
+        sizes = PixelCNNPlusPlusConfig(**{name: getattr(config, name) for name in names})
+        return pixelcnnpp(sizes, spec, channels, config.stream, config.factor)
+    if config.decoder != "gated-pixelcnn":
+        raise ValueError(f"decoder is {config.decoder!r}; agave takes gated-pixelcnn or pixelcnn++")
+    family = image_family(config.family, spec.levels or 2, config.components)
+    network = GatedPixelCNN(
+        (channels, height, width),
+        spec.levels,
+        family.size,
+        vector=(spec.classes or 0) if config.conditional else 0,
+        grid=channels,
+        stream=config.stream,
+        upsample=config.factor,
+        **config.decoder_sizes(),
+    )
+    return Autoregressive(network, family, spec)

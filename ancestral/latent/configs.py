@@ -130,7 +130,7 @@ class IafVaeConfig(RateFields):
 
 @dataclass(frozen=True, kw_only=True)
 class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
-    """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018), with one group of latents and a Gated PixelCNN."""
+    """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018)."""
 
     name: ClassVar[str] = "agave"
     presets: ClassVar[Presets] = {
@@ -146,17 +146,27 @@ class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
         },
         "small": {"layers": 5, "channels": 32, "head": 64, "width": 32, "stream": 16},
         "paper": {
-            "layers": 20,
-            "channels": 160,
+            "encoder": "resnet",
+            "posterior": "iaf",
             "latent": 32,
-            "spatial": True,
             "width": 160,
-            "blocks": 4,
+            "blocks": 20,
             "halvings": 1,
+            "free_bits": 0.1,
+            "decoder": "pixelcnn++",
+            "channels": 160,
+            "resnets": 5,
+            "dropout": 0.5,
+            "components": 10,
+            "stream": 160,  # not in the paper: as wide as the layers beside it
             "lambda_": 12.0,
         },
     }
 
+    encoder: str = "flat"  # flat (one group of latents), or resnet: a grid of latents in each layer, as the paper has it
+    decoder: str = "gated-pixelcnn"  # or pixelcnn++, which the paper has: it takes channels, components and what follows
+    resnets: int = 2  # of pixelcnn++: layers at each of three resolutions on the way down; see `PixelCNNPlusPlusConfig`
+    dropout: float = 0.0  # of pixelcnn++: probability that a feature inside a layer is dropped in training
     lambda_: float = 2.0  # weight of the KL in the joint stage (eq. 7); evaluation always takes 1
     auxiliary: bool = True  # whether there is an auxiliary loss; without it this is a VAE with a PixelCNN decoder
     colours: int = 0  # levels b of the auxiliary image; 0 for as many as the data have

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -46,15 +46,21 @@ class Auxiliary(nn.Module):
     Args:
         likelihood: p(y | features), an `Autoregressive` with a factorised network.
         target: (n, *shape) symbols x to the symbols y.
+        gain: what the features are multiplied by for y, whose scale may be another than that of x.
     """
 
-    def __init__(self, likelihood: Autoregressive, target: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, likelihood: Autoregressive, target: Callable[[Tensor], Tensor], gain: float = 1.0) -> None:
         super().__init__()
-        self.likelihood, self.target = likelihood, target
+        self.likelihood, self.target, self.gain = likelihood, target, gain
+
+    def context(self, features: Context) -> Context:
+        """What the likelihood of y sees of what z was decoded to."""
+        grid = features.grid
+        return features if grid is None or self.gain == 1 else replace(features, grid=grid * self.gain)
 
     def log_prob(self, x: Tensor, features: Context) -> Tensor:
         """(n,) log p(y(x) | features), in nats."""
-        return self.likelihood.log_prob(self.target(x), features)
+        return self.likelihood.log_prob(self.target(x), self.context(features))
 
 
 class Latent(nn.Module):

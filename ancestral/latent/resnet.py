@@ -34,7 +34,10 @@ SMALL = 0.1  # spread of means and log-scales at first, against that of other fe
 
 @dataclass(frozen=True)
 class Upward:
-    """What a layer has seen on the way up, all (n, ..., h, w): its word on the posterior's mean and log-scale, and a context."""
+    """What a layer has seen on the way up, all (n, ..., h, w): its word on the posterior's mean and log-scale, and a context.
+
+    The context has no features where there is no flow.
+    """
 
     mean: Tensor
     log_scale: Tensor
@@ -42,7 +45,7 @@ class Upward:
 
 
 class Layer(nn.Module):
-    """One group of latents, seen on the way up and settled on the way down.
+    """One group of latents, seen on the way up and settled on the way down; above the top layer nobody reads the way up.
 
     Args:
         size: (h, w) of z and of what comes from above.
@@ -53,11 +56,12 @@ class Layer(nn.Module):
 
     def __init__(self, size: tuple[int, int], finer: tuple[int, int], latent: int, width: int, flow: bool) -> None:
         super().__init__()
-        self.size, self.finer, self.latent, self.width = size, finer, latent, width
-        stride = 1 if size == finer else 2
-        self.up_first = nn.Conv2d(width, 2 * (latent + width), 3, stride, 1)
+        self.size, self.finer = size, finer
+        self.up_parts = [latent, latent, width * flow, width]
+        self.down_parts = [latent] * 4 + [width * flow, width]
+        self.up_first = nn.Conv2d(width, sum(self.up_parts), 3, 1 if size == finer else 2, 1)
         self.up_second = nn.Conv2d(width, width, 3, padding=1)
-        self.down_first = nn.Conv2d(width, 4 * latent + 2 * width, 3, padding=1)
+        self.down_first = nn.Conv2d(width, sum(self.down_parts), 3, padding=1)
         self.down_second = Window(latent + width, width, 3, size, finer)
         self.flow = Steps((latent, *size), 1, width, layers=2, context=width) if flow else None
         with torch.no_grad():
@@ -66,14 +70,14 @@ class Layer(nn.Module):
 
     def up(self, x: Tensor) -> tuple[Tensor, Upward]:
         """(n, width, *finer) from below to (n, width, *size), and what the way down needs of it."""
-        parts = self.up_first(functional.elu(x)).split([self.latent, self.latent, self.width, self.width], 1)
+        parts = self.up_first(functional.elu(x)).split(self.up_parts, 1)
         h = self.up_second(functional.elu(parts[3]))
         return resized(x, self.size) + RESIDUE * h, Upward(*parts[:3])
 
     def down(self, x: Tensor, name: str, choose: Choose, seen: Upward | None) -> tuple[Tensor, Group]:
         """(n, width, *size) from above to (n, width, *finer), and z as ``choose`` settled it."""
-        sizes = [self.latent] * 4 + [self.width] * 2
-        mean, log_scale, more_mean, more_log_scale, context, h = self.down_first(functional.elu(x)).split(sizes, 1)
+        parts = self.down_first(functional.elu(x)).split(self.down_parts, 1)
+        mean, log_scale, more_mean, more_log_scale, context, h = parts
         prior = normal(mean, log_scale)
         posterior = None
         if seen is not None:

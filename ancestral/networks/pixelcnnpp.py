@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, partial
+from itertools import repeat
 from typing import TypeVar
 
 import torch
@@ -44,20 +45,26 @@ from ancestral.core import Autoregressive, Context
 from ancestral.families import LogisticMixture
 from ancestral.networks.configs import PixelCNNPlusPlusConfig
 from ancestral.networks.images import Feed, image_family
+from ancestral.networks.streams import Stream
 from ancestral.spec import DataSpec
 
 RESOLUTIONS = 3
 GAIN = "parametrizations.weight.original0"  # g, as PyTorch calls it
 SMALL = 0.1  # spread of what a residual layer adds, at first
+Sizes = tuple[int, int]  # of the vector and of the grid of a context
+Parts = tuple[Tensor | None, Tensor | None]  # these themselves
 Normed = TypeVar("Normed", bound=nn.Module)
 ABOVE, BESIDE = Reach(above=1, left=1, right=1), Reach(above=1, left=1)  # 2x3 of u, 2x2 of ul
 
 
-def pixelcnnpp(config: PixelCNNPlusPlusConfig, spec: DataSpec) -> Autoregressive:
-    """The model of a `PixelCNNPlusPlusConfig`.
+def pixelcnnpp(
+    config: PixelCNNPlusPlusConfig, spec: DataSpec, grid: int = 0, stream: int = 32, upsample: int = 1
+) -> Autoregressive:
+    """The model of a `PixelCNNPlusPlusConfig`; as a decoder it also reads a grid, see `PixelCNNPlusPlus`.
 
     Raises:
-        ValueError: the data are not images of integers with 1 or 3 colour channels, or the family does not fit them.
+        ValueError: the data are not images of integers with 1 or 3 colour channels, the family does not fit them, or a grid has
+            no stream.
     """
     if spec.kind != "image" or spec.levels is None or spec.shape[0] not in (1, 3):
         raise ValueError(
@@ -69,6 +76,8 @@ def pixelcnnpp(config: PixelCNNPlusPlusConfig, spec: DataSpec) -> Autoregressive
     family = image_family(chosen, spec.levels, config.components)
     if colours == 3 and not isinstance(family, LogisticMixture):
         raise ValueError(f"pixelcnn++ predicts the three colours of a pixel by a mixture of logistics, not {config.family}")
+    if grid and stream < 1:
+        raise ValueError(f"stream is {stream}; pixelcnn++ reads a grid through at least 1 feature at each resolution")
     network = PixelCNNPlusPlus(
         (colours, height, width),
         spec.levels,
@@ -77,6 +86,9 @@ def pixelcnnpp(config: PixelCNNPlusPlusConfig, spec: DataSpec) -> Autoregressive
         resnets=config.resnets,
         dropout=config.dropout,
         vector=(spec.classes or 0) if config.conditional else 0,
+        grid=grid,
+        stream=stream,
+        upsample=upsample,
     )
     return Autoregressive(network, family, spec, config)
 
@@ -95,6 +107,9 @@ class PixelCNNPlusPlus(CausalNetwork):
         resnets: layers at every resolution on the way down; on the way up as many, then one more at the larger ones.
         dropout: probability that a feature inside a layer is dropped, in training mode.
         vector: size of ``context.vector``, added in every layer.
+        grid: features of ``context.grid`` (n, grid, H, W).
+        stream: features of the convolutions over the grid, one a layer, that every layer reads.
+        upsample: how many times smaller than the image the grid is, each way.
     """
 
     initialised: Tensor
@@ -109,16 +124,20 @@ class PixelCNNPlusPlus(CausalNetwork):
         resnets: int = 5,
         dropout: float = 0.5,
         vector: int = 0,
+        grid: int = 0,
+        stream: int = 32,
+        upsample: int = 1,
     ) -> None:
         super().__init__(shape)
-        colours, f = shape[0], channels
+        colours, f, context = shape[0], channels, (vector, stream if grid else 0)
         self.marked = Marked(colours, levels)
         self.above = normed(WindowAffine(colours + 1, f, Reach(2, 1, 1, own_row=False)))
         self.over = normed(WindowAffine(colours + 1, f, Reach(1, 1, 1, own_row=False)))
         self.left = normed(WindowAffine(colours + 1, f, Reach(above=1, left=1, own_site=False)))
         counts = [resnets, *[resnets + 1] * (RESOLUTIONS - 1)]  # a shortcut for each layer below, and for the one that halves
-        self.down = nn.ModuleList(pairs(resnets, f, dropout, vector) for _ in counts)
-        self.up = nn.ModuleList(pairs(count, f, dropout, vector, shortcut=True) for count in counts)
+        self.down = nn.ModuleList(pairs(resnets, f, dropout, context) for _ in counts)
+        self.up = nn.ModuleList(pairs(count, f, dropout, context, shortcut=True) for count in counts)
+        self.stream = Stream(grid, stream, [resnets] * RESOLUTIONS, counts, upsample) if grid else None
         self.halvings = nn.ModuleList(halving(f) for _ in counts[1:])
         self.doublings = nn.ModuleList(doubling(f) for _ in counts[1:])
         self.elu = elu()
@@ -128,8 +147,9 @@ class PixelCNNPlusPlus(CausalNetwork):
         self.register_buffer("initialised", torch.tensor(False))
 
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
-        if grid is not None:
+        if grid is not None and self.stream is None:
             raise ValueError("the context has a grid, but this network takes none")
+        fed = repeat(None) if grid is None or self.stream is None else iter(self.stream(grid, self.layout[1:]))
         symbols = self.marked(x)
         u, ul = Features(self.above(symbols)), Features(self.over(symbols) + self.left(symbols))
         passed = [(u, ul)]
@@ -137,13 +157,13 @@ class PixelCNNPlusPlus(CausalNetwork):
             if level:
                 passed.append(resized(self.halvings[level - 1], *passed[-1]))
             for pair in layers:  # type: ignore[attr-defined]
-                passed.append(pair(*passed[-1], vector))
+                passed.append(pair(*passed[-1], (vector, next(fed))))
         u, ul = passed.pop()
         for level, layers in enumerate(self.up):
             if level:
                 u, ul = resized(self.doublings[level - 1], u, ul)
             for pair in layers:  # type: ignore[attr-defined]
-                u, ul = pair(u, ul, vector, passed.pop())
+                u, ul = pair(u, ul, (vector, next(fed)), passed.pop())
         numbers = cropped(self.out(self.elu(ul.plain)), x)
         return numbers if self.mixture is None else self.mixture(numbers, self.scale(x))
 
@@ -193,56 +213,56 @@ class Pair(nn.Module):
     Args:
         features: F.
         dropout: probability that a feature is dropped.
-        vector: size of ``context.vector``.
+        context: sizes of the vector and of the grid that every layer reads.
         shortcut: whether ``forward`` is given one.
     """
 
-    def __init__(self, features: int, dropout: float, vector: int, shortcut: bool) -> None:
+    def __init__(self, features: int, dropout: float, context: Sizes, shortcut: bool) -> None:
         super().__init__()
-        self.u = Resnet(features, ABOVE, int(shortcut), dropout, vector)
-        self.ul = Resnet(features, BESIDE, 1 + shortcut, dropout, vector)
+        self.u = Resnet(features, ABOVE, int(shortcut), dropout, context)
+        self.ul = Resnet(features, BESIDE, 1 + shortcut, dropout, context)
 
     def forward(
-        self, u: Features, ul: Features, vector: Tensor | None, shortcut: tuple[Features, ...] = ()
+        self, u: Features, ul: Features, context: Parts, shortcut: tuple[Features, ...] = ()
     ) -> tuple[Features, Features]:
-        u = self.u(u, shortcut[:1], vector)
-        return u, self.ul(ul, (u, *shortcut[1:]), vector)
+        u = self.u(u, shortcut[:1], context)
+        return u, self.ul(ul, (u, *shortcut[1:]), context)
 
 
 class Resnet(nn.Module):
-    """x + a * sigmoid(b), (a, b) = second(concat_elu(first(concat_elu(x)) + link(concat_elu(others)))) + V vector.
+    """x + a * sigmoid(b), (a, b) = second(concat_elu(first(concat_elu(x)) + link(concat_elu(others)))) + V vector + W grid.
 
     Args:
         features: F.
         reach: the window of ``first`` and ``second``.
         others: how many other streams it reads at its own place.
         dropout: probability that an argument of ``second`` is dropped, in training mode.
-        vector: size of ``context.vector``.
+        context: sizes of the vector and of the grid.
     """
 
-    def __init__(self, features: int, reach: Reach, others: int, dropout: float, vector: int) -> None:
+    def __init__(self, features: int, reach: Reach, others: int, dropout: float, context: Sizes) -> None:
         super().__init__()
         self.first = normed(WindowAffine(2 * features, features, reach))
         self.second = normed(WindowAffine(2 * features, 2 * features, reach), SMALL)
         self.link = normed(Joint((2 * features,) * others, features)) if others else None
-        self.feed = Feed(vector, 0, 2 * features)
+        self.feed = Feed(*context, 2 * features)
         if self.feed.vector is not None:
             nn.init.normal_(self.feed.vector.module.weight, std=0.05)  # type: ignore[arg-type]
         self.activate, self.dropout, self.gate = concat_elu(), nn.Dropout(dropout), glu()
 
-    def forward(self, x: Features, others: Sequence[Features], vector: Tensor | None) -> Features:
+    def forward(self, x: Features, others: Sequence[Features], context: Parts) -> Features:
         y = self.first(x.active)
         if self.link is not None:
             y = y + self.link(*(other.active for other in others))
         y = self.activate(y)
         if not isinstance(y, Signal):  # a Program is of the network as it predicts
             y = self.dropout(y)
-        return Features(x.plain + self.gate(self.feed(self.second(y), vector, None)))
+        return Features(x.plain + self.gate(self.feed(self.second(y), *context)))
 
 
-def pairs(count: int, features: int, dropout: float, vector: int, shortcut: bool = False) -> nn.ModuleList:
+def pairs(count: int, features: int, dropout: float, context: Sizes, shortcut: bool = False) -> nn.ModuleList:
     """The layers of one resolution."""
-    return nn.ModuleList(Pair(features, dropout, vector, shortcut) for _ in range(count))
+    return nn.ModuleList(Pair(features, dropout, context, shortcut) for _ in range(count))
 
 
 def halving(features: int) -> nn.ModuleList:

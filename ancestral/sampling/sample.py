@@ -158,5 +158,6 @@ def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:
     with inference(model):
         for some, seen in rows.batches(batch_size):
             unread = torch.zeros(len(some), *likelihood.network.shape, dtype=torch.long, device=model.anchor.device)
+            seen = seen if seen is None or model.auxiliary is None else model.auxiliary.context(seen)
             means.append(likelihood.conditionals(unread, seen).log_pmf().double().exp() @ values)
     return torch.cat(means).clamp(0, likelihood.family.levels - 1)

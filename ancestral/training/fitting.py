@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.loading import load_data
 from ancestral.data.notation import Sound, Text
@@ -24,6 +23,7 @@ from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.latent.latent import Latent
 from ancestral.models import nearest
 from ancestral.objectives import label_context
+from ancestral.sampling.strategies import likelihood_of
 from ancestral.symbols import DataError
 from ancestral.training.batches import VALIDATION, Stream, to_device
 from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
@@ -234,7 +234,7 @@ def _place(model: Model, config: TrainingConfig) -> None:
 
 def _initialise(model: Model, data: Splits, config: TrainingConfig) -> None:
     """Show the first batch to a network that sets its weights by one, which it does but once in its life."""
-    initialise = getattr(model.network, "initialise", None) if isinstance(model, Autoregressive) else None
+    initialise = getattr(likelihood_of(model).network, "initialise", None)
     if initialise is not None:
         batch = Stream(data, labelled(model), config.batch_size, config.seed, 0, 0, 1).batch(0)
         torch.manual_seed(batch.seed)  # of dropout; the surroundings put the generators back

@@ -36,7 +36,7 @@ def computed(program: Program, arithmetic: Arithmetic, x: Tensor, once: Values, 
     if program.recurrent:
         return _walked(program, arithmetic, x, once)
     n, channels, height, width = x.shape
-    values = {fill.target: filled(fill, once).expand(n, -1, -1, -1).permute(0, 2, 3, 1) for fill in program.fills}
+    values = {fill.target: filled(fill, once, program).expand(n, -1, -1, -1).permute(0, 2, 3, 1) for fill in program.fills}
     for put in program.puts:
         features = [arithmetic.put(put, x[:, c].flatten(), c) for c in range(channels)]
         known = torch.cat(features, -1).view(n, height, width, program.buffers[put.target].features)

@@ -61,7 +61,10 @@ def exact(program: Program, family: Integer, calibration: Calibration) -> Progra
         context={},
         buffers=tuple(replace(buffer, fraction=bits) for buffer, bits in zip(program.buffers, fractions, strict=True)),
         puts=tuple(replace(put, table=making.table(put)) for put in program.puts),
-        fills=tuple(Fill((Signal(program.graph, f.target, Clock.ONCE, None),), f.target, None) for f in program.fills),
+        fills=tuple(
+            Fill((Signal(program.graph, f.target, Clock.ONCE, None, program.buffers[f.target].scale),), f.target, None)
+            for f in program.fills
+        ),
         operations=tuple(making.operation(op) for op in program.operations),
         exact=True,
     )

@@ -241,7 +241,7 @@ class Native:
     def _filled(self, layout: Layout, n: int, once: dict[int, Tensor]) -> Tensor:
         state = torch.zeros(n, layout.size, dtype=self.kind)
         for fill in self.program.fills:
-            value = filled(fill, once).detach().permute(0, 2, 3, 1).flatten(1)
+            value = filled(fill, once, self.program).detach().permute(0, 2, 3, 1).flatten(1)
             first = layout.at(fill.target)
             state[:, first : first + value.shape[1]] = value
         return state
@@ -325,7 +325,7 @@ def apart(rare: bool, tokens: bool) -> tuple[int | bool, int | bool]:
 
 def sizes(program: Program, once: dict[int, Tensor]) -> dict[int, tuple[int, int]]:
     """(rows, columns) of every buffer that the context fills."""
-    shapes = {fill.target: filled(fill, once).shape for fill in program.fills}
+    shapes = {fill.target: filled(fill, once, program).shape for fill in program.fills}
     return {target: (shape[2], shape[3]) for target, shape in shapes.items()}
 
 

@@ -139,16 +139,17 @@ class Layout:
         return self._offsets[buffer] + self.places[buffer].offset(row, column, first)
 
     def _places(self, context: dict[int, tuple[int, int]], rollback: int, parallel: bool) -> list[Place]:
-        _, height, width = self.program.shape
+        height = self.program.shape[1]
         found = places(self.program, rollback, wide=parallel)
         for index, buffer in enumerate(self.program.buffers):
             if self.block > 1:
                 found[index] = replace(found[index], rows=self.block if buffer.rows == 1 else self._passed(index) + height)
             if buffer.clock is Clock.ONCE:
-                if context.get(index) not in ((1, 1), (height, width)):
-                    raise LayoutError(f"{buffer.name} is filled with {context.get(index)} sites, not 1 x 1 or {height} x {width}")
+                sides = self.program.sides(index)
+                if context.get(index) not in ((1, 1), sides):
+                    raise LayoutError(f"{buffer.name} is filled with {context.get(index)} sites, not 1 x 1 or {sides}")
                 rows, columns = context[index]
-                found[index] = Place(buffer.name, rows, columns, buffer.features, 0, columns > 1)
+                found[index] = Place(buffer.name, rows, columns, buffer.features, 0, columns > 1, buffer.scale)
         return found
 
     def _passed(self, buffer: int) -> int:
