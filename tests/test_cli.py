@@ -191,6 +191,27 @@ def test_warm_start_takes_weights_of_the_same_settings(runs: Path, call: Call, a
     assert code == 1 and "do not fit" in err and not (tmp_path / "other").exists()
 
 
+def test_joint_tuning_of_one_pretrained_pair(call: Call, ask: Ask, tmp_path: Path) -> None:
+    """Lambda and colours start from the whole pair, another resolution from its PixelCNN and a VAE of its own."""
+    words = ("train", "agave", *TINY, "--learning-rate", "1e-300", "--ema", "0")
+    ask(*words, "--steps", "4", "--pretraining", "1", "--out", tmp_path / "pair")
+    start = ("--steps", "3", "--from", tmp_path / "pair")
+    ask(*words, *start, "--pretraining", "0", "--lambda", "12", "--colours", "4", "--out", tmp_path / "coarse")
+    own = ("--pretrain", "vae", "--factor", "2")
+    ask(*words, *start, "--parts", "likelihood", *own, "--out", tmp_path / "small")
+    stages = {name: json.loads((tmp_path / name / "config.json").read_text())["stages"] for name in ("pair", "coarse", "small")}
+    names = {name: [stage["stage"]["name"] for stage in each] for name, each in stages.items()}
+    assert names == {"pair": ["vae", "pixelcnn"], "coarse": ["joint"], "small": ["vae", "joint"]}
+    weights = {name: load(tmp_path / name).state_dict() for name in names}
+    for name, weight in weights["pair"].items():
+        for run in ("coarse", "small") if name.startswith("likelihood.") else ("coarse",):
+            assert torch.allclose(weights[run][name], weight, rtol=0, atol=1e-200), (run, name)
+    code, _, err = call(*words, *start, *own, "--out", tmp_path / "none")
+    assert code == 1 and "--parts" in err
+    code, _, err = call(*words, *start, "--parts", "decoder", "--out", tmp_path / "none")
+    assert code == 1 and "no part 'decoder'" in err
+
+
 def test_resume_goes_on_with_a_run(runs: Path, ask: Ask, tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs / "agave", tmp_path / "run"))
     assert ask("train", "--resume", run)["steps"] == 3

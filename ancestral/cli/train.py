@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from ancestral.cli.runs import device_of, threads_of
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
 from ancestral.hub import WEIGHTS, LoadError, Model, fill, load
-from ancestral.models import MODELS, build
+from ancestral.models import MODELS, build, nearest
 from ancestral.report.describe import amount, describe
 from ancestral.training import Run, fit, plan, resume
 from ancestral.training.callbacks import shown
@@ -46,20 +47,27 @@ def _begin(command: Train, new: New[Any]) -> Answer:
     torch.manual_seed(new.training.seed)  # of the fresh weights
     model = build(new.model, data.spec)
     if new.from_ is not None:
-        _warm(model, new.from_)
+        _warm(model, new.from_, new.parts)
+    elif new.parts:
+        raise refuse("--parts names parts of another run's model: say of which (--from RUN)")
     config = replace(new.training, accelerator=device_of(command), threads=threads_of(command, model))
     if new.dry_run:
         return _estimate(model, data, config)
     return _told(fit(model, new.data, new.out, config=config, data_options=options, overwrite=new.force))
 
 
-def _warm(model: Model, run: Path) -> None:
-    weights = load(run).state_dict()
+def _warm(model: Model, run: Path, parts: Sequence[str]) -> None:
+    """Give a model the weights of a run, or those of some parts."""
+    weights, there = load(run).state_dict(), [name for name, _ in model.named_children()]
+    for part in parts:
+        if part not in there:
+            raise ValueError(f"the model has no part {part!r}; {nearest(part, there)}")
+    taken = {name: value for name, value in weights.items() if not parts or name.split(".")[0] in parts}
     try:
-        fill(model, weights, run / WEIGHTS)
+        fill(model, {**model.state_dict(), **taken} if parts else taken, run / WEIGHTS)
     except LoadError as error:
         raise ValueError(
-            f"the weights of {run} do not fit: give the model its settings and data of its shape ({error})"
+            f"the weights of {run} do not fit: give the model its settings and data of its shape, or take some --parts ({error})"
         ) from error
 
 

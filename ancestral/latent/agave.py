@@ -64,6 +64,8 @@ def agave(config: AgaveConfig, spec: DataSpec) -> Latent:
     colours, factor = config.colours or spec.levels, config.factor
     if not 2 <= colours <= spec.levels:
         raise ValueError(f"colours is {colours}; the auxiliary image can have 2 to {spec.levels} levels of these data")
+    if config.pretrain not in ("both", "vae", "pixelcnn"):
+        raise ValueError(f"pretrain is {config.pretrain!r}; agave takes both, vae or pixelcnn")
     if height % factor or width % factor:
         raise ValueError(f"factor is {factor}, which does not divide images of {height} x {width}")
     small = (channels, height // factor, width // factor)

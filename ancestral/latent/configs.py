@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from ancestral.networks.configs import PixelFields, Presets
@@ -172,16 +172,21 @@ class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
     colours: int = 0  # levels b of the auxiliary image; 0 for as many as the data have
     factor: int = 1  # the auxiliary image is smaller by this factor, both ways
     stream: int = 32  # features of the unmasked convolutions over f(z) beside the causal layers
-    pretraining: float = 0.5  # share of the steps in which VAE and PixelCNN train apart
+    pretraining: float = 0.5  # share of the steps in which VAE and PixelCNN train apart; 1 for a pair that other runs start from
+    pretrain: str = "both"  # which of them: both, vae, or pixelcnn
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the VAE on y, the PixelCNN on x alone, then both together; without auxiliary loss, together."""
+        apart = [
+            Stage("vae", "auxiliary_elbo", self.rate_options(), parts=("topdown", "auxiliary"), share=0.3),
+            Stage("pixelcnn", "nll", parts=("likelihood",), share=0.7),
+        ]
+        apart = [stage for stage in apart if self.pretrain in ("both", stage.name) and (self.auxiliary or stage.name != "vae")]
+        whole = sum(stage.share for stage in apart)
+        before = [replace(stage, share=stage.share / whole * self.pretraining) for stage in apart]
         joint = Stage("joint", "auxiliary_guided" if self.auxiliary else "elbo", self._weight(), share=1 - self.pretraining)
-        alone = Stage("pixelcnn", "nll", parts=("likelihood",), share=0.7 * self.pretraining)
-        first = Stage("vae", "auxiliary_elbo", self.rate_options(), parts=("topdown", "auxiliary"), share=0.3 * self.pretraining)
-        stages = (first, alone, joint) if self.auxiliary else (alone, joint)
-        return tuple(stage for stage in stages if stage.share > 0)
+        return tuple(stage for stage in (*before, joint) if stage.share > 0)
 
     def _weight(self) -> dict[str, float]:
         return {"lambda_" if self.auxiliary else "beta": self.lambda_, **self.rate_options()}
