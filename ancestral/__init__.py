@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ancestral.hub import save as save
     from ancestral.latent.configs import AgaveConfig as AgaveConfig
     from ancestral.latent.configs import BetaVaeConfig as BetaVaeConfig
+    from ancestral.latent.configs import IafVaeConfig as IafVaeConfig
     from ancestral.latent.configs import VaeConfig as VaeConfig
     from ancestral.latent.latent import Latent as Latent
     from ancestral.models import build as build
@@ -65,7 +66,7 @@ _HOME = {
     "ancestral.draw": "Draw",
     "ancestral.evaluation": "Difference Evaluation compare complexity evaluate score separation surprisal",
     "ancestral.hub": "load save",
-    "ancestral.latent.configs": "AgaveConfig BetaVaeConfig VaeConfig",
+    "ancestral.latent.configs": "AgaveConfig BetaVaeConfig IafVaeConfig VaeConfig",
     "ancestral.latent.latent": "Latent",
     "ancestral.models": "build",
     "ancestral.networks.configs": "GatedPixelCNNConfig",

@@ -1,10 +1,15 @@
 """AGAVE: Lucas & Verbeek 2018, "Auxiliary Guided Autoregressive Variational Autoencoders".
 
       x ──▶ encoder ──▶ q(z | x) ──▶ z ──▶ decoder ──▶ f(z) ──┬──▶ p(y | z)             auxiliary image, factorised
-                           KL with p(z)                      └──▶ p(x_i | x_<i, f(z))  Gated PixelCNN, whole x
+                           KL with p(z)                      └──▶ p(x_i | x_<i, f(z))  a PixelCNN, whole x
 
 f(z) is an image: the means of the logistics that model y, with one learned scale a channel. Because y can only be explained
 through z, z carries what y needs, however strong the autoregressive decoder is; lambda on the KL sets how much.
+
+The paper has a ResNet of latents with inverse autoregressive flow, and PixelCNN++ (the preset ``paper``); the default is one
+group of latents and a Gated PixelCNN, which train in minutes. VAE and PixelCNN are trained apart, then together. One such pair
+can serve many runs: lambda and colours change no weight's shape; a lower resolution takes the pair's PixelCNN, and a VAE of its
+own.
 """
 
 from __future__ import annotations
@@ -64,8 +69,8 @@ def agave(config: AgaveConfig, spec: DataSpec) -> Latent:
     colours, factor = config.colours or spec.levels, config.factor
     if not 2 <= colours <= spec.levels:
         raise ValueError(f"colours is {colours}; the auxiliary image can have 2 to {spec.levels} levels of these data")
-    if config.pretrain not in ("both", "vae", "pixelcnn"):
-        raise ValueError(f"pretrain is {config.pretrain!r}; agave takes both, vae or pixelcnn")
+    if config.pretrain not in (("both", "vae", "pixelcnn") if config.auxiliary else ("both", "pixelcnn")):
+        raise ValueError(f"pretrain is {config.pretrain!r}; agave takes both, pixelcnn or, with an auxiliary loss, vae")
     if height % factor or width % factor:
         raise ValueError(f"factor is {factor}, which does not divide images of {height} x {width}")
     small = (channels, height // factor, width // factor)
@@ -85,6 +90,8 @@ def topdown_of(config: AgaveConfig, spec: DataSpec, outputs: tuple[int, int, int
         return FlatTopDown(spec, outputs, config, vector)
     if config.encoder != "resnet":
         raise ValueError(f"encoder is {config.encoder!r}; agave takes flat or resnet")
+    if config.prior != "normal":
+        raise ValueError(f"prior is {config.prior!r}; in a ResNet of latents each is normal given those above it")
     sizes = {name: getattr(config, name) for name in ("latent", "width", "blocks", "halvings", "posterior")}
     return ResNetTopDown(spec, outputs, vector=vector, **sizes)
 

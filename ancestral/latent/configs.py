@@ -152,7 +152,6 @@ class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
             "width": 160,
             "blocks": 20,
             "halvings": 1,
-            "free_bits": 0.1,
             "decoder": "pixelcnn++",
             "channels": 160,
             "resnets": 5,
