@@ -131,16 +131,21 @@ class WindowAffine(AffineLayer):
             raise CausalityError("a window that is not graded reads the colour channels of its own site")
         return Clock.SITE, (0,) * self.features
 
+    @property
+    def kernel(self) -> Tensor:
+        """(after, before, rows, columns) weights of the window."""
+        return self.weight
+
     def forward(self, x: Tensor) -> Tensor:
-        (height, width), reach = x.shape[2:], self.reach
-        if width == self.weight.shape[3] == self.shrink == 1:  # a sequence: PyTorch is faster there, above all on the way back
-            return along_rows(x, self.weight, self.bias, reach)
+        (height, width), reach, kernel = x.shape[2:], self.reach, self.kernel
+        if width == kernel.shape[3] == self.shrink == 1:  # a sequence: PyTorch is faster there, above all on the way back
+            return along_rows(x, kernel, self.bias, reach)
         x = functional.pad(x, (reach.left, reach.right, reach.above, 0))
-        y = functional.conv2d(x, self.weight, self.bias, self.shrink, dilation=(reach.dilation, 1))
+        y = functional.conv2d(x, kernel, self.bias, self.shrink, dilation=(reach.dilation, 1))
         return y[:, :, : -(-height // self.shrink), : -(-width // self.shrink)]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
-        flat = self.weight.permute(2, 3, 1, 0).flatten(1, 2)[None]
+        flat = self.kernel.permute(2, 3, 1, 0).flatten(1, 2)[None]
         return flat, self.weight.new_zeros(1, self.features) if self.bias is None else self.bias[None]
 
 
