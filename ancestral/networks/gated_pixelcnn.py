@@ -37,7 +37,7 @@ class GatedPixelCNN(CausalNetwork):
 
     Args:
         shape: (C, H, W).
-        levels: the alphabet of the symbols.
+        levels: the alphabet of the symbols; None for real values.
         size: parameters of one conditional.
         layers, channels, first_kernel, kernel, head: depth, features p of each stack, window sizes, features of the 1x1 head.
         vector: size of ``context.vector``, added in every layer.
@@ -45,6 +45,8 @@ class GatedPixelCNN(CausalNetwork):
         stream: features of a stack of unmasked 3x3 convolutions over the grid, one a layer, beside the causal ones (Lucas &
             Verbeek 2018, section 4.1); 0 hands the grid itself to every layer.
         upsample: how many times smaller than the image the grid is, each way.
+        beside: whether the grid enters beside the symbols, in the first layer alone, as maps of the image would.
+        coupled: whether the channels of a pixel see the ones before them; else they are independent given the pixels before.
 
     Example:
         >>> network = GatedPixelCNN((1, 5, 4), levels=2, size=1, layers=2, channels=4, first_kernel=3, head=4)
@@ -67,21 +69,24 @@ class GatedPixelCNN(CausalNetwork):
         grid: int = 0,
         stream: int = 0,
         upsample: int = 1,
+        beside: bool = False,
+        coupled: bool = True,
     ) -> None:
-        super().__init__(shape)
+        super().__init__(shape, levels is not None)
+        self.beside = beside
         self.resize = Once(nn.Upsample(scale_factor=float(upsample))) if upsample > 1 else None
-        colours = shape[0]
-        labels, outputs = spread(channels, colours), spread(colours * size, colours)
+        colours, groups = shape[0], shape[0] if coupled else 1
+        labels, outputs = spread(channels, groups), spread(colours * size, colours)
         self.scale = Scale(colours, levels)
         self.stream = nn.ModuleList(
             Once(nn.Conv2d(stream if i else grid, stream, 3, padding=1)) for i in range(layers if grid and stream else 0)
         )
-        seen = stream or grid
+        seen = [0 if beside and i else grid and (stream or grid) for i in range(layers)]
         self.layers = nn.ModuleList(
-            GatedLayer(labels if i else self.scale.labels, labels, kernel if i else first_kernel, not i, vector, grid and seen)
+            GatedLayer(labels if i else self.scale.labels, labels, kernel if i else first_kernel, not i, vector, seen[i])
             for i in range(layers)
         )
-        hidden = spread(head, colours)
+        hidden = spread(head, groups)
         self.head = nn.Sequential(relu(), LeftAffine(labels, hidden), relu(), LeftAffine(hidden, outputs))
 
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
@@ -92,7 +97,7 @@ class GatedPixelCNN(CausalNetwork):
         for i, layer in enumerate(self.layers):
             if self.stream and grid is not None:
                 grid = relu()(self.stream[i](grid))
-            v, h, skip = layer(v, h, vector, grid)
+            v, h, skip = layer(v, h, vector, None if self.beside and i else grid)
             skips = skip if skips is None else skips + skip
         return self.head(skips)  # type: ignore[no-any-return]
 
