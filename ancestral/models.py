@@ -7,7 +7,15 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ancestral.latent.configs import AgaveConfig, BetaVaeConfig, IafVaeConfig, VaeConfig
+from ancestral.latent.configs import (
+    AgaveConfig,
+    BetaVaeConfig,
+    HierarchicalPixelVaeConfig,
+    IafVaeConfig,
+    PixelVaeConfig,
+    VaeConfig,
+    VlaeConfig,
+)
 from ancestral.networks.configs import (
     DeepNADEConfig,
     DiagonalBiLSTMConfig,
@@ -33,6 +41,9 @@ Config = (
     | BetaVaeConfig
     | IafVaeConfig
     | AgaveConfig
+    | PixelVaeConfig
+    | HierarchicalPixelVaeConfig
+    | VlaeConfig
     | PixelCNNConfig
     | PixelCNNPlusPlusConfig
     | NADEConfig
@@ -98,6 +109,18 @@ MODELS: dict[str, Entry] = {
     "beta-vae": Entry(BetaVaeConfig, "ancestral.latent.vae:vae", "bound", "the VAE with the KL at another weight in training"),
     "iaf-vae": Entry(
         IafVaeConfig, "ancestral.latent.iaf_vae:iaf_vae", "bound", "top-down ResNet VAE of many groups, inverse flow posterior"
+    ),
+    "pixelvae": Entry(
+        PixelVaeConfig, "ancestral.latent.pixelvae:pixelvae", "bound", "VAE with a PixelCNN decoder of few layers that reads z"
+    ),
+    "hierarchical-pixelvae": Entry(
+        HierarchicalPixelVaeConfig,
+        "ancestral.latent.pixelvae:hierarchical_pixelvae",
+        "bound",
+        "two groups of latents, the lower one a grid with a PixelCNN as its prior",
+    ),
+    "vlae": Entry(
+        VlaeConfig, "ancestral.latent.vlae:vlae", "bound", "VAE whose decoder sees a small window, so that z carries the rest"
     ),
     "agave": Entry(
         AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ancestral.networks.configs import PixelFields, Presets
 from ancestral.spec import Stage
@@ -120,6 +120,157 @@ class IafVaeConfig(RateFields):
     posterior: str = "iaf"  # iaf (one step of inverse autoregressive flow a layer) or normal
     free_bits: float = 0.1  # nats of each feature map, on average, that training does not charge for
     decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
+    conditional: bool = False  # condition on the labels of the data
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        return (Stage("elbo", "elbo", self.rate_options()),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelVaeConfig(RateFields, PixelFields, EncoderFields):
+    """PixelVAE (Gulrajani et al. 2017): a VAE whose decoder is a Gated PixelCNN of few layers."""
+
+    name: ClassVar[str] = "pixelvae"
+    presets: ClassVar[Presets] = {
+        "tiny": {
+            "layers": 2,
+            "channels": 6,
+            "first_kernel": 3,
+            "head": 6,
+            "latent": 2,
+            "width": 8,
+            "halvings": 1,
+            "components": 2,
+            "maps": 3,
+        },
+        "small": {"layers": 4, "channels": 32, "head": 64, "width": 32, "latent": 16, "kl_warmup": 0.2},
+        "paper": {  # binary images, the form without upsampling; 200,000 steps, batches of 100
+            "layers": 13,
+            "channels": 16,
+            "kernel": 5,
+            "head": 16,
+            "latent": 16,
+            "width": 64,
+            "blocks": 2,
+            "kl_warmup": 10000.0,
+        },
+    }
+
+    form: str = "vector"  # how z enters the decoder: vector (in every gated layer), or upsample (maps beside the image)
+    maps: int = 32  # features of those maps
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        return (Stage("elbo", "elbo", self.rate_options()),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HierarchicalPixelVaeConfig(RateFields, PixelFields):
+    """PixelVAE with two groups of latents (Gulrajani et al. 2017): a vector z2, and a grid z1 with a PixelCNN as its prior."""
+
+    name: ClassVar[str] = "hierarchical-pixelvae"
+    presets: ClassVar[Presets] = {
+        "tiny": {
+            "layers": 2,
+            "channels": 6,
+            "first_kernel": 3,
+            "head": 6,
+            "components": 2,
+            "latent": 2,
+            "top": 2,
+            "width": 8,
+            "halvings": 1,
+            "maps": 3,
+            "prior_layers": 2,
+            "prior_channels": 4,
+        },
+        "small": {"layers": 3, "channels": 32, "head": 64, "width": 32, "latent": 4, "top": 16, "kl_warmup": 0.2},
+        "paper": {  # 64 x 64 colours; 400,000 steps, batches of 48
+            "layers": 5,
+            "channels": 384,
+            "kernel": 5,
+            "head": 384,
+            "latent": 64,
+            "top": 512,
+            "width": 384,
+            "blocks": 3,
+            "maps": 384,
+            "prior_layers": 8,
+            "prior_channels": 384,
+            "family": "categorical",
+            "kl_warmup": 10000.0,
+        },
+    }
+
+    latent: int = 16  # feature maps of z1
+    top: int = 32  # units of z2
+    width: int = 48  # features of the encoders and decoders
+    blocks: int = 1  # residual blocks a size
+    halvings: int = 2  # how often the image is halved on the way to z1
+    maps: int = 32  # features of what z1 is decoded to, beside the image
+    prior_layers: int = 3  # gated layers of p(z1 | z2)
+    prior_channels: int = 32  # features of each of its two stacks, and of its head
+
+    def prior_sizes(self) -> dict[str, Any]:
+        """The sizes of the Gated PixelCNN over z1, by name."""
+        wide = self.prior_channels
+        return {"layers": self.prior_layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": wide}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        return (Stage("elbo", "elbo", self.rate_options()),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VlaeConfig(RateFields, EncoderFields):
+    """Variational lossy autoencoder (Chen et al. 2017): the decoder sees a small window, so z must carry the rest."""
+
+    name: ClassVar[str] = "vlae"
+    presets: ClassVar[Presets] = {
+        "tiny": {
+            "layers": 2,
+            "channels": 6,
+            "head": 6,
+            "components": 2,
+            "window": "3x1",
+            "maps": 3,
+            "latent": 2,
+            "width": 8,
+            "halvings": 1,
+        },
+        "small": {"width": 32, "kl_warmup": 0.2},
+        "paper": {  # CIFAR-10; see `ancestral.latent.vlae.vlae` for what differs, and for binary images
+            "window": "7x4",
+            "layers": 6,
+            "channels": 64,
+            "components": 10,
+            "maps": 48,
+            "latent": 16,
+            "spatial": True,
+            "width": 96,
+            "blocks": 3,
+            "prior_steps": 6,
+            "prior_width": 128,
+            "prior_layers": 2,
+            "soft_free_bits": 30.72,  # 0.01 nats a dimension, which the paper gives for binary images
+        },
+    }
+
+    prior: str = "flow"  # flow (Chen et al. 2017), or as of the other models: normal, logistic, mixture, delta
+    window: str = "5x3"  # pixels that the decoder sees: A wide, B rows on top, and ceil((A - 1) / 2) to the left
+    grey: bool = False  # it sees only how bright they are, 0.299 R + 0.587 G + 0.114 B
+    coarse: int = 1  # it sees squares of so many pixels a side by their means: what is far away without its details
+    coupled: bool = True  # the colours of a pixel see the ones before them
+    layers: int = 4  # 1x1 gated layers after the window
+    channels: int = 64  # their features
+    head: int = 128  # features of the 1x1 layer before the output
+    maps: int = 32  # features that z is decoded to, at every pixel
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: see `image_family`
+    components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
 
     @property

@@ -116,3 +116,15 @@ class VectorNet(nn.Module):
             x = torch.cat([x, x.new_zeros(len(x), self.vector) if vector is None else vector], 1)
         out: Tensor = self.layers(x)
         return out
+
+
+class Handed(nn.Module):
+    """(n, *latent) with (n, vector) labels or none to (n, d): z and the label side by side, where a decoder reads z itself."""
+
+    def __init__(self, vector: int) -> None:
+        super().__init__()
+        self.vector = vector
+
+    def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
+        z = z.flatten(1)
+        return torch.cat([z, z.new_zeros(len(z), self.vector) if vector is None else vector], 1) if self.vector else z

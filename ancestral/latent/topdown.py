@@ -76,11 +76,16 @@ class Group:
 
     @cached_property
     def kl(self) -> Tensor:
-        """KL(q || p) of every unit in nats: the closed form where there is one, else log q - log p at z."""
+        """KL(q || p) of every unit in nats: the closed form where there is one, else log q - log p at z.
+
+        Of an autoregressive prior that offers ``conditioned(z)``, the closed form of every unit given the units of z before it.
+        """
         if self.posterior is None:
             raise ValueError(f"group {self.name!r} was settled without evidence, so it has no rate")
+        conditioned = getattr(self.prior, "conditioned", None)  # of an autoregressive prior, factorised given z
+        prior = self.prior if conditioned is None else conditioned(self.z)
         try:
-            return kl_divergence(self.posterior, self.prior)
+            return kl_divergence(self.posterior, prior)
         except NotImplementedError:
             return self.log_q - self.log_p
 

@@ -16,7 +16,7 @@ from ancestral.core import Autoregressive, Context, Family
 from ancestral.families import Bernoulli, Binned, Logistic
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import EncoderFields, VaeConfig
-from ancestral.latent.encoders import ImageDecoder, ImageEncoder, VectorNet, scaled, sides
+from ancestral.latent.encoders import Handed, ImageDecoder, ImageEncoder, VectorNet, scaled, sides
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import posterior_of
 from ancestral.latent.priors import prior_of
@@ -30,7 +30,7 @@ class FlatTopDown(TopDown):
 
     Args:
         spec: the data; x is scaled to [-1, 1] before it is encoded.
-        outputs: (c, h, w) of the features that it decodes to, or (d,) for vectors.
+        outputs: (c, h, w) of the features that it decodes to, (d,) for vectors, or () to hand z itself on, as a vector.
         fields: sizes; see `EncoderFields`.
         vector: size of a label's vector, 0 for none.
 
@@ -46,19 +46,27 @@ class FlatTopDown(TopDown):
         super().__init__()
         self.levels, self.encoder, self.decoder = spec.levels, nn.Module(), nn.Module()
         shape = tuple(size or 0 for size in spec.shape)
-        cells = sides(shape[1], shape[2], fields.halvings)[-1] if len(outputs) == 3 and fields.spatial else ()
+        image = spec.kind == "image"
+        cells = sides(shape[1], shape[2], fields.halvings)[-1] if image and fields.spatial else ()
         self.latent: tuple[int, ...] = (fields.latent, *cells)
         self.plain = fields.posterior == fields.prior == "normal"
         posterior = posterior_of(fields, self.latent)
-        if len(outputs) == 3:
+        if image:
             sizes = (fields.width, fields.blocks, fields.halvings, fields.spatial, vector)
             self.encoder = ImageEncoder((shape[0], shape[1], shape[2]), posterior.outputs, *sizes)
-            self.decoder = ImageDecoder((outputs[0], outputs[1], outputs[2]), fields.latent, *sizes)
+            self.decoder = (
+                ImageDecoder((outputs[0], outputs[1], outputs[2]), fields.latent, *sizes) if outputs else Handed(vector)
+            )
         else:
             self.encoder = VectorNet(spec.sites, posterior.outputs, fields.width, fields.blocks, vector)
             self.decoder = VectorNet(fields.latent, prod(outputs), fields.width, fields.blocks, vector)
         self.posterior, self.prior = posterior, prior_of(fields, self.latent, vector)
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
+
+    @property
+    def units(self) -> int:
+        """How many numbers z is."""
+        return prod(self.latent)
 
     def descend(
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None

@@ -32,7 +32,7 @@ class PixelFields:
     components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
 
-    def decoder_sizes(self) -> dict[str, int]:
+    def decoder_sizes(self) -> dict[str, Any]:
         """The sizes that the network takes, by name."""
         return {name: getattr(self, name) for name in ("layers", "channels", "first_kernel", "kernel", "head")}
 

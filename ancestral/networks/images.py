@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ancestral.causal import CausalNetwork, Once
-from ancestral.core import Autoregressive, Family
+from ancestral.core import Autoregressive, Family, Network
 from ancestral.families import Bernoulli, Categorical, LogisticMixture
 from ancestral.spec import DataSpec
 
@@ -62,6 +62,7 @@ def image_model(
     """The model of a network ``network(shape, levels, size, vector=..., **sizes)`` of a configuration.
 
     Args:
+        sizes: what else the network takes; ``vector`` too where the context's has more than a label.
         auto: what the family ``auto`` stands for where there are more than two levels.
 
     Raises:
@@ -77,14 +78,14 @@ def image_model(
     chosen = auto if config.family == "auto" and spec.levels > 2 else config.family
     family = image_family(chosen, spec.levels, config.components)
     vector = (spec.classes or 0) if config.conditional else 0
-    made = network((colours, height, width), spec.levels, family.size, vector=vector, **sizes)
+    made = network((colours, height, width), spec.levels, family.size, **({"vector": vector} | sizes))
     return Autoregressive(made, family, spec, config)
 
 
 class Feed(nn.Module):
     """y + V vector + W grid: what the context adds to a layer; without bias, so that a missing part adds nothing.
 
-    It starts at zero: a network trained without the context is left undisturbed at first.
+    It starts at zero: a network trained without the context is left undisturbed at first. See `listening` for latents.
     """
 
     def __init__(self, vector: int, grid: int, features: int) -> None:
@@ -101,3 +102,16 @@ class Feed(nn.Module):
                 raise ValueError(f"the context has a {name}, but this network was made without: give it {name}=... features")
             y = y if part is None or layer is None else y + layer(part)
         return y
+
+
+def listening(network: Network) -> Network:
+    """A network whose feeds start as layers usually do: for latents that are learned together with it, from the first step.
+
+    A feed of zeros passes no gradient on, so an encoder would be charged for z before anyone has listened to it.
+    """
+    for feed in network.modules():
+        if isinstance(feed, Feed):
+            for layer in (feed.vector, feed.grid):
+                if layer is not None:
+                    layer.module.reset_parameters()  # type: ignore[operator]
+    return network

@@ -35,7 +35,7 @@ class LocalPixelCNN(CausalNetwork):
 
     Args:
         shape: (C, H, W).
-        levels: the alphabet of the symbols; None for real values.
+        levels: the alphabet of the symbols.
         size: parameters of one conditional.
         window: (A, B).
         layers, channels, head: 1x1 layers after the window, their features, features of the head.
@@ -56,7 +56,7 @@ class LocalPixelCNN(CausalNetwork):
     def __init__(
         self,
         shape: tuple[int, int, int],
-        levels: int | None,
+        levels: int,
         size: int,
         *,
         window: tuple[int, int] = (5, 3),
@@ -69,7 +69,7 @@ class LocalPixelCNN(CausalNetwork):
         vector: int = 0,
         grid: int = 0,
     ) -> None:
-        super().__init__(shape, levels is not None)
+        super().__init__(shape)
         colours = shape[0]
         self.scale = Scale(colours, levels)
         parts = reaches(*window, block)
@@ -164,7 +164,9 @@ def reaches(width: int, rows: int, block: int = 1) -> list[Reach]:
         [28, 3]
     """
     if width < 1 or rows < 0 or block < 1 or (width, rows) == (1, 0):
-        raise ValueError(f"a window {width} wide, {rows} rows high, of squares of {block}, shows nothing; 5 wide and 3 high is usual")
+        raise ValueError(
+            f"a window {width} wide, {rows} rows high, of squares of {block}, shows nothing; 5 wide and 3 high is usual"
+        )
     left = width // 2  # ceil((width - 1) / 2)
     right = width - 1 - left
     above = Reach(block * rows, block * left + (block - 1) // 2, block * right + block // 2, own_row=False)

@@ -24,6 +24,7 @@ from ancestral.draw import uniforms
 from ancestral.families import Integer, fixed
 from ancestral.families.base import Discrete
 from ancestral.families.integer import EqualMassBins
+from ancestral.latent.encoders import Handed
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
@@ -215,7 +216,7 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     fractions = {"vector": 0} if LABELS in calibration else {}
     if isinstance(model, Latent):
         latents = _exact_latents(model, calibration)
-        fractions["grid"] = latents.fraction
+        fractions["vector" if isinstance(flat(model).decoder, Handed) else "grid"] = latents.fraction
     family = likelihood.family
     network = _exact_network(likelihood.network, family, calibration, fractions, engine, threads)
     digest = hashlib.blake2b(network.checksum, digest_size=16)
