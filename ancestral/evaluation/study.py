@@ -1,0 +1,177 @@
+"""`study`: what can be read off z of labelled examples, beside what can be read off the examples themselves."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ancestral.data.loading import load_data
+from ancestral.data.source import PARTS
+from ancestral.data.splits import Splits
+from ancestral.evaluation.attributes import class_means
+from ancestral.evaluation.codes import classes_of, codes
+from ancestral.evaluation.examples import Chosen, Tick, chosen_examples, counter
+from ancestral.evaluation.probes import COMPONENTS, Labelled, Probe, chance, probes
+from ancestral.latent.latent import Latent
+from ancestral.sampling.strategies import Progress, inference
+
+FEW = (1, 10, 100)
+MEANS, DRAWN, RAW = "posterior means", "z as drawn", "x itself"
+MOST_GROUPS = 8  # with a probe of their own
+MOST_AVERAGED = 2000  # examples for the mean codes of classes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What a linear classifier reads of the class, and where classes lie among the codes.
+
+    Attributes:
+        probes: of ``"posterior means"``; of ``"z as drawn"``, one sample of the posterior, in which nothing survives that its
+            noise covers; of ``"x itself"``, also with only as many principal components as z has numbers, where these are
+            fewer; and of single groups of z where there are several. Each with all labels, the first three also with few.
+        chance: accuracy of always saying the most frequent class.
+        between: by group, the share of the variance of posterior means that is between classes.
+        classes: those that there are; ``class_names`` what they are called, where the data say.
+        distances: between the mean codes of classes.
+        examples: of each of the three sets that were used.
+        data: name and hash of the labelled data.
+        seed: of all that was drawn.
+    """
+
+    probes: Sequence[Probe]
+    chance: float
+    between: Mapping[str, float]
+    classes: Sequence[int]
+    class_names: Sequence[str]
+    distances: Sequence[Sequence[float]]
+    examples: Mapping[str, int]
+    data: Mapping[str, Any]
+    seed: int
+
+    def accuracy(self, features: str, labels: int | None = None) -> Probe | None:
+        """The probe of some features with so many labels a class, None standing for all; None where it was not made."""
+        return next((each for each in self.probes if (each.features, each.labels) == (features, labels)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every attribute, as JSON has them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Study:
+        """The study that ``to_dict`` wrote.
+
+        Raises:
+            KeyError, TypeError: it was not written so.
+        """
+        found = {name: fields[name] for name in cls.__dataclass_fields__}
+        return cls(**{**found, "probes": [Probe(**each) for each in found["probes"]]})
+
+    def lines(self) -> list[str]:
+        """The figures in words."""
+        named = [
+            f"{each.features}{'' if each.labels is None else f', {each.labels} labels a class'}:"
+            f" {each.accuracy:.1%} ± {each.error:.1%} ({each.dimensions} numbers, {each.examples:,} labels)"
+            for each in self.probes
+        ]
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.between.items())
+        return [
+            f"linear probes of {self.data['name']}, {self.examples['test']:,} test examples; chance {self.chance:.1%}",
+            *named,
+            f"variance of posterior means between classes: {shares}",
+        ]
+
+
+def study(
+    model: Latent,
+    data: Splits | str | os.PathLike[str],
+    *,
+    limit: int = 3000,
+    few: Sequence[int] = FEW,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Study:
+    """Probe the codes of labelled data, and find the mean code of every class.
+
+    A conditional model is told no labels here, for they would be in its codes already.
+
+    Args:
+        data: `Splits`, a name or a path, with labels and of the model's kind; it need not be what the model was trained on.
+        limit: at most so many training and test examples, and a fifth as many validation examples; a seeded choice.
+        few: numbers of labels a class, for the few-label probes.
+        progress: is told (examples encoded, of how many).
+
+    Raises:
+        DataError: the data have no labels, one class only, or are not what the model is a model of.
+        ValueError: ``limit`` is below 5.
+
+    Example:
+        >>> import ancestral
+        >>> data = ancestral.data("digits")
+        >>> found = study(ancestral.build("vae", data.spec, preset="tiny"), data, limit=100, few=(1,))
+        >>> found.accuracy("z as drawn").dimensions, len(found.classes)
+        (2, 10)
+    """
+    if limit < 5:
+        raise ValueError(f"limit is {limit}; it must be at least 5, of which one is for validation")
+    data = load_data(data)
+    most = {"train": limit, "validation": limit // 5, "test": limit}
+    sets, notes = {}, {}
+    for part in PARTS:
+        sets[part], notes[part] = chosen_examples(model, data, part, most[part], seed)
+    y = {part: classes_of(chosen).numpy() for part, chosen in sets.items()}
+    averaged = sets["train"].take(range(min(MOST_AVERAGED, len(sets["train"]))))
+    tick = counter(progress, sum(map(len, sets.values())) + len(averaged))
+    with inference(model):
+        features = _features(model, sets, batch_size, seed, tick)
+        means = class_means(model, averaged, batch_size=batch_size, tick=tick)
+    found = []
+    for name, values in features.items():
+        three = [Labelled(_array(values[part]), y[part]) for part in PARTS]
+        found += probes(name, *three, few=few if name in (MEANS, DRAWN) else (), seed=seed)
+    found += _raw({part: Labelled(_array(chosen.x), y[part]) for part, chosen in sets.items()}, found[0].dimensions, few, seed)
+    return Study(
+        probes=found,
+        chance=chance(y["train"], y["test"]),
+        between=means.between,
+        classes=means.classes,
+        class_names=list(data.class_names),
+        distances=means.distances.tolist(),
+        examples={part: len(chosen) for part, chosen in sets.items()},
+        data={name: notes["test"][name] for name in ("name", "note", "hash")},
+        seed=seed,
+    )
+
+
+def _features(
+    model: Latent, sets: Mapping[str, Chosen], batch_size: int, seed: int, tick: Tick
+) -> dict[str, dict[str, Tensor]]:
+    """(n, d) codes by what they are called and by set: all groups together, and every single one of several."""
+    found: dict[str, dict[str, Tensor]] = {MEANS: {}, DRAWN: {}}
+    for part, chosen in sets.items():
+        seen = codes(model, chosen, seed=seed, batch_size=batch_size, tick=tick)
+        found[MEANS][part], found[DRAWN][part] = (torch.cat(list(each.values()), 1) for each in (seen.means, seen.drawn))
+        if 1 < len(seen.drawn) <= MOST_GROUPS:
+            for group, values in seen.drawn.items():
+                found.setdefault(f"{group} as drawn", {})[part] = values
+    return found
+
+
+def _raw(sets: Mapping[str, Labelled], numbers: int, few: Sequence[int], seed: int) -> list[Probe]:
+    """The baselines: the examples themselves, and as many of their principal components as z has numbers."""
+    three = [sets[part] for part in PARTS]
+    width = min(sets["train"].x.shape[1], COMPONENTS)
+    found = probes(RAW, *three, few=few, scaled=False, seed=seed)
+    if numbers < width:
+        found += probes(f"{RAW}, {numbers} principal components", *three, scaled=False, components=numbers, seed=seed)
+    return found
+
+
+def _array(x: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return x.detach().cpu().flatten(1).double().numpy()
