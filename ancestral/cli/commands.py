@@ -120,6 +120,32 @@ class Evaluate(Computing):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latents(Computing):
+    """Say what can be read off z: linear probes with all labels and with few, beside those of the data, and where classes lie."""
+
+    run: Run  # folder of the run
+    labelled: MaybeSource = None  # data with labels, where those the run was trained on have none
+    few: tuple[int, ...] = (1, 10, 100)  # labels of each class for the few-label probes
+    limit: int = 3000  # at most so many training and test examples, and a fifth as many validation examples
+    batch_size: int = 64  # examples that are encoded together
+    seed: int = 0  # of noise and choices
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality(Computing):
+    """Judge samples of images: kernel distance, precision and recall, and nearest training examples."""
+
+    run: Run  # folder of the run
+    labelled: MaybeSource = None  # data with labels for the classifier, where those the run was trained on have none
+    classifier: Place = None  # its weights; trained and written if they are not there; by default in the run
+    samples: Number = 512  # how many, at most as many as there are test examples
+    batch_size: int = 64  # samples that are drawn together
+    seed: int = 0  # of the samples
+    reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drawing(Computing):
     """What every command has that draws examples."""
 
@@ -249,6 +275,7 @@ class Report(Computing):
     run: Run  # folder of the run
     data: MaybeSource = None  # other data than those the run was trained on
     out: Place = None  # the page to write; by default report.html in the run
+    samples: int = 256  # drawn to judge them, where the command quality has not done so; 0 leaves that out
     seed: int = 0  # of everything drawn
     reading: OmitArgPrefixes[Reading] = field(default_factory=Reading)
 

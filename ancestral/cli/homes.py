@@ -14,7 +14,9 @@ from ancestral.cli.commands import (
     Info,
     Inspect,
     Interpolate,
+    Latents,
     Models,
+    Quality,
     Reconstruct,
     Report,
     Sample,
@@ -28,6 +30,8 @@ from ancestral.cli.several import Compare, Sweep
 HOMES: dict[type[Command], str] = {
     Train: "ancestral.cli.train:train",
     Evaluate: "ancestral.cli.measure:evaluate",
+    Latents: "ancestral.cli.judge:latents",
+    Quality: "ancestral.cli.judge:quality",
     Sample: "ancestral.cli.draw:sample",
     Reconstruct: "ancestral.cli.draw:reconstruct",
     Complete: "ancestral.cli.draw:complete",

@@ -40,7 +40,7 @@ def measured(command: Evaluate) -> Evaluation:
             orders=command.orders,
             progress=tick,
         )
-    content = {"weights": _weights(command.run), **found.to_dict()}
+    content = {"weights": weights_of(command.run), **found.to_dict()}
     try:
         write_whole(command.run / FIGURES, json.dumps(content, indent=2, ensure_ascii=False).encode())
     except OSError as error:
@@ -56,7 +56,7 @@ def kept_figures(run: Path) -> Evaluation | None:
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         found = Evaluation(**{each.name: kept[each.name] for each in fields(Evaluation)})
-        return found if kept["weights"] == _weights(run) else None
+        return found if kept["weights"] == weights_of(run) else None
     except (ValueError, KeyError, TypeError):
         return None  # damaged, or of another version: it will be measured again
 
@@ -70,6 +70,7 @@ def figures_of(command: Computing, run: Path) -> Evaluation:
     return found
 
 
-def _weights(run: Path) -> str:
+def weights_of(run: Path) -> str:
+    """SHA-256 of a run's weights, in hexadecimal; empty where there are none."""
     path = run / WEIGHTS
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

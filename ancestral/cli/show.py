@@ -8,8 +8,11 @@ from ancestral import report as reports
 from ancestral.bench import multiply_rate
 from ancestral.causal import CausalNetwork
 from ancestral.cli.commands import Answer, Import, Inspect, Report
+from ancestral.cli.judge import kept_findings
 from ancestral.cli.measure import figures_of, kept_figures
 from ancestral.cli.runs import data_of, said, threads_of
+from ancestral.data.loading import load_data
+from ancestral.evaluation import summary
 from ancestral.hub import Model, describe, load, save
 from ancestral.networks.gpt2 import from_gpt2, tokenizer
 from ancestral.sampling.strategies import Rows, likelihood_of
@@ -26,6 +29,13 @@ def inspect(command: Inspect) -> Answer:
     if figures is not None:
         values["evaluation"] = figures.to_dict()
         lines = [*lines, *(f"{'' if i else 'figures':<17}{line}" for i, line in enumerate(figures.lines()[:-1]))]
+    known = kept_findings(command.run)
+    for name, each in (("latents", known.study), ("quality", known.judged)):
+        if each is not None:
+            values[name] = each.to_dict()
+            lines = [*lines, *(f"{'' if i else name:<17}{line}" for i, line in enumerate(each.lines()))]
+    if figures is not None:
+        values["summary"] = summary(figures, known.study, known.judged)
     if command.program:
         values["program"] = listed = program_of(load(command.run))
         lines = [*lines, *listed]
@@ -72,12 +82,16 @@ def program_of(model: Model) -> list[str]:
 def report(command: Report) -> Answer:
     """Write the page of a run; figures that are there already are not measured again."""
     own = command.data is None
-    found = figures_of(command, command.run) if own else None
+    found, known = figures_of(command, command.run) if own else None, kept_findings(command.run)
     torch.set_num_threads(threads_of(command, load(command.run)))
     path = reports.report(
         command.run,
         data_of(command.run, command.data, command.reading),
         evaluation=found,
+        labelled=None if known.labelled is None else load_data(known.labelled["source"], **known.labelled["options"]),
+        studied=known.study if own else None,
+        judged=known.judged if own else None,
+        samples=command.samples,
         out=command.out,
         seed=command.seed,
         progress=said,

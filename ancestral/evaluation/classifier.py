@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ancestral.data.splits import Examples, Splits
+from ancestral.data.splits import Splits
 from ancestral.draw import uniforms
 from ancestral.files import write_whole
 from ancestral.sampling.strategies import Progress
@@ -62,7 +62,7 @@ class Classifier(nn.Module):
         )
         self.head = nn.Linear(FEATURES, classes)
         self.scale = nn.Buffer(torch.ones(()))
-        self.float()(torch.zeros(1, *spec.shape))  # sizes what is sized lazily
+        self.float()(torch.zeros(1, channels, height, width))  # sizes what is sized lazily
 
     def features(self, x: Tensor) -> Tensor:
         """(n, 64) features of (n, C, H, W) symbols; their mean square over the training set is 1."""
@@ -136,7 +136,7 @@ def trained(data: Splits, *, seed: int = 0, steps: int = STEPS, progress: Progre
         rows = (uniforms(seed, [step], BATCH)[0] * len(labels)).long()
         loss = nn.functional.cross_entropy(classifier(data.train.select(rows).x), labels[rows])
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         if progress is not None:
@@ -151,7 +151,9 @@ def _judged(classifier: Classifier, data: Splits, made: Mapping[str, Any]) -> Ju
     judge, held_out = Judge(classifier, {}), data.validation if len(data.validation) else data.train
     truth = held_out.labels if held_out.labels is not None else torch.zeros(0)
     accuracy = float((judge.classes(held_out.x) == truth.cpu()).double().mean())
-    return Judge(classifier, {"data": data.name, "hash": data.hash, "accuracy": accuracy, **made, **_sizes(data.spec, classifier)})
+    return Judge(
+        classifier, {"data": data.name, "hash": data.hash, "accuracy": accuracy, **made, **_sizes(data.spec, classifier)}
+    )
 
 
 def _sizes(spec: DataSpec, classifier: Classifier) -> dict[str, Any]:

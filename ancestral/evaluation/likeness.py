@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 3  # whose distance is the radius of a point's ball; Kynkäänniemi et al. 2019
-BLOCKS, SMALLEST = 10, 20  # at most so many blocks, of at least so many vectors
+BLOCKS, SMALLEST, USUAL = 10, 20, 100  # at most so many blocks; two of at least 20 vectors, more of 100
 AT_ONCE = 2**24  # distances computed together
 
 
@@ -37,21 +37,24 @@ def squared_mmd(a: Tensor, b: Tensor) -> float:
     if min(len(a), len(b)) < 2:
         raise ValueError(f"{len(a)} and {len(b)} vectors: the estimate takes at least 2 on either side")
     a, b = a.double(), b.double()
-    inside = [(kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in (polynomial(a, a), polynomial(b, b))]
+    inside = [
+        (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1)) for kernel in (polynomial(a, a), polynomial(b, b))
+    ]
     return float(inside[0] + inside[1] - 2 * polynomial(a, b).mean())
 
 
 def kernel_distance(a: Tensor, b: Tensor) -> Distance:
     """KID: the mean of `squared_mmd` over disjoint blocks of (n, d) and (m, d) vectors (Bińkowski et al. 2018).
 
-    Up to ten blocks of at least 20 vectors; their order should be random.
+    Two to ten blocks of about 100 vectors, one where two would have fewer than 20; the order of the vectors should be random.
 
     Example:
         >>> points = torch.arange(200.0).remainder(7)[:, None]
         >>> kernel_distance(points, points.flip(0)).value < 0 < kernel_distance(points, points + 1).value
         True
     """
-    blocks = max(1, min(BLOCKS, min(len(a), len(b)) // SMALLEST))
+    least = min(len(a), len(b))
+    blocks = 1 if least < 2 * SMALLEST else max(2, min(BLOCKS, least // USUAL))
     pairs = zip(a.tensor_split(blocks), b.tensor_split(blocks), strict=True)
     values = torch.tensor([squared_mmd(*pair) for pair in pairs], dtype=torch.float64)
     return Distance(float(values.mean()), float(values.std()) / sqrt(blocks) if blocks > 1 else None)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ancestral.data.loading import load_data
@@ -71,7 +70,8 @@ class Quality:
         samples: `Likeness` of the samples; ``training``: that of as many training examples, the line that no model need pass.
         pixels, features: `Nearness` by the root mean square difference of pixels in [0, 1], and in the features.
         copies: samples that are equal to a training example.
-        neighbours: places in the training set of the nearest examples of the first samples: by pixels, by features.
+        neighbours: places in the training set of the nearest examples of the first samples: by pixels, by features; ``labels``
+            are those that a conditional model drew these samples with.
         count: samples, and test images; ``pool``: training images.
         classifier: how it was made, its accuracy and hash.
         seed: of the samples; row i of the seed is sample i.
@@ -84,6 +84,7 @@ class Quality:
     features: Nearness
     copies: int
     neighbours: Sequence[Sequence[int]]
+    labels: Sequence[int] | None
     count: int
     pool: int
     classifier: Mapping[str, Any]
@@ -154,7 +155,7 @@ def quality(
         raise DataError(f"{data.name} has {n} examples to compare with; it takes at least {NEIGHBOURS + 1}")
     test, note = chosen_examples(model, data, "test", None, seed)
     test = test.take(permutation(len(test), seed, SUBSET)[:n].tolist())
-    others = data.train.select(permutation(len(data.train), seed, SUBSET)[:n]).x
+    others = data.train.select(permutation(len(data.train), seed, SUBSET)[:n].tolist()).x
     labels = test.labels
     drawn = sample(model, n, labels=labels, seed=seed, batch_size=batch_size, progress=progress).cpu()
     sets = (drawn, test.x.cpu(), others.cpu())
@@ -168,6 +169,7 @@ def quality(
         features=near[1][0],
         copies=near[0][1],
         neighbours=[each[2] for each in near],
+        labels=None if labels is None else labels[:SHOWN].tolist(),
         count=n,
         pool=len(data.train),
         classifier={**judge.made, "weights": judge.hash},
@@ -186,4 +188,5 @@ def _nearness(made: Tensor, real: Tensor, pool: Tensor) -> tuple[Nearness, int, 
 
 def _flat(x: Tensor, levels: int) -> Tensor:
     """(n, D) vectors whose Euclidean distance is the root mean square difference of pixels in [0, 1]."""
-    return x.flatten(1).float() / ((levels - 1) * x[0].numel() ** 0.5)
+    values: Tensor = x.flatten(1).float() / ((levels - 1) * x[0].numel() ** 0.5)
+    return values

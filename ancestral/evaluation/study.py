@@ -149,9 +149,7 @@ def study(
     )
 
 
-def _features(
-    model: Latent, sets: Mapping[str, Chosen], batch_size: int, seed: int, tick: Tick
-) -> dict[str, dict[str, Tensor]]:
+def _features(model: Latent, sets: Mapping[str, Chosen], batch_size: int, seed: int, tick: Tick) -> dict[str, dict[str, Tensor]]:
     """(n, d) codes by what they are called and by set: all groups together, and every single one of several."""
     found: dict[str, dict[str, Tensor]] = {MEANS: {}, DRAWN: {}}
     for part, chosen in sets.items():

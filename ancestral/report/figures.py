@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.mlab import specgram
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from ancestral.report.images import Pixels
@@ -24,6 +24,7 @@ FIRST, SECOND = "#2f6db5", "#d1782c"  # data; data to compare with
 PIECES = 480  # pieces that a long example is drawn in
 WINDOW = 256  # samples of a spectrogram's window
 BARS = 96  # more units than this are drawn as an area
+GROUPS = 4  # of more groups of latents than this all units are drawn together
 Values = NDArray[np.floating]
 
 
@@ -72,22 +73,55 @@ def learning_curves(curves: Sequence[Curve], stages: Sequence[tuple[str, float, 
 
 
 def latent_bars(kl_by_unit: Mapping[str, Sequence[float]]) -> Figure:
-    """KL of every latent unit in nats, sorted within its group."""
-    figure = sheet(4.8, 0.5 + 2.2 * len(kl_by_unit))
-    panels = figure.subplots(len(kl_by_unit), 1, squeeze=False)[:, 0]
-    for axes, (name, values) in zip(panels, kl_by_unit.items(), strict=True):
+    """KL of every latent unit in nats, sorted within its group; of many groups that of each, and of all their units together."""
+    ranked = {f"units of {name}, from the most to the least used": _ranked(values) for name, values in kl_by_unit.items()}
+    if len(kl_by_unit) > GROUPS:
+        by_group = np.array([np.sum(values) for values in kl_by_unit.values()])
+        everything = _ranked([value for values in kl_by_unit.values() for value in values])
+        ranked = {"groups, from the top down": by_group, "units of all groups, from the most to the least used": everything}
+    figure = sheet(4.8, 0.5 + 2.2 * len(ranked))
+    panels = figure.subplots(len(ranked), 1, squeeze=False)[:, 0]
+    for axes, (name, values) in zip(panels, ranked.items(), strict=True):
         style(axes)
-        ranked = np.sort(np.asarray(values, float).ravel())[::-1]
-        places = np.arange(1, len(ranked) + 1)
-        if len(ranked) > BARS:
-            axes.fill_between(places, ranked, step="mid", color=FIRST, linewidth=0)
+        places = np.arange(1, len(values) + 1)
+        if len(values) > BARS:
+            axes.fill_between(places, values, step="mid", color=FIRST, linewidth=0)
         else:
-            axes.bar(places, ranked, color=FIRST, width=0.8)
-        axes.set_xlim(0.4, len(ranked) + 0.6)
-        axes.set_ylim(0, max(1.08 * float(ranked.max(initial=0)), 0.01))
+            axes.bar(places, values, color=FIRST, width=0.8)
+        axes.set_xlim(0.4, len(values) + 0.6)
+        axes.set_ylim(0, max(1.08 * float(values.max(initial=0)), 0.01))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-        axes.set_xlabel(f"units of {name}, from the most to the least used")
+        axes.set_xlabel(name)
         axes.set_ylabel("KL (nats)")
+    return figure
+
+
+def _ranked(values: Sequence[float]) -> NDArray[np.floating]:
+    return np.sort(np.asarray(values, float).ravel())[::-1]
+
+
+def accuracies(probes: Mapping[str, Sequence[tuple[float, float, float]]], chance: float) -> Figure:
+    """Accuracy of probes over the number of labels that they were fitted with, on a logarithmic axis.
+
+    Args:
+        probes: by what they read, (labels, accuracy, standard error) from few labels to many; at most three.
+        chance: the accuracy of guessing, drawn as a line.
+    """
+    figure = sheet(4.8, 2.7)
+    axes = figure.subplots()
+    style(axes)
+    styles = ((FIRST, "-", "o"), (FIRST, (0, (3, 2)), "s"), (SECOND, "-", "^"))
+    for (name, points), (colour, line, marker) in zip(probes.items(), styles, strict=False):
+        labels, values, errors = (np.array(column) for column in zip(*points, strict=True))
+        look = {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.4, "elinewidth": 1}
+        axes.errorbar(labels, 100 * values, 100 * errors, label=name, **look)  # type: ignore[arg-type]
+    axes.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), label="chance")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("labels in all")
+    axes.set_ylabel("accuracy (%)")
+    axes.legend(frameon=False, labelcolor=INK, fontsize=8)
     return figure
 
 

@@ -13,10 +13,13 @@ import torch
 
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
-from ancestral.evaluation import Evaluation, evaluate
+from ancestral.evaluation import Evaluation, Quality, Study, evaluate, quality, study
+from ancestral.evaluation.classifier import judge_of
+from ancestral.evaluation.likeness import NEIGHBOURS
 from ancestral.files import write_whole
 from ancestral.hub import describe as read_config
 from ancestral.hub import load, versions
+from ancestral.latent.latent import Latent
 from ancestral.report import sequences
 from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance, remedies
 from ancestral.report.history import read_history
@@ -25,10 +28,12 @@ from ancestral.report.page import document, section, tag
 from ancestral.report.pictures import Subject, completions, interpolations, reconstructions, samples, surprises, traversals
 from ancestral.report.remake import commands
 from ancestral.report.sequences import Sequences
+from ancestral.report.study import classes, readings, sample_quality
 from ancestral.sampling.strategies import Model
 from ancestral.symbols import DataError
 
 NAME = "report.html"
+CLASSIFIER = "classifier.safetensors"
 ROWS = 4  # of the sheet of samples
 PICTURES: dict[str, Callable[[Subject], str]] = {
     "samples": samples,
@@ -39,6 +44,7 @@ PICTURES: dict[str, Callable[[Subject], str]] = {
     "surprisal maps": surprises,
 }
 
+CARRIED = ("readings", "classes", "traversals", "interpolations")
 SEQUENCES: dict[str, Callable[[Sequences], str]] = {
     "samples": sequences.samples,
     "completions": sequences.completions,
@@ -52,6 +58,10 @@ def report(
     *,
     model: Model | None = None,
     evaluation: Evaluation | None = None,
+    labelled: Any = None,
+    studied: Study | None = None,
+    judged: Quality | None = None,
+    samples: int = 256,
     out: str | os.PathLike[str] | None = None,
     examples: int = 8,
     importance_samples: int = 50,
@@ -68,6 +78,10 @@ def report(
         data: what ``load_data`` takes; by default what the run was trained on, where the folder can tell.
         model: with its weights, where it was made of your own network, which the folder cannot make again.
         evaluation: figures that are there already; otherwise the test set is evaluated.
+        labelled: data with labels of the model's kind, for what is read off z and for the classifier; by default ``data``.
+        studied, judged: what is known of z and of samples already; otherwise it is found here, where there are labels. The
+            classifier for samples is that in ``classifier.safetensors`` of the folder, or is trained and kept there.
+        samples: how many are drawn to judge them; 0 leaves that out.
         out: file to write; by default ``report.html`` in the folder.
         examples: images in a row.
         importance_samples: k of the evaluation.
@@ -89,20 +103,23 @@ def report(
     say("measuring")
     evaluation = evaluate(model, splits, importance_samples=importance_samples, seed=seed) if evaluation is None else evaluation
     subject = _subject(model, splits, evaluation, examples, seed)
-    pictures = _drawn(subject, say)
+    labelled = splits if labelled is None else load_data(labelled)
+    if studied is None and isinstance(model, Latent) and _told_apart(labelled):
+        say("probing z")
+        studied = study(model, labelled, seed=seed)
+    if judged is None and samples and drawable(model.spec) and _told_apart(labelled) and len(splits.test) > NEIGHBOURS:
+        say("judging samples")
+        judge = judge_of(folder / CLASSIFIER, labelled)
+        judged = quality(model, splits, judge=judge, samples=samples, seed=seed)
+    pictures = _drawn(subject, say) | _labelled(subject, studied, judged, splits, labelled)
     title = f"{config['model'] or 'a model of your own'} on {evaluation.data['name']}"
     page = document(
         title,
         headline(title, model, evaluation),
         figures(evaluation),
         section("Training", curves(history)),
-        *(pictures.get(name, "") for name in ("samples", "reconstructions")),
-        section(
-            "What z carries",
-            remedies(evaluation),
-            bars(evaluation),
-            *(pictures.get(name, "") for name in ("traversals", "interpolations")),
-        ),
+        *(pictures.get(name, "") for name in ("samples", "sample quality", "reconstructions")),
+        section("What z carries", remedies(evaluation), bars(evaluation), *(pictures.get(name, "") for name in CARRIED)),
         *(pictures.get(name, "") for name in ("completions", "surprisal maps")),
         configuration(model, config),
         provenance(config, history, evaluation, commands(folder, config)),
@@ -135,6 +152,24 @@ def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, see
     if sequence:
         return Sequences(model, sequences.held_out(x, model.spec), labels, data.notation, seed)
     return Subject(model, x, labels, evaluation, ROWS * count, count, seed)
+
+
+def _told_apart(data: Splits) -> bool:
+    """Whether training examples have labels, of several classes."""
+    labels = data.train.labels
+    return labels is not None and len(torch.unique(labels)) > 1
+
+
+def _labelled(
+    subject: Subject | Sequences | None, studied: Study | None, judged: Quality | None, data: Splits, labelled: Splits
+) -> dict[str, str]:
+    """The parts that need classes."""
+    found = {} if studied is None else {"readings": readings(studied)}
+    if isinstance(subject, Subject) and studied is not None and _told_apart(labelled):
+        found["classes"] = classes(subject, studied, labelled)
+    if isinstance(subject, Subject) and judged is not None:
+        found["sample quality"] = sample_quality(subject, judged, data)
+    return found
 
 
 def _drawn(subject: Subject | Sequences | None, say: Callable[[str], None]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ancestral.sampling.beam import Beams, beam_search
 from ancestral.sampling.complete import Completion, complete
-from ancestral.sampling.interpolate import interpolate, traverse
+from ancestral.sampling.interpolate import interpolate, shift, traverse
 from ancestral.sampling.log_probs import LogProbs, log_probs
 from ancestral.sampling.parallel import Sampled, parallel_sample
 from ancestral.sampling.sample import METHODS, decoded_means, sample
@@ -28,6 +28,7 @@ __all__ = [
     "log_probs",
     "parallel_sample",
     "sample",
+    "shift",
     "speculative_sample",
     "stream",
     "traverse",

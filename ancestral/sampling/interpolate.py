@@ -1,4 +1,4 @@
-"""Moves through latent space: between two examples, and along one unit."""
+"""Moves through latent space: between two examples, along one unit, and by an attribute vector."""
 
 from __future__ import annotations
 
@@ -111,6 +111,43 @@ def traverse(
         z = {name: mean.expand(len(settings), *mean.shape).clone() for name, mean in means.items()}
         for place, setting in zip(z[group], settings, strict=True):
             place[:, unit] = setting
+        return _decoded(latent, z, context, Draw(seed, temperature), batch_size)
+
+
+def shift(
+    model: Model,
+    x: Tensor,
+    by: Mapping[str, Tensor],
+    shares: Sequence[float] | Tensor,
+    *,
+    seed: int = 0,
+    labels: Sequence[int] | Tensor | None = None,
+    temperature: float = 1.0,
+    batch_size: int = 64,
+) -> Tensor:
+    """(len(shares), n, *shape) symbols decoded from the posterior means of x, (n, *shape), plus share times a vector.
+
+    With the difference of two classes' mean codes as the vector this adds an attribute (Larsen et al. 2016,
+    arXiv:1512.09300); see `ancestral.evaluation.attributes.ClassMeans`.
+
+    Args:
+        by: (*latent) vectors by group, the same for all rows, or (n, *latent); groups that it lacks stay.
+
+    Raises:
+        ValueError: the model has no latents, or no such group; or there are no shares.
+        DataError: x does not fit the model.
+    """
+    latent = needs_latents(model, "shift")
+    context = context_of(model, len(x), labels, None)
+    steps = torch.as_tensor(shares).tolist()
+    if not steps:
+        raise ValueError("shares is empty: give how much of the vector is added")
+    with inference(model):
+        z = latent.encode(_here(latent, x), context)
+        if unknown := [name for name in by if name not in z]:
+            raise ValueError(f"there is no latent group {unknown[0]!r}; there is {', '.join(z)}")
+        vectors = {name: by[name].to(mean) if name in by else torch.zeros_like(mean) for name, mean in z.items()}
+        z = {name: torch.stack([mean + share * vectors[name] for share in steps]) for name, mean in z.items()}
         return _decoded(latent, z, context, Draw(seed, temperature), batch_size)
 
 

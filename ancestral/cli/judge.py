@@ -1,0 +1,133 @@
+"""``latents`` and ``quality``: what can be read off z, and how samples compare with examples; both are kept in the run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ancestral import evaluation
+from ancestral.cli.commands import Answer, Latents, Quality
+from ancestral.cli.measure import weights_of
+from ancestral.cli.reading import Reading
+from ancestral.cli.runs import data_of, opened, progress, said
+from ancestral.data.loading import load_data
+from ancestral.data.splits import Splits
+from ancestral.evaluation.classifier import judge_of
+from ancestral.evaluation.quality import Quality as Judged
+from ancestral.evaluation.study import Study
+from ancestral.files import write_whole
+from ancestral.hub import describe
+from ancestral.report.write import CLASSIFIER
+from ancestral.sampling.strategies import needs_latents
+
+LATENTS, QUALITY = "latents.json", "quality.json"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What `latents` and `quality` found of a run as it is now, and where the labels came from.
+
+    Attributes:
+        study, judged: what they found, or None.
+        labelled: source and options of other labelled data than the run's own, or None.
+    """
+
+    study: Study | None
+    judged: Judged | None
+    labelled: Mapping[str, Any] | None
+
+
+def latents(command: Latents) -> Answer:
+    """Probe the latents of a run.
+
+    Raises:
+        ValueError: the model has no latents.
+        DataError: there are no labels.
+    """
+    model = needs_latents(opened(command, command.run), "latents")
+    data = _labelled(command.run, command.labelled, command.reading)
+    with progress("encoding") as tick:
+        found = evaluation.study(
+            model,
+            data,
+            limit=command.limit,
+            few=command.few,
+            batch_size=command.batch_size,
+            seed=command.seed,
+            progress=tick,
+        )
+    _keep(command.run, LATENTS, found.to_dict(), command.labelled, command.reading)
+    return Answer({"run": command.run, **found.to_dict()}, found.lines())
+
+
+def quality(command: Quality) -> Answer:
+    """Judge the samples of a run.
+
+    Raises:
+        DataError: there are no labels for the classifier, or the run is not of images.
+    """
+    model, data = opened(command, command.run), data_of(command.run, None, Reading())
+    labelled = _labelled(command.run, command.labelled, command.reading)
+    with progress("training the classifier") as tick:
+        judge = judge_of(command.classifier or command.run / CLASSIFIER, labelled, progress=tick)
+    with progress("drawing") as tick:
+        found = evaluation.quality(
+            model,
+            data,
+            samples=command.samples,
+            judge=judge,
+            seed=command.seed,
+            batch_size=command.batch_size,
+            progress=tick,
+        )
+    _keep(command.run, QUALITY, found.to_dict(), command.labelled, command.reading)
+    return Answer({"run": command.run, **found.to_dict()}, found.lines())
+
+
+def kept_findings(run: Path) -> Findings:
+    """What lies in a run's folder of both, where it is of its weights as they are now."""
+    kept = {name: _kept(run / name, run) for name in (LATENTS, QUALITY)}
+    study, judged = kept[LATENTS], kept[QUALITY]
+    sources = [each["labelled"] for each in (study, judged) if each and each.get("labelled")]
+    try:
+        return Findings(
+            None if study is None else Study.from_dict(study),
+            None if judged is None else Judged.from_dict(judged),
+            sources[0] if sources else None,
+        )
+    except (KeyError, TypeError):
+        return Findings(None, None, None)  # of another version: it will be found again
+
+
+def _labelled(run: Path, source: str | None, reading: Reading) -> Splits:
+    """Labelled data read as a run's examples are, unless it is said how; by default its own."""
+    if source is None:
+        return data_of(run, None, reading)
+    return load_data(source, **_options(run, reading))
+
+
+def _options(run: Path, reading: Reading) -> dict[str, Any]:
+    """How labelled data are read: in two levels where the run's are so, and nothing else was said."""
+    options = reading.options()
+    two = describe(run)["spec"]["levels"] == 2 and not {"levels", "binarize"} & options.keys()
+    return {**options, **({"binarize": "sample"} if two else {})}
+
+
+def _keep(run: Path, name: str, found: Mapping[str, Any], source: str | None, reading: Reading) -> None:
+    labelled = None if source is None else {"source": source, "options": _options(run, reading)}
+    content = {"weights": weights_of(run), "labelled": labelled, **found}
+    try:
+        write_whole(run / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
+    except OSError as error:
+        said(f"note: {name} is not kept in {run} ({error.strerror})")
+
+
+def _kept(path: Path, run: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return found if found["weights"] == weights_of(run) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
