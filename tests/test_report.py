@@ -30,7 +30,7 @@ from ancestral.training.config import TrainingConfig
 
 FEW = {"limit": 16}
 SECTIONS = [
-    *("Figures", "Training", "Samples", "Reconstructions", "What z carries"),
+    *("Figures", "Training", "Samples", "Sample quality", "Reconstructions", "What z carries"),
     *("Completion", "Surprisal", "Configuration", "Provenance"),
 ]
 VOID = {"meta", "link", "img"}  # elements of HTML without an end
@@ -149,7 +149,7 @@ def test_no_figure_is_empty_and_all_pictures_are_described(page: Page) -> None:
     assert all(page.alts)
     for sheet in page.sheets:
         assert min(sheet.size) >= 40 and np.asarray(sheet)[..., :3].std() > 0
-    assert page.html.count('role="img" aria-label="') == page.html.count("<svg") == 4
+    assert page.html.count('role="img" aria-label="') == page.html.count("<svg") == 5
 
 
 def test_a_page_tells_the_figures_of_the_evaluation_with_unit_and_status(page: Page, evaluation: Evaluation) -> None:
@@ -178,6 +178,14 @@ def test_a_page_tells_the_figures_of_the_evaluation_with_unit_and_status(page: P
     assert "bound: ELBO, a single sample of z, KL weight 1" in page.words
 
 
+def test_a_page_tells_what_is_read_off_z_and_how_samples_compare(page: Page, run: Path) -> None:
+    for words in ("posterior means", "z as drawn", "x itself", "Attribute vectors", "The mean of the codes of each class", "KID"):
+        assert words in page.words
+    assert "not comparable with the literature's figures" in page.words
+    assert {"decoded class means: VAE image", "samples and their nearest training examples: nearest, features"} <= set(page.alts)
+    assert (run / "classifier.safetensors").exists()
+
+
 def test_a_page_says_where_it_comes_from(page: Page, run: Path, digits: Splits) -> None:
     assert digits.hash in page.words and digits.note in page.words
     assert "6 steps in" in page.words and f"torch {torch.__version__}" in page.words
@@ -201,7 +209,7 @@ def test_the_same_run_gives_the_same_page(run: Path, evaluation: Evaluation, tmp
 def test_what_does_not_apply_to_an_exact_model_is_left_out(digits: Splits, tmp_path: Path) -> None:
     folder = saved(tmp_path / "run", "gated-pixelcnn", digits, "digits", conditional=True)
     page = Page(report(folder, examples=2))
-    assert page.sections == ["Figures", "Samples", "Completion", "Surprisal", "Configuration", "Provenance"]
+    assert page.sections == ["Figures", "Samples", "Sample quality", "Completion", "Surprisal", "Configuration", "Provenance"]
     assert 'class="badge exact"' in page.html and 'class="badge bound' not in page.html
     assert 'class="verdict' not in page.html
     assert "exact: the likelihood itself" in page.words and "the lower half is drawn from the model's own" in page.words

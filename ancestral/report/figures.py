@@ -117,6 +117,7 @@ def accuracies(probes: Mapping[str, Sequence[tuple[float, float, float]]], chanc
         axes.errorbar(labels, 100 * values, 100 * errors, label=name, **look)  # type: ignore[arg-type]
     axes.axhline(100 * chance, color=INK, linewidth=0.8, linestyle=(0, (1, 2)), label="chance")
     axes.set_xscale("log")
+    axes.minorticks_off()
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.set_ylim(0, 103)
     axes.set_xlabel("labels in all")

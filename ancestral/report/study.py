@@ -16,7 +16,7 @@ from ancestral.evaluation.study import DRAWN, MEANS, MOST_AVERAGED, RAW, Study
 from ancestral.latent.latent import Latent
 from ancestral.report.figures import accuracies
 from ancestral.report.images import Pixels
-from ancestral.report.page import badge, drawing, figure, paragraph, section, strips, table, tag
+from ancestral.report.page import drawing, figure, paragraph, section, strips, table, tag
 from ancestral.report.pictures import Subject, vae_images
 from ancestral.sampling import sample, shift
 from ancestral.sampling.strategies import Rows, inference
@@ -35,7 +35,8 @@ def readings(study: Study) -> str:
     words = (
         f"Accuracy on {study.examples['test']:,} test examples of {study.data['name']}, with the standard error over them, of"
         f" multinomial logistic regression whose penalty was chosen on {study.examples['validation']:,} validation examples."
-        " What is in the posterior means but not in z as drawn lies below the noise of the posterior: the decoder never sees it."
+        " What is read off the posterior means but not off z as drawn is covered by the posterior's noise: decoders are shown"
+        " draws."
         f" Share of the variance of posterior means that is between classes: {shares}."
     )
     curves = {name: _points(study, name) for name in (MEANS, DRAWN, RAW)}
@@ -118,31 +119,30 @@ def _name(label: int, data: Splits) -> str:
 
 def sample_quality(subject: Subject, quality: Quality, data: Splits) -> str:
     """How samples compare with test examples, and the training examples nearest to some."""
-    rows = [*_alike("samples", quality.samples), *_alike("training examples", quality.training)]
+    made, own = quality.samples, quality.training
+    rows = [
+        ["KID", _kid(made), _kid(own), "kernel distance to test examples, unbiased: about 0 where both are of one distribution"],
+        ["Precision", f"{made.precision:.1%}", f"{own.precision:.1%}", "share that lies among test examples"],
+        ["Recall", f"{made.recall:.1%}", f"{own.recall:.1%}", "share of the test examples that lie among them"],
+    ]
     for what, near in (("pixels", quality.pixels), ("features", quality.features)):
-        note = f"median over the samples; of test examples {near.test:.4f}; {near.nearer:.0%} of the samples are nearer than that"
-        rows.append([f"Distance to training, {what}", f"{near.samples:.4f}", badge("exact"), note])
-    rows.append(["Copies", f"{quality.copies}", badge("exact"), f"samples equal to one of {quality.pool:,} training examples"])
+        note = f"median; the reference is that of test examples, than which {near.nearer:.0%} of the samples are nearer"
+        rows.append([f"Nearest training example, {what}", f"{near.samples:.4f}", f"{near.test:.4f}", note])
+    rows.append(["Copies", f"{quality.copies}", "", f"samples equal to one of {quality.pool:,} training examples"])
     words = (
         f"{quality.count:,} samples, and as many training examples, each against {quality.count:,} test examples. {CAVEAT} Its"
         f" accuracy is {quality.classifier['accuracy']:.1%}, its hash {quality.classifier['weights'][:12]}."
     )
     return section(
         "Sample quality",
-        table(("figure", "value", "status", "what it is"), rows),
+        table(("figure", "samples", "training examples", "what it is"), rows),
         paragraph(words, "soft"),
         _neighbours(subject, quality, data),
     )
 
 
-def _alike(what: str, found: Likeness) -> list[list[str]]:
-    error = "" if found.kid_error is None else f" ± {found.kid_error:.4f}"
-    kernel = "kernel distance to test examples, unbiased: about 0 where both are of one distribution"
-    return [
-        [f"KID, {what}", f"{found.kid:.4f}{error}", badge("approximate"), kernel],
-        [f"Precision, {what}", f"{found.precision:.1%}", badge("approximate"), "share that lies among test examples"],
-        [f"Recall, {what}", f"{found.recall:.1%}", badge("approximate"), "share of the test examples that lie among them"],
-    ]
+def _kid(found: Likeness) -> str:
+    return f"{found.kid:.4f}" + ("" if found.kid_error is None else f" ± {found.kid_error:.4f}")
 
 
 def _neighbours(subject: Subject, quality: Quality, data: Splits) -> str:
