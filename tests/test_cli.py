@@ -172,6 +172,29 @@ def test_inspect_and_report(runs: Path, ask: Ask, call: Call, tmp_path: Path) ->
     assert f"{figure:.3f}" in (tmp_path / "page.html").read_text()
 
 
+def test_latents_and_quality_are_kept_and_told(runs: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    run, own = runs / "agave", tmp_path / "own.safetensors"
+    found = ask("latents", run, "--few", "1", "--limit", "30")
+    assert {each["features"] for each in found["probes"]} >= {"posterior means", "z as drawn", "x itself"}
+    judged = ask("quality", run, "--samples", "20", "--classifier", own)
+    assert judged["count"] == 20 and own.exists() and not (run / "classifier.safetensors").exists()
+    assert ask("quality", run, "--samples", "20", "--classifier", own)["samples"] == judged["samples"]
+    more = ancestral.data("digits", limit=30).train
+    np.savez(tmp_path / "more.npz", train_images=more.x.numpy(), train_labels=np.asarray(more.labels))
+    other = ask("latents", run, "--labelled", tmp_path / "more.npz", "--few", "1")
+    assert other["data"]["name"] != found["data"]["name"] and other["examples"]["train"] < 30
+    figures = ask("evaluate", run)
+    told = ask("inspect", run)
+    assert told["latents"]["probes"] == other["probes"] and told["quality"]["samples"] == judged["samples"]
+    assert told["summary"]["rate"] == figures["rate"] and told["summary"]["kid"] == judged["samples"]["kid"]
+    page = tmp_path / "page.html"
+    ask("report", run, "--out", page)
+    assert f"{other['examples']['test']} test examples of {other['data']['name']}" in page.read_text()
+    assert judged["classifier"]["weights"][:12] in page.read_text() and not (run / "classifier.safetensors").exists()
+    code, _, err = call("latents", runs / "labelled")
+    assert code == 1 and "take a VAE" in err
+
+
 def test_dry_run_plans_and_writes_nothing(ask: Ask, call: Call, tmp_path: Path) -> None:
     words = ("train", "agave", *TINY, "--out", tmp_path / "run", "--steps", "20", "--minutes", "0.02", "--dry-run")
     told = ask(*words)

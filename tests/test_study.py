@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,8 @@ from ancestral.draw import Draw
 from ancestral.evaluation.attributes import class_means
 from ancestral.evaluation.codes import classes_of, codes
 from ancestral.evaluation.examples import Chosen
+from ancestral.evaluation.latents import mutual_information
+from ancestral.evaluation.pairs import paired_information
 from ancestral.evaluation.probes import COMPONENTS, DRAWS, Labelled, chance, probes
 from ancestral.evaluation.study import DRAWN, MEANS, RAW, Study, study
 from ancestral.evaluation.summary import summary
@@ -185,6 +189,25 @@ def test_summaries_are_flat_and_tell_what_is_known() -> None:
     known = summary(evaluation, study(model, data, few=(10,)))
     assert known["probe_drawn"] == known["probe_means_10"] == 1.0 and known["probe_means_1"] is None
     assert known.keys() == alone.keys() and not any(isinstance(value, dict | list) for value in known.values())
+
+
+def test_information_from_pairs_is_that_of_one_group_and_knows_several() -> None:
+    x = torch.randn(40, 1, generator=torch.Generator().manual_seed(0)) * 3**0.5
+    chosen = Chosen(Examples(x), range(40), range(40))
+    flat = gaussian(Flat(lambda x: (x / 2, torch.full_like(x, 0.7)), nn.Linear(1, 1)))
+    with torch.no_grad():
+        known = mutual_information(flat, chosen, 0, 16)
+        assert known is not None and paired_information(flat, chosen, 0) == pytest.approx(known)
+        # q(z1, z2 | x) is the exact posterior of x ~ N(0, 3), so that I(x; z1, z2) = log(3 / 1) / 2
+        wide = torch.randn(4, 40, 1, generator=torch.Generator().manual_seed(1)) * 3**0.5
+        found = [paired_information(gaussian(Chain()), Chosen(Examples(each), range(40), range(40)), 0) for each in wide]
+    assert sum(found) / 4 == pytest.approx(log(3) / 2, abs=0.15)
+
+
+def test_evaluate_tells_the_information_of_several_groups() -> None:
+    found = ancestral.evaluate(gaussian(Chain()), torch.randn(30, 1) * 3**0.5, importance_samples=0)
+    assert found.information_examples == 30 and found.mutual_information is not None and found.aggregate_kl is not None
+    assert 0 < found.mutual_information < log(30)
 
 
 def test_data_without_labels_are_refused() -> None:

@@ -48,7 +48,7 @@ def latents(command: Latents) -> Answer:
         DataError: there are no labels.
     """
     model = needs_latents(opened(command, command.run), "latents")
-    data = _labelled(command.run, command.labelled, command.reading)
+    data, origin = _labelled(command.run, command.labelled, command.reading)
     with progress("encoding") as tick:
         found = evaluation.study(
             model,
@@ -59,7 +59,7 @@ def latents(command: Latents) -> Answer:
             seed=command.seed,
             progress=tick,
         )
-    _keep(command.run, LATENTS, found.to_dict(), command.labelled, command.reading)
+    _keep(command.run, LATENTS, found.to_dict(), origin)
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
 
@@ -70,7 +70,7 @@ def quality(command: Quality) -> Answer:
         DataError: there are no labels for the classifier, or the run is not of images.
     """
     model, data = opened(command, command.run), data_of(command.run, None, Reading())
-    labelled = _labelled(command.run, command.labelled, command.reading)
+    labelled, origin = _labelled(command.run, command.labelled, command.reading)
     with progress("training the classifier") as tick:
         judge = judge_of(command.classifier or command.run / CLASSIFIER, labelled, progress=tick)
     with progress("drawing") as tick:
@@ -83,7 +83,7 @@ def quality(command: Quality) -> Answer:
             batch_size=command.batch_size,
             progress=tick,
         )
-    _keep(command.run, QUALITY, found.to_dict(), command.labelled, command.reading)
+    _keep(command.run, QUALITY, found.to_dict(), origin)
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
 
@@ -102,22 +102,19 @@ def kept_findings(run: Path) -> Findings:
         return Findings(None, None, None)  # of another version: it will be found again
 
 
-def _labelled(run: Path, source: str | None, reading: Reading) -> Splits:
-    """Labelled data read as a run's examples are, unless it is said how; by default its own."""
+def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, dict[str, Any] | None]:
+    """Labelled data and how they can be read again: brought to the run's levels unless it is said how; by default its own."""
     if source is None:
-        return data_of(run, None, reading)
-    return load_data(source, **_options(run, reading))
+        return data_of(run, None, reading), None
+    options, levels = reading.options(), describe(run)["spec"]["levels"]
+    data = load_data(source, **options)
+    if data.spec.levels != levels and levels is not None and not {"levels", "binarize"} & options.keys():
+        options |= {"binarize": "sample"} if levels == 2 else {"levels": levels}
+        data = load_data(source, **options)
+    return data, {"source": source, "options": options}
 
 
-def _options(run: Path, reading: Reading) -> dict[str, Any]:
-    """How labelled data are read: in two levels where the run's are so, and nothing else was said."""
-    options = reading.options()
-    two = describe(run)["spec"]["levels"] == 2 and not {"levels", "binarize"} & options.keys()
-    return {**options, **({"binarize": "sample"} if two else {})}
-
-
-def _keep(run: Path, name: str, found: Mapping[str, Any], source: str | None, reading: Reading) -> None:
-    labelled = None if source is None else {"source": source, "options": _options(run, reading)}
+def _keep(run: Path, name: str, found: Mapping[str, Any], labelled: Mapping[str, Any] | None) -> None:
     content = {"weights": weights_of(run), "labelled": labelled, **found}
     try:
         write_whole(run / name, json.dumps(content, indent=2, ensure_ascii=False).encode())

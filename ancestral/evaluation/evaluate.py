@@ -15,6 +15,7 @@ from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_cost
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
+from ancestral.evaluation.pairs import MOST_PAIRED, paired_information
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
 from ancestral.evaluation.remedies import remedies
 from ancestral.evaluation.result import Evaluation
@@ -196,6 +197,9 @@ def _information(
     model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int
 ) -> dict[str, Any]:
     value = mutual_information(model, chosen.take(places), seed, batch_size)
+    if value is None and len(places) > 1:
+        places = places[:MOST_PAIRED]
+        value = paired_information(model, chosen.take(places), seed)
     if value is None:
         return {}
     return {

@@ -39,8 +39,9 @@ class Evaluation:
         elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
         effective_samples: effective sample size of the k weights over k, mean over the subset.
         shuffle_cost: how much larger the distortion is with another example's z; None where there is one example only.
-        mutual_information: I(x; z), estimated on ``information_examples`` posteriors, never above the log of their number,
-            ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples less it: KL(q(z) || p(z)).
+        mutual_information: I(x; z), estimated on ``information_examples`` posteriors (at most 64 of several groups or of flows),
+            never above the log of their number, ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples
+            less it: KL(q(z) || p(z)).
         verdict: one sentence on what z carries.
         remedies: where that is little, every `Remedy` that the model can take, those that fit most often first.
         exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
