@@ -115,5 +115,8 @@ def test_quality_puts_training_examples_beside_samples(digits: Splits, judge: Ju
     assert found.pixels.samples > found.pixels.test and found.copies == 0 and len(found.neighbours[0]) == 8
     assert found.labels is not None and Quality.from_dict(found.to_dict()) == found
     assert "Inception" in found.lines()[-1] and "caveat" in found.to_dict()
+    binary = ancestral.build("vae", ancestral.DataSpec("image", (1, 8, 8), levels=2), preset="tiny")
+    with pytest.raises(DataError, match="of 17 levels, the model makes"):
+        quality(binary, ancestral.data("digits", levels=2), judge=judge)
     with pytest.raises(ValueError, match="samples is 3"):
         quality(model, digits, samples=3, judge=judge)

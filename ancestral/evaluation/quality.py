@@ -150,6 +150,11 @@ def quality(
         raise ValueError(f"samples is {samples}; it must be at least {NEIGHBOURS + 1}")
     data = load_data(data)
     judge = trained(data) if judge is None else judge
+    if (judge.made["shape"], judge.made["levels"]) != (list(model.spec.shape), model.spec.levels):
+        raise DataError(
+            f"the classifier takes images {judge.made['shape']} of {judge.made['levels']} levels, the model makes"
+            f" {list(model.spec.shape)} of {model.spec.levels}: train it on labelled data read as the model's were"
+        )
     n = min(samples, len(data.test), len(data.train))
     if n <= NEIGHBOURS:
         raise DataError(f"{data.name} has {n} examples to compare with; it takes at least {NEIGHBOURS + 1}")

@@ -14,7 +14,7 @@ import torch
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation, Quality, Study, evaluate, quality, study
-from ancestral.evaluation.classifier import judge_of
+from ancestral.evaluation.classifier import judge_of, trained
 from ancestral.evaluation.likeness import NEIGHBOURS
 from ancestral.files import write_whole
 from ancestral.hub import describe as read_config
@@ -109,7 +109,8 @@ def report(
         studied = study(model, labelled, seed=seed)
     if judged is None and samples and drawable(model.spec) and _told_apart(labelled) and len(splits.test) > NEIGHBOURS:
         say("judging samples")
-        judge = judge_of(folder / CLASSIFIER, labelled)
+        path = folder / CLASSIFIER
+        judge = judge_of(path, labelled) if path.exists() or os.access(folder, os.W_OK) else trained(labelled)
         judged = quality(model, splits, judge=judge, samples=samples, seed=seed)
     pictures = _drawn(subject, say) | _labelled(subject, studied, judged, splits, labelled)
     title = f"{config['model'] or 'a model of your own'} on {evaluation.data['name']}"
