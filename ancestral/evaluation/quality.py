@@ -22,7 +22,7 @@ from ancestral.symbols import DataError
 SHOWN = 8  # samples whose nearest neighbours are told one by one
 COPY = 1e-6  # a distance at which an image is one of the training set
 CAVEAT = (
-    "In features of a small classifier of our own, trained on these very data: not comparable with the literature's figures in"
+    "In features of a small classifier of our own, made for data of this kind: not comparable with the literature's figures in"
     " Inception features, nor between classifiers of other hashes."
 )
 
