@@ -28,16 +28,16 @@ class Step:
     Attributes:
         net: (h, z, label vector) to (n, 2 c, ...) locations and log-scales side by side, for z of shape (n, c, ...). What is
             not there is None.
-        turns: of z's shape, when a unit is settled, 0, 1, ...; ``net`` then reads what the step gives, and of it only units
-            with earlier turns. None: all are settled at once, and ``net`` reads no z.
+        causal: whether ``net`` reads what the step gives, and of it for every unit only earlier ones, in some order. Otherwise
+            it is given no z.
     """
 
     net: nn.Module
-    turns: Tensor | None = None
+    causal: bool = False
 
     def parameters(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> tuple[Tensor, Tensor]:
         """Locations and log-scales of z's shape, where z is what the step gave."""
-        location, log_scale = self.net(h, None if self.turns is None else z, vector).chunk(2, 1)
+        location, log_scale = self.net(h, z if self.causal else None, vector).chunk(2, 1)
         return location, log_scale
 
     def undone(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:

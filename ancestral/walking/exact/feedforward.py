@@ -26,6 +26,8 @@ from ancestral.walking.exact.operations import (
     Constant,
     Fixed,
     LoweringError,
+    Plain,
+    Product,
     Shape,
     Sum,
     affine,
@@ -38,14 +40,21 @@ POSITIVE_IDENTITY = {nn.ReLU, torch.relu, functional.relu, "relu", nn.ELU, funct
 POINTWISE = POSITIVE_IDENTITY | {
     *(nn.Tanh, torch.tanh, functional.tanh, "tanh", nn.Sigmoid, torch.sigmoid, functional.sigmoid, "sigmoid"),
     *(nn.GELU, functional.gelu, nn.SiLU, functional.silu),
+    *(torch.exp, "exp", torch.expm1, "expm1", nn.Softplus, functional.softplus, nn.LogSigmoid, functional.logsigmoid),
 }
+PLAIN = {operator.neg, torch.neg, "neg", torch.clamp, "clamp"}
 SUMS = {operator.add, torch.add, "add"}
-JOINS = SUMS | {torch.cat, torch.concat}
+DIFFERENCES = {operator.sub, torch.sub, "sub"}
+PRODUCTS = {operator.mul, torch.mul, "mul"}
+ARITHMETIC = SUMS | DIFFERENCES | PRODUCTS  # of two tensors, or of a tensor and a number
+JOINS = ARITHMETIC | {torch.cat, torch.concat}
 RESIZES = {nn.Upsample, functional.interpolate}
 MOVES = RESIZES | {
-    *(operator.getitem, getattr, torch.chunk, torch.flatten, torch.reshape, nn.Flatten),
-    *("chunk", "flatten", "unflatten", "reshape", "view", "size", "new_zeros"),
+    *(operator.getitem, getattr, torch.chunk, torch.split, torch.flatten, torch.reshape, nn.Flatten, functional.pad),
+    *(functional.pixel_shuffle, nn.PixelShuffle),
+    *("chunk", "flatten", "unflatten", "reshape", "view", "size", "new_zeros", "expand", "unsqueeze", "split", "flip"),
 }
+AFFINE = {functional.linear, torch.conv2d, functional.conv2d}  # of weights that do not depend on the input
 APART = 36  # how many fraction bits the terms of a sum may differ by: it stays below 2^52
 ROWS = 999_999_937  # what len() of a traced tensor is, until its number of rows is put there
 
@@ -88,8 +97,10 @@ def trace(module: nn.Module, given: Sequence[bool]) -> fx.GraphModule:
     except fx.proxy.TraceError as error:
         raise LoweringError(f"{kind} has no integer twin: what it does depends on numbers ({error})") from error
     _count_rows(graph, inputs_of(graph)[list(given).index(True)])
+    traced = fx.GraphModule(tracer.root, graph, kind)
+    _fold(traced)
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
-    return fx.GraphModule(tracer.root, graph, kind)
+    return traced
 
 
 def inputs_of(graph: fx.Graph) -> list[fx.Node]:
@@ -104,6 +115,38 @@ def _count_rows(graph: fx.Graph, source: fx.Node) -> None:
     for node in graph.nodes:
         if node is not rows:
             node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), lambda each: rows if each == ROWS else each)
+
+
+def _fold(traced: fx.GraphModule) -> None:
+    """Make layers of the affine functions whose weights are constants, such as those with a mask."""
+    values: dict[fx.Node, Any] = {}
+    for node in traced.graph.nodes:
+        sources = node.all_input_nodes
+        if node.op == "get_attr":
+            values[node] = operator.attrgetter(node.target)(traced).detach()
+        elif node.op == "call_function" and sources and all(each in values for each in sources):
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+        elif node.target in AFFINE and all(each in values for each in sources[1:]):
+            args, kwargs = fx.node.map_arg((node.args[1:], node.kwargs), values.__getitem__)
+            name = f"folded_{node.name}"
+            traced.add_submodule(name, _layer(node.target, *args, **kwargs))
+            with traced.graph.inserting_before(node):
+                node.replace_all_uses_with(traced.graph.call_module(name, (sources[0],)))
+
+
+def _layer(function: Any, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+    """The layer that an affine function of these weights is."""
+    options = dict(zip(("stride", "padding", "dilation", "groups"), args, strict=False)) | kwargs
+    if function is functional.linear:
+        layer: nn.Linear | nn.Conv2d = nn.Linear(weight.shape[1], weight.shape[0], bias is not None)
+    else:
+        inputs = weight.shape[1] * options.get("groups", 1)
+        sides = weight.shape[2], weight.shape[3]
+        layer = nn.Conv2d(inputs, weight.shape[0], sides, bias=bias is not None, **options)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    layer.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+    return layer
 
 
 class Magnitudes(fx.Interpreter):
@@ -166,6 +209,10 @@ class Lowering:
 
     def _move(self, node: fx.Node) -> Step:
         self.fractions[node.name] = self.fractions[node.all_input_nodes[0].name]
+        if kind_of(self.traced, node) is functional.pad:
+            fields = inspect.signature(functional.pad).bind(*node.args, **node.kwargs).arguments
+            if fields.get("value") or fields.get("mode", "constant") != "constant":
+                raise LoweringError("only padding by zeros is exact")
         if kind_of(self.traced, node) not in RESIZES:
             return Step(node, Shape(self._callee(node)), node.args, node.kwargs)
         if node.op == "call_module":
@@ -183,11 +230,13 @@ class Lowering:
             constant = Fixed.of(self._callee(node).detach().cpu(), target)
             read = next(each for each in inputs_of(self.traced.graph) if each.users)
             return Step(node, Constant(constant.integers, target), (read,), {})
-        if kind in (nn.Linear, nn.Conv2d):
-            return Step(node, affine(self._callee(node), self.fractions[sources[0].name], target), (sources[0],), {})
+        if kind in (nn.Linear, nn.Conv2d, nn.ConvTranspose2d):
+            return Step(node, affine(self._callee(node), self.fractions[sources[0].name], target), node.args, node.kwargs)
         if kind in POINTWISE:
             entries = table(self._pointwise(node), kind in POSITIVE_IDENTITY, self.fractions[sources[0].name], target)
             return Step(node, entries, (sources[0],), {})
+        if kind in PLAIN or (kind in ARITHMETIC and len(node.all_input_nodes) == 1 and not _squares(node)):
+            return Step(node, self._plain(node, target), (sources[0],), {})
         if kind in JOINS:
             return self._join(node, kind, [self.fractions[source.name] for source in sources], target)
         raise LoweringError("it is not among the operations of an IntegerNet")
@@ -195,11 +244,25 @@ class Lowering:
     def _join(self, node: fx.Node, kind: object, bits: Sequence[int], target: int) -> Step:
         if max(bits) - min(bits) > APART:
             raise LoweringError(f"what it joins differs by more than {APART} fraction bits: calibrate it anew")
-        if kind not in SUMS:
+        if kind not in ARITHMETIC:
             return Step(node, Concatenate(target), node.args, node.kwargs)
-        if node.kwargs or not all(isinstance(each, fx.Node) for each in node.args):
-            raise LoweringError("only two tensors are added: make a number a buffer")
-        return Step(node, Sum(target), node.args, {})
+        if node.kwargs:
+            raise LoweringError(f"it is called with {', '.join(node.kwargs)}")
+        operation = Product(target) if kind in PRODUCTS else Sum(target, -1 if kind in DIFFERENCES else 1)
+        return Step(node, operation, node.args, {})
+
+    def _plain(self, node: fx.Node, target: int) -> Plain:
+        """A function of one tensor and of numbers."""
+        function, read = self._callee(node), node.all_input_nodes[0]
+        flat = [*node.args, *node.kwargs.values()]
+        numbers = [math.nan if each is read or each is None else float(each) for each in flat]  # type: ignore[arg-type]
+
+        def apply(x: Tensor) -> Tensor:
+            args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda _: x)
+            result: Tensor = function(*args, **kwargs)
+            return result
+
+        return Plain(apply, torch.tensor(numbers, dtype=torch.float64), target)
 
     def _callee(self, node: fx.Node) -> Any:
         """The module, constant, function or method of tensors that a node names."""
@@ -216,6 +279,11 @@ class Lowering:
         return lambda x: function(x, *rest, **settings)
 
 
+def _squares(node: fx.Node) -> bool:
+    """Whether both operands are the same tensor."""
+    return all(isinstance(each, fx.Node) for each in node.args) and len(node.args) > 1
+
+
 def kind_of(traced: fx.GraphModule, node: fx.Node) -> Any:
     """What a node calls, or what else it is."""
     if node.op == "call_module":
@@ -226,8 +294,10 @@ def kind_of(traced: fx.GraphModule, node: fx.Node) -> Any:
 class IntegerNet:
     """The integer twin of a module: the same result, bit for bit, for any batch, thread count, library and device.
 
-    The module may be made of nn.Linear and nn.Conv2d, elu, relu, tanh, sigmoid, gelu and silu, sums of tensors, cat, nearest
-    resizing, constants, and what only moves numbers about. The twin has the weights that the module had when it was made.
+    The module may be made of nn.Linear, nn.Conv2d and nn.ConvTranspose2d, the first two also as functions with constant weights,
+    of elu, relu, tanh, sigmoid, gelu, silu, exp, expm1, softplus and logsigmoid, sums, differences and products of tensors or
+    with numbers, clamp, cat, nearest resizing, constants, and what only moves numbers about. The twin has the weights that the
+    module had when it was made.
 
     Attributes:
         fractions: the fraction bits of every value, by the name of its node in the traced graph. They are all that calibration

@@ -99,22 +99,46 @@ class Window:
 
 
 @dataclass(frozen=True, eq=False)
+class Spreading:
+    """How a transposed convolution moves: a convolution over the image with zeros put between its places."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+    def convolve(self, x: Tensor, weight: Tensor, unfold: bool, size: Sequence[int] | None = None) -> Tensor:
+        """(n, C, H, W) and (N, C, h, w) to (n, N, *size)."""
+        moves = zip(x.shape[2:], weight.shape[2:], self.stride, self.padding, self.output_padding, self.dilation, strict=True)
+        pads, gaps = list[int](), list[int]()
+        for axis, (side, window, stride, pad, more, step) in enumerate(moves):
+            reach = step * (window - 1)
+            more = more if size is None else size[axis] - ((side - 1) * stride - 2 * pad + reach + 1)
+            gaps.append((side - 1) * stride + 1)
+            pads = [reach - pad, reach - pad + more, *pads]
+        spread = x.new_zeros(*x.shape[:2], *gaps)
+        spread[..., :: self.stride[0], :: self.stride[1]] = x
+        inner = Window((1, 1), (0, 0), self.dilation)
+        return inner.convolve(functional.pad(spread, pads), weight.flip(2, 3), unfold)
+
+
+@dataclass(frozen=True, eq=False)
 class Affine:
     """A dense map or a convolution: floor((weight x + bias) scale + 1/2), clamped; scales are powers of two."""
 
     weight: Tensor
     bias: Tensor
     scale: Tensor
-    window: Window | None
+    window: Window | Spreading | None
     fraction: int
 
-    def __call__(self, x: Fixed) -> Fixed:
+    def __call__(self, x: Fixed, *size: Sequence[int]) -> Fixed:
         a = x.integers
         weight, bias, scale = (tensor.to(a.device) for tensor in (self.weight, self.bias, self.scale))
         if self.window is None:
             sums = functional.linear(a, weight)
         else:  # cuDNN may convolve by transforms that are not exact, the CPU's float64 convolution is a matrix product
-            sums = self.window.convolve(a, weight, unfold=a.device.type != "cpu")
+            sums = self.window.convolve(a, weight, a.device.type != "cpu", *size)
         return Fixed(rounded((sums + bias) * scale), self.fraction)
 
 
@@ -142,14 +166,41 @@ class Constant:
 
 @dataclass(frozen=True)
 class Sum:
-    """a + b, broadcast."""
+    """a + b, or a - b where ``sign`` is -1, broadcast."""
+
+    fraction: int
+    sign: int = 1
+
+    def __call__(self, a: Fixed, b: Fixed) -> Fixed:
+        finer = max(a.fraction, b.fraction)
+        total = a.integers * power(finer - a.fraction) + self.sign * b.integers * power(finer - b.fraction)
+        return Fixed(total, finer).at(self.fraction)
+
+
+@dataclass(frozen=True)
+class Product:
+    """a b, broadcast: below 2^31 before it is rounded."""
 
     fraction: int
 
     def __call__(self, a: Fixed, b: Fixed) -> Fixed:
-        finer = max(a.fraction, b.fraction)
-        total = a.integers * power(finer - a.fraction) + b.integers * power(finer - b.fraction)
-        return Fixed(total, finer).at(self.fraction)
+        return Fixed(a.integers * b.integers, a.fraction + b.fraction).at(self.fraction)
+
+
+@dataclass(frozen=True, eq=False)
+class Plain:
+    """A function of every element that takes sums, products and bounds of float64 alone, which no machine rounds otherwise.
+
+    Attributes:
+        numbers: that it has in it, which tell it from others.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    numbers: Tensor
+    fraction: int
+
+    def __call__(self, x: Fixed) -> Fixed:
+        return Fixed.of(self.function(x.values()), self.fraction)
 
 
 @dataclass(frozen=True)
@@ -195,13 +246,14 @@ def nearest(x: Tensor, size: int | Sequence[int] | None, factor: int | None) -> 
 # -- from weights and functions to operations ----------------------------------------------------------------------------
 
 
-def affine(layer: nn.Linear | nn.Conv2d, source: int, target: int) -> Affine:
+def affine(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d, source: int, target: int) -> Affine:
     """The integer twin of a layer between activations of ``source`` and ``target`` fraction bits.
 
     Raises:
         LoweringError: weights are not finite, or a sum could reach 2^52.
     """
     weight = layer.weight.detach().double().cpu()
+    weight = weight.transpose(0, 1) if isinstance(layer, nn.ConvTranspose2d) else weight
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().double().cpu()
     if not (weight.isfinite().all() and bias.isfinite().all()):
         raise LoweringError("it has weights that are not finite")
@@ -221,11 +273,13 @@ def _powers(exponents: Sequence[int]) -> Tensor:
     return torch.tensor([power(exponent) for exponent in exponents], dtype=torch.float64)
 
 
-def _window(layer: nn.Linear | nn.Conv2d) -> Window | None:
+def _window(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> Window | Spreading | None:
     if isinstance(layer, nn.Linear):
         return None
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise LoweringError("a convolution must have one group and padding by a number of zeros")
+    if isinstance(layer, nn.ConvTranspose2d):
+        return Spreading(layer.stride, layer.padding, layer.output_padding, layer.dilation)
     return Window(layer.stride, layer.padding, layer.dilation)
 
 
