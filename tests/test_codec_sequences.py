@@ -13,8 +13,9 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding import autoregressive, beside, blocks, codec, payloads
+from ancestral.coding.blocks import portions
 from ancestral.coding.clips import Clip, Sequences, cut, joined
-from ancestral.coding.codec import compress, decompress, portions
+from ancestral.coding.codec import compress, decompress
 from ancestral.coding.coder import Stack
 from ancestral.coding.container import Block, Writer
 from ancestral.coding.cutting import cut_to

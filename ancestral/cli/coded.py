@@ -20,9 +20,9 @@ from torch import Tensor
 from ancestral.cli.commands import Coding, Decompress, Verify
 from ancestral.cli.runs import progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
-from ancestral.coding.blocks import SEQUENCES
+from ancestral.coding.blocks import SEQUENCES, portions
 from ancestral.coding.clips import Clip, Sequences
-from ancestral.coding.codec import Opened, portions, shared_out, spec_of
+from ancestral.coding.codec import Opened, shared_out, spec_of
 from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
@@ -70,7 +70,8 @@ def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") ->
         manifest = listing(reader.header, spec_of(reader.header), path)
         model, notation = _model(command.model, reader, path)
         ready(command, model)
-        yield File(Opened(reader, model, command.engine, threads_of(command, model)), manifest, notation)
+        seed = command.seed if isinstance(command, Decompress) else 0
+        yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest, notation)
 
 
 def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:

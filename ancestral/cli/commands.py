@@ -27,6 +27,7 @@ from ancestral.cli.flags import (
     Place,
     Places,
     Run,
+    Runs,
     Sides,
     Source,
     Sources,
@@ -199,6 +200,8 @@ class Reconstruct(Drawing):
 
     pictures: Pictures = ()  # image files, folders of them, or .npy; by default test examples
     number: Number = 8  # how many test examples
+    from_latents: Switch = False  # keep of z what a file keeps, and say what that takes and how near the pictures come
+    beside: Runs = ()  # with that, another run whose figures to put beside, once for each
     labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side
 
@@ -297,6 +300,9 @@ class Compress(Coding):
     limit: int | None = None  # at most so many files, or test examples
     block: int | None = None  # longest run of symbols of text or sound without a cut; by default the cheapest of a few
     labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
+    scheme: Literal["auto", "bits-back", "two-part", "latents"] = (
+        "auto"  # of models with latents: two-part puts z first, which --preview needs; latents keeps z alone, the rest is drawn
+    )
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there
 
@@ -308,6 +314,8 @@ class Decompress(Coding):
     file: File  # the .anc
     out: Place = None  # folder for the files; by default that of the .anc, and its name without the ending
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
+    preview: Place = None  # first write the pictures that z alone gives into this folder
+    seed: int = 0  # of what is drawn, where the file holds z alone
     errors: Literal["strict", "skip"] = "strict"  # strict stops at the first fault; skip saves what is intact
     force: Switch = False  # replace files that are there
 

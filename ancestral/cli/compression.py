@@ -27,6 +27,7 @@ from ancestral.cli.coded import (
     ready,
 )
 from ancestral.cli.commands import Answer, Compress, Decompress, Info, Verify
+from ancestral.cli.previews import preview
 from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, progress, threads_of
 from ancestral.coding.blocks import SEQUENCES
@@ -34,6 +35,7 @@ from ancestral.coding.clips import Sequences, cut
 from ancestral.coding.codec import labelled_header, spec_of, write
 from ancestral.coding.cutting import cut_to
 from ancestral.coding.errors import CodecError
+from ancestral.coding.lossy import latent_bytes
 from ancestral.coding.manifest import Manifest
 from ancestral.coding.pictures import (
     array_item,
@@ -50,6 +52,7 @@ from ancestral.coding.pictures import (
     restored_labels,
 )
 from ancestral.coding.reader import Reader
+from ancestral.coding.schemes import LATENTS
 from ancestral.coding.sequences import Found, Restored, array_clip
 from ancestral.coding.sequences import collected as collected_sequences
 from ancestral.data.source import Array
@@ -106,6 +109,7 @@ def compress(command: Compress) -> Answer:
             weights=weights,
             lengths=this.lengths,
             kept=this.kept,
+            scheme=command.scheme,
             engine=command.engine,
             threads=threads_of(command, model),
             progress=tick,
@@ -242,20 +246,23 @@ def decompress(command: Decompress) -> Answer:
     if command.out is None and not command.file.suffix:
         raise ValueError(f"{command.file} has no ending to leave out: name the folder (--out)")
     folder = command.out or command.file.with_suffix("")
+    shown = None if command.preview is None else preview(command, command.preview)
     with file_of(command, command.file, command.errors) as file:
         beside = (labels_name(file.manifest),) if file.opened.labelled else ()
         check_folder(file.manifest, folder, command.force, beside)
         contents, labels, lost = _contents(file, *decoded(file, command.errors == "skip"))
         damage = [each.reason for each in file.opened.reader.damage]
+        alone = file.opened.reader.header["scheme"] == LATENTS
     written = []
     for name, content in contents:
         write_whole(folder / name, content)
         written.append(name)
     for name in beside:
         write_whole(folder / name, npy(np.array(labels)))
-    values = {"out": folder, "files": len(written), "labels": labels, "lost": lost, "damage": damage}
+    values = {"out": folder, "files": len(written), "labels": labels, "lost": lost, "damage": damage, "previews": shown}
     lines = [
-        f"{folder}: {len(written):,} files",
+        *(f"{command.preview}: {number:,} previews, of z alone" for number in (shown,) if number is not None),
+        f"{folder}: {len(written):,} files{', drawn anew: the file holds z alone' * alone}",
         *(f"{folder / name}: the class of each of their {_amount(file.manifest, len(labels or ()))}" for name in beside),
         *(f"damaged: {reason}" for reason in damage),
         *(f"lost: {each}" for each in lost),
@@ -282,6 +289,8 @@ def verify(command: Verify) -> Answer:
     """
     with file_of(command, command.file) as file:
         spec = file.manifest.spec
+        if command.files and file.opened.reader.header["scheme"] == LATENTS:
+            raise CodecError(f"{command.file} holds z alone, from which the pictures are drawn anew: nothing can be compared")
         given = collected_sequences(command.files, spec, file.notation) if spec.kind in SEQUENCES else None
         x, others = collected(command.files, spec) if given is None else (None, Sequences(spec, given.clips))
         known = _known_labels(command, file, others)
@@ -316,6 +325,8 @@ def info(command: Info) -> Answer:
     """What the header and the blocks of a file say."""
     with command.file.open("rb") as file:
         found = Reader(file, "skip").info()
+        file.seek(0)
+        of_z = latent_bytes(Reader(file, "skip"))
     header, spec = found.header, spec_of(found.header)
     manifest = listing(header, spec, command.file)
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
@@ -335,11 +346,21 @@ def info(command: Info) -> Answer:
         "version": header.get(VERSION),
         "blocks": len(found.blocks),
         "payload_bytes": found.payload,
+        "latent_bytes": of_z,
         "overhead_bytes": found.overhead,
         "model_bytes": found.weights,
         "bits_per_dim": None if damage else bits,
     }
     return Answer(values, _told(values, _amount(manifest, manifest.examples)))
+
+
+def _latents(values: dict[str, Any]) -> dict[str, str]:
+    """What z takes of a file, where it stands by itself."""
+    of_z, n = values["latent_bytes"], max(1, values["items"])
+    if of_z is None:
+        return {}
+    rest = "nothing else is kept" if values["scheme"] == LATENTS else f"x given z {8 * (values['payload_bytes'] - of_z) / n:.1f}"
+    return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {rest}"}
 
 
 def _told(values: dict[str, Any], what: str) -> list[str]:
@@ -351,6 +372,7 @@ def _told(values: dict[str, Any], what: str) -> list[str]:
         "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
         "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",
         "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload",
+        **_latents(values),
         "bytes": f"{values['bytes']:,}: {values['overhead_bytes']:,} of overhead, {embedded:,} of an embedded model",
         "bits/dim": "unknown" if bits is None else f"{bits:.4f}",
         "whole": "yes" if values["whole"] else f"no: {'; '.join(values['damage'])}",

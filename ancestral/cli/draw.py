@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
+from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said
 from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
@@ -25,7 +26,7 @@ from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
 from ancestral.hub import Model, describe, notation_of, units_of
-from ancestral.report.images import Pixels, drawable, grid, pixels, save_png
+from ancestral.report.images import Pixels, drawable, grid, pixels, save_png, stacked
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES
@@ -74,7 +75,7 @@ def sample(command: Sample) -> Answer:
 
     def sheet() -> Pixels:
         seen = pixels(x, model.spec.levels)
-        return _stacked([seen] if above is None else [_enlarged(above, seen.shape[1]), seen], columns)
+        return stacked([seen] if above is None else [_enlarged(above, seen.shape[1]), seen], columns)
 
     place, path = _put(command, "sample", model.spec, x, sheet, columns, begun.notation)
     if stopped is not None:
@@ -130,6 +131,10 @@ def _drawn(
 
 def reconstruct(command: Reconstruct) -> Answer:
     """Originals above, and below them what is drawn given the mean of the posterior of their z."""
+    if command.from_latents:
+        return from_latents(command)
+    if command.beside:
+        raise ValueError("other runs are put beside with --from-latents: add it, or leave --beside out")
     model = needs_latents(opened(command, command.run), "reconstruct")
     items = items_of(model, command.run, command.pictures, command.number, command.size, command.labels)
     with inference(model):
@@ -137,7 +142,7 @@ def reconstruct(command: Reconstruct) -> Answer:
         x = model.reconstruct(items.x, context, command.seed, command.temperature)
     levels, columns = model.spec.levels, min(COLUMNS, len(x))
     path = _write(
-        command, "reconstruct", model.spec, x, lambda: _stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
+        command, "reconstruct", model.spec, x, lambda: stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
     )
     return Answer({"out": path, "items": items.names}, [f"{path}: {len(x):,} originals, each above its reconstruction"])
 
@@ -305,22 +310,6 @@ def _enlarged(images: Pixels, height: int) -> Pixels:
     """(n, h, w, C) bytes at a height that is a multiple of h."""
     factor = height // images.shape[1]
     return images.repeat(factor, 1).repeat(factor, 2)
-
-
-def _stacked(strips: Sequence[Pixels], columns: int) -> Pixels:
-    """The strips in rows of ``columns`` images, a row of each in turn; the last ones are filled up, so that they stay aligned.
-
-    Raises:
-        ValueError: fewer than one column.
-    """
-    if columns < 1:
-        raise ValueError(f"columns is {columns}; it must be at least 1")
-    if len(strips) == 1:
-        return strips[0]
-    missing = -len(strips[0]) % columns
-    filled = [np.concatenate([strip, np.full_like(strip[:missing], VEIL)]) for strip in strips]
-    rows = [strip.reshape(-1, columns, *strip.shape[1:]) for strip in filled]
-    return np.stack(rows, 1).reshape(-1, *strips[0].shape[1:])
 
 
 def _put(

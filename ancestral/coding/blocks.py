@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import replace
 from math import log2, prod
 
 import numpy as np
@@ -18,6 +19,7 @@ from ancestral.symbols import lengths as symbols_before_end
 SEQUENCES = ("audio", "text")  # kinds of items that may be shorter than the longest of a file
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
 LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
+CALIBRATED = 1 << 16  # symbols of sequences that a calibration looks at
 CANARY = 1 << 12  # symbols of a sequence's canary, where one item does not have more
 KINDS = {2**8: "<u1", 2**16: "<u2", 2**32: "<u4"}
 
@@ -109,6 +111,24 @@ def unpacked_lengths(data: bytes, n: int, longest: int) -> tuple[Tensor, bytes]:
     if not inflater.eof or len(found) != n or found.max(initial=0) > longest:
         raise CodecError(f"a block does not say how long its {n} sequences are: the file is damaged")
     return torch.from_numpy(found), inflater.unused_data
+
+
+def calibrating(x: Tensor) -> Tensor:
+    """Some of (n, T) sequences, as many as a calibration looks at, spread evenly."""
+    count = min(len(x), max(1, CALIBRATED // x.shape[1]))
+    return x[torch.arange(count) * len(x) // max(1, count)]
+
+
+def portions(spec: DataSpec, n: int, lengths: Tensor | None) -> list[range]:
+    """Which of n items go into which block: of sequences the more of them the shorter those that are left."""
+    found, first = list[range](), 0
+    left = None if lengths is None else lengths.flip(0).cummax(0).values.flip(0).tolist()
+    while first < n:
+        longest = 0 if left is None else -(-max(1, left[first]) // spec.parts) * spec.parts
+        size = block_items(replace(spec, shape=(longest,)) if longest else spec)
+        found.append(range(first, min(first + size, n)))
+        first += size
+    return found
 
 
 # ---- items that are always the same

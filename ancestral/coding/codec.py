@@ -17,14 +17,16 @@ from typing import Any, BinaryIO, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from ancestral.coding import beside
+from ancestral.coding import beside, two_part
 from ancestral.coding.blocks import (
     MOST_ITEMS,
     SEQUENCES,
     block_items,
+    calibrating,
     counted,
     fixed_items,
     in_turn,
+    portions,
     raw_size,
     unpacked_lengths,
     unraw,
@@ -32,24 +34,24 @@ from ancestral.coding.blocks import (
 from ancestral.coding.container import CODED, STORED, Block, Writer
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
 from ancestral.coding.labelled import label_bytes, unpacked
-from ancestral.coding.payloads import Part, canary, longest, payload_items
+from ancestral.coding.payloads import LatentPart, Part, canary, generator_of, longest, payload_items
 from ancestral.coding.reader import Reader
+from ancestral.coding.schemes import LATENTS, twin_of
 from ancestral.coding.widths import Widths
 from ancestral.core import Autoregressive, OrderError
 from ancestral.latent.latent import Latent
+from ancestral.sampling.sample import sample
 from ancestral.sampling.strategies import arrange, context_of
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, check_symbols
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import LABELS, label_vector, restored, twin
+from ancestral.walking.twin import LABELS, label_vector, restored
 
 T = TypeVar("T")
 U = TypeVar("U")
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
-CALIBRATED = 1 << 16  # symbols of sequences that a calibration looks at
-AUTOREGRESSIVE, BITS_BACK = "autoregressive", "bits-back"
 
 
 def compress(
@@ -57,6 +59,7 @@ def compress(
     x: Tensor,
     *,
     labels: Sequence[int] | Tensor | None = None,
+    scheme: str = "auto",
     engine: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
@@ -68,6 +71,8 @@ def compress(
         x: of sequences that vary in length, what comes after the end of each must be more ends, which then cost nothing.
         labels: (n,) classes of the items, for a conditional model: it then knows better what to expect, and they are kept in
             the file, log2(classes) bits each. Without them the model is given the null label.
+        scheme: of models with latents: ``"bits-back"``, ``"two-part"``, or ``"auto"`` for the shorter one that the model can
+            have; or ``"latents"``, which keeps z alone, so that decompressing draws the rest anew.
         engine, threads: what computes; the bytes do not depend on it. Blocks are shared among threads.
         progress: is told (items coded, of how many).
 
@@ -84,7 +89,7 @@ def compress(
         True
     """
     file = BytesIO()
-    write(file, model, x, labels=labels, engine=engine, threads=threads, progress=progress)
+    write(file, model, x, labels=labels, scheme=scheme, engine=engine, threads=threads, progress=progress)
     return file.getvalue()
 
 
@@ -93,21 +98,23 @@ def decompress(
     data: bytes | BinaryIO,
     *,
     errors: Literal["strict", "skip"] = "strict",
+    seed: int = 0,
     engine: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The (n, *shape) symbols of an ``.anc`` file, int64.
+    """The (n, *shape) symbols of an ``.anc`` file, int64; of a file of z alone symbols drawn from p(x | z).
 
     Args:
         model: the one that the file was made with.
         data: the bytes, or a file open for reading.
         errors: ``"strict"`` raises at the first fault; ``"skip"`` leaves out the blocks that are damaged.
+        seed: of what is drawn.
 
     Raises:
         CodecError: the file is damaged, was made with another model, or this machine cannot reproduce it; see `errors`.
     """
-    opened = Opened(Reader(data, errors), model, engine, threads)
+    opened = Opened(Reader(data, errors), model, engine, threads, seed)
     parts = [items for _, items in opened.blocks(progress)]
     return torch.cat(parts) if parts else torch.zeros(0, *opened.shape, dtype=torch.long)
 
@@ -123,6 +130,7 @@ def write(
     examples: Tensor | None = None,
     lengths: Tensor | None = None,
     kept: bytes = b"",
+    scheme: str = "auto",
     engine: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
@@ -144,20 +152,23 @@ def write(
     some = some.long() if len(some) else fixed_items(model.spec, 1 if lengths is not None else 4)
     known = classes if classes is None or some is x else in_turn(len(some), model.spec)
     try:
-        exact = twin(model, some, engine, threads, label_vector(known, model.spec))
+        exact = twin_of(model, x.long(), classes, some, known, scheme, engine, threads)
     except LoweringError as error:
         raise CodecError(f"this model has no exact twin, so its files could not be decoded elsewhere: {error}") from error
     own = {
         "spec": model.spec.to_dict(),
         "items": len(x),
-        "scheme": AUTOREGRESSIVE if exact.latents is None else BITS_BACK,
+        "scheme": LATENTS if scheme == LATENTS else exact.scheme,
         "model": exact.identity,
         "calibration": exact.calibration,
         "canary": canary(exact),
     }
     widths = Widths(model, exact, engine, threads)
     rows = [slice(each.start, each.stop) for each in portions(model.spec, len(x), lengths)]
+    parts: Iterator[Part | LatentPart]
     parts = (Part(x[i].long(), *(None if each is None else each[i] for each in (classes, lengths))) for i in rows)
+    if scheme == LATENTS:
+        parts = (LatentPart.of(part, model.spec, exact) for part in parts)  # type: ignore[arg-type]
     with Writer(file, {**own, **(header or {})}, weights) as writer:
         done = 0
         for part, coded in shared_out(lambda part: part.coded(model.spec, widths), parts, threads):
@@ -187,6 +198,7 @@ class Opened:
     model: Model
     engine: str = "auto"
     threads: int = 1
+    seed: int = 0
 
     def __post_init__(self) -> None:
         header = self.reader.header
@@ -248,16 +260,34 @@ class Opened:
         block.check(part.data(self.spec))
         if part.labels is not None:
             self._labels[block.index] = part.labels
-        return part.x
+        return part.x if isinstance(part, Part) else self._drawn(block, part)
 
-    def _part(self, block: Block) -> Part:
+    def _drawn(self, block: Block, part: LatentPart) -> Tensor:
+        """Items of which z alone was kept."""
+        first, z = block.index * block_items(self.spec), self.z(part.x, part.labels)
+        return sample(self.model, len(part.x), labels=part.labels, z=z, seed=self.seed, first_row=first, engine=self.engine)
+
+    def z(self, codes: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
+        """Latents by group of (n, units) bins, in the type of the model."""
+        found = generator_of(self.twin).latents(codes, label_vector(labels, self.spec))
+        return {name: z.to(self.model.anchor) for name, z in found.items()}
+
+    def known(self, block: Block) -> tuple[Tensor | None, bytes]:
+        """The labels of a block, where there are any, and the rest of its payload."""
+        if not self.labelled:
+            return None, block.payload
+        classes = self.spec.classes or 0
+        start = label_bytes(block.items, classes)
+        return unpacked(block.payload[:start], block.items, classes), block.payload[start:]
+
+    def _part(self, block: Block) -> Part | LatentPart:
         """The items of a block, which need not be those that were encoded."""
-        n, payload = block.items, block.payload
-        labels, lengths = None, None
-        if self.labelled:
-            classes = self.spec.classes or 0
-            start = label_bytes(n, classes)
-            labels, payload = unpacked(payload[:start], n, classes), payload[start:]
+        n, lengths = block.items, None
+        labels, payload = self.known(block)
+        if self.reader.header["scheme"] == LATENTS:
+            if block.kind == STORED:
+                return LatentPart.stored(payload, n, labels, self.twin)
+            return LatentPart(two_part.popped(generator_of(self.twin), payload, n), labels)
         if self.spec.kind in SEQUENCES:
             lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
         if block.kind != STORED:
@@ -348,24 +378,6 @@ def lengths_of(x: Tensor, spec: DataSpec) -> Tensor | None:
         DataError: a sequence goes on after its end.
     """
     return counted(x, spec) if spec.kind in SEQUENCES else None
-
-
-def calibrating(x: Tensor) -> Tensor:
-    """Some of (n, T) sequences, as many as a calibration looks at, spread evenly."""
-    count = min(len(x), max(1, CALIBRATED // x.shape[1]))
-    return x[torch.arange(count) * len(x) // max(1, count)]
-
-
-def portions(spec: DataSpec, n: int, lengths: Tensor | None) -> list[range]:
-    """Which of n items go into which block: of sequences the more of them the shorter those that are left."""
-    found, first = list[range](), 0
-    left = None if lengths is None else lengths.flip(0).cummax(0).values.flip(0).tolist()
-    while first < n:
-        longest = 0 if left is None else -(-max(1, left[first]) // spec.parts) * spec.parts
-        size = block_items(replace(spec, shape=(longest,)) if longest else spec)
-        found.append(range(first, min(first + size, n)))
-        first += size
-    return found
 
 
 __all__: Sequence[str] = ("Opened", "compress", "decompress", "write")

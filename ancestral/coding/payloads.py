@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.coding import autoregressive, bits_back
+from ancestral.coding import autoregressive, bits_back, two_part
 from ancestral.coding.blocks import canary_items, filling, in_turn, packed_lengths, past, raw
 from ancestral.coding.coder import Stack
 from ancestral.coding.container import digest
@@ -15,8 +16,10 @@ from ancestral.coding.errors import CodecError
 from ancestral.coding.labelled import packed
 from ancestral.coding.widths import Widths
 from ancestral.core import Context
+from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
-from ancestral.walking.twin import Twin, label_vector
+from ancestral.walking.exact.generator import ExactGenerator
+from ancestral.walking.twin import ExactLatents, Twin, label_vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,55 @@ class Part:
         return self.before(spec) + encoded(widths.of(longest(self.lengths)), self.x, self.labels, self.lengths)
 
 
+@dataclass(frozen=True, eq=False)
+class LatentPart:
+    """The latents of the items of a block, without the items.
+
+    Attributes:
+        x: (n, units) bins.
+        labels: (n,) classes, or None.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+
+    @classmethod
+    def of(cls, part: Part, spec: DataSpec, exact: Twin) -> LatentPart:
+        """What the posterior chooses for some items."""
+        return cls(generator_of(exact).codes(part.x, label_vector(part.labels, spec)), part.labels)
+
+    def data(self, spec: DataSpec) -> bytes:
+        """All that a reader must get back."""
+        return Part(self.x, self.labels).before(spec) + self.x.numpy().astype("<u2").tobytes()
+
+    def coded(self, spec: DataSpec, widths: Widths) -> bytes:
+        """The same, coded."""
+        return Part(self.x, self.labels).before(spec) + two_part.pushed(generator_of(widths.of(None)), self.x)
+
+    @classmethod
+    def stored(cls, payload: bytes, n: int, labels: Tensor | None, exact: Twin) -> LatentPart:
+        """From bins as they are.
+
+        Raises:
+            CodecError: they are not those of so many items.
+        """
+        units = generator_of(exact).units
+        if len(payload) != 2 * n * units:
+            raise CodecError(f"a stored block of {len(payload)} bytes does not hold the latents of {n} items")
+        return cls(torch.from_numpy(np.frombuffer(payload, "<u2").astype(np.int64)).view(n, units), labels)
+
+
+def generator_of(exact: Twin) -> ExactGenerator:
+    """The latents of a two-part code.
+
+    Raises:
+        CodecError: in this code z does not stand by itself.
+    """
+    if not isinstance(exact.latents, ExactGenerator):
+        raise CodecError(f"z stands by itself in two-part codes alone, and this is {exact.scheme}: compress with that scheme")
+    return exact.latents
+
+
 def longest(lengths: Tensor | None) -> int | None:
     """The greatest of some lengths, where there are any."""
     return None if lengths is None else int(lengths.max())
@@ -62,8 +114,10 @@ def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None, lengths: Tenso
     """
     spec = exact.likelihood.spec
     vector, known = label_vector(labels, spec), None
-    if exact.latents is not None:
+    if isinstance(exact.latents, ExactLatents):
         return bits_back.encode(exact, exact.latents, x, vector)
+    if exact.latents is not None:
+        return two_part.encode(exact, exact.latents, x, vector)
     if lengths is not None:
         known = past(lengths, spec.sites)
         x = x[:, : spec.sites].masked_fill(known, filling(spec))
@@ -85,8 +139,10 @@ def payload_items(
     """
     spec = exact.likelihood.spec
     vector, known = label_vector(labels, spec), None
-    if exact.latents is not None:
+    if isinstance(exact.latents, ExactLatents):
         return bits_back.decode(exact, exact.latents, payload, n, vector)
+    if exact.latents is not None:
+        return two_part.decode(exact, exact.latents, payload, n, vector)
     if lengths is not None:
         known = torch.full((n, spec.sites), filling(spec)), past(lengths, spec.sites)
     stack = Stack.from_bytes(payload)
@@ -99,7 +155,13 @@ def payload_items(
 
 
 def canary(exact: Twin) -> str:
-    """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels."""
+    """16 hexadecimal digits of what a twin makes of some fixed items, with every class in turn where it is told labels.
+
+    Of a two-part code the latents are fixed too: the float posterior that chooses them is no part of the twin.
+    """
     x = canary_items(exact.likelihood.spec)
     labels = in_turn(len(x), exact.likelihood.spec) if exact.labelled else None
-    return digest(encoded(exact, x, labels)).hex()
+    if not isinstance(exact.latents, ExactGenerator):
+        return digest(encoded(exact, x, labels)).hex()
+    codes = exact.latents.drawn(uniforms(0, range(len(x)), exact.latents.units, stream=1))
+    return digest(two_part.encode(exact, exact.latents, x, label_vector(labels, exact.likelihood.spec), codes)).hex()

@@ -102,7 +102,8 @@ def decoder_of(config: AgaveConfig, spec: DataSpec) -> Autoregressive:
     if config.decoder == "pixelcnn++":
         names = ("channels", "resnets", "dropout", "family", "components", "conditional")
         sizes = PixelCNNPlusPlusConfig(**{name: getattr(config, name) for name in names})
-        return pixelcnnpp(sizes, spec, channels, config.stream, config.factor)
+        alone = pixelcnnpp(sizes, spec, channels, config.stream, config.factor)
+        return Autoregressive(alone.network, alone.family, spec)  # whose configuration is that of the whole model
     if config.decoder != "gated-pixelcnn":
         raise ValueError(f"decoder is {config.decoder!r}; agave takes gated-pixelcnn or pixelcnn++")
     family = image_family(config.family, spec.levels or 2, config.components)

@@ -75,6 +75,32 @@ class Step(nn.Module, ABC):
         return -torch.expm1(log_scale) * parts[0], log_scale
 
 
+class Undone(nn.Module):
+    """What a step of a prior's flow does on the way from noise to z, for files: see `generation.Step`.
+
+    Args:
+        step: from z to noise; its context is the label.
+    """
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step, self.ahead = step, list(step.dims)
+
+    def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:
+        """z_i = (noise_i - shift_i) / sigma_i: locations and log-scales of z."""
+        context = vector if vector is None or not self.step.context_dims else vector[..., None, None]
+        out = self.step.body(z.flip(self.ahead) if self.step.reverse else z, context)
+        if self.step.mean_only:
+            location, log_scale = -out, out * 0.0
+        else:
+            shift, s = out.chunk(2, 1)
+            sigma = functional.logsigmoid(s + NEAR_ONE)
+            location, log_scale = torch.expm1(sigma) * shift * torch.exp(-sigma), -sigma
+        if self.step.reverse:
+            location, log_scale = location.flip(self.ahead), log_scale.flip(self.ahead)
+        return torch.cat([location, log_scale], 1)
+
+
 def settle(improved: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """The fixed point of a map in which every unit depends on earlier units alone, searched for all units at once.
 

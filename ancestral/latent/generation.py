@@ -84,3 +84,19 @@ class Generator:
 
     stages: tuple[Stage, ...]
     start: tuple[int, ...] | None = None
+
+
+class Decoding(nn.Module):
+    """A decoder of z alone, as the ``merge`` of a stage.
+
+    Args:
+        decoder: (z, label vector) to the features.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:
+        out: Tensor = self.decoder(z, vector)
+        return out

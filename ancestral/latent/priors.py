@@ -19,7 +19,8 @@ from ancestral.families import NormalMixture
 from ancestral.families.base import thirds
 from ancestral.families.normal import normal_log_prob
 from ancestral.latent.configs import EncoderFields
-from ancestral.latent.flows import ForwardFlow, Steps
+from ancestral.latent.flows import ForwardFlow, Steps, Undone
+from ancestral.latent.generation import Stage, Step
 from ancestral.latent.topdown import Mapped
 
 Made = TypeVar("Made")
@@ -160,6 +161,10 @@ class Prior(nn.Module, ABC):
     def forward(self, zeros: Tensor, vector: Tensor | None) -> Distribution:
         """The distribution of latents of the shape, type and device of ``zeros``, with (n, vector) labels or none."""
 
+    @abstractmethod
+    def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        """The same for files: a group of this name, whose z of this shape ``merge`` takes."""
+
 
 class Standard(Prior):
     """Independent units of location 0 and scale 1, whatever the labels are.
@@ -174,6 +179,9 @@ class Standard(Prior):
 
     def forward(self, zeros: Tensor, vector: Tensor | None) -> Distribution:
         return self.kind(zeros, zeros + 1)
+
+    def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        return Stage(name, shape, merge, law="normal" if self.kind is normal else "logistic")
 
 
 class MixturePrior(Prior):
@@ -204,6 +212,10 @@ class MixturePrior(Prior):
         places = zeros.dim() - 2
         return Mixture(numbers.view(*numbers.shape[:2], *[1] * places, -1).expand(*zeros.shape, -1))
 
+    def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        """As for others, but without the labels: files take the mixture that is there without them."""
+        return Stage(name, shape, merge, mixture=self.numbers.view(len(self.numbers), *[1] * (len(shape) - 1), -1))
+
 
 class FlowPrior(Prior):
     """An autoregressive flow from z to standard normal noise (Chen et al. 2017); its steps see the labels.
@@ -222,6 +234,9 @@ class FlowPrior(Prior):
     def forward(self, zeros: Tensor, vector: Tensor | None) -> Distribution:
         context = None if vector is None else vector.view(*vector.shape, *[1] * (zeros.dim() - 2))
         return ForwardFlow(normal(zeros, zeros + 1), self.steps, context)
+
+    def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        return Stage(name, shape, merge, tuple(Step(Undone(step), causal=True) for step in reversed(list(self.steps))))  # type: ignore[arg-type]
 
 
 class ChainPrior(Prior):
@@ -243,6 +258,29 @@ class ChainPrior(Prior):
 
     def forward(self, zeros: Tensor, vector: Tensor | None) -> Distribution:
         return Chain(normal(zeros, zeros + 1), self.alpha)
+
+    def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        return Stage(name, shape, merge, (Step(Link(self.alpha, shape), causal=True),))
+
+
+class Link(nn.Module):
+    """A `Chain` as a step for files: where a unit lies given the one before it, and the log of its scale.
+
+    Args:
+        alpha: the correlation of neighbours.
+        shape: of z.
+    """
+
+    def __init__(self, alpha: float, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        chain = Chain(normal(torch.zeros(1, *shape), torch.ones(1, *shape)), alpha)
+        self.shape, self.alpha = shape, alpha
+        self.log_scale = nn.Buffer(chain.scale[0].log(), persistent=False)
+
+    def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:
+        along = z if len(self.shape) == 1 else z.flatten(2)
+        location = functional.pad(along[..., :-1], (1, 0)).view(len(z), *self.shape) * self.alpha
+        return torch.cat([location, location * 0.0 + self.log_scale], 1)
 
 
 PRIORS: dict[str, Callable[[tuple[int, ...], EncoderFields, int], Prior]] = {

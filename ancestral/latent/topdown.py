@@ -18,6 +18,7 @@ from torch.distributions import Distribution, kl_divergence
 
 from ancestral.core import Context
 from ancestral.draw import uniforms
+from ancestral.latent.generation import Generator
 
 
 class Mapped(Distribution, ABC):
@@ -115,6 +116,14 @@ class TopDown(nn.Module, ABC):
             context: labels for prior, posterior and likelihood.
             n: how many rows to draw where neither evidence nor context tells.
         """
+
+    def generator(self) -> Generator:
+        """The generative direction alone, for files.
+
+        Raises:
+            NotImplementedError: it was not taken apart, so files cannot be made with this model.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no generator()")
 
 
 @dataclass

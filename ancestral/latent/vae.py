@@ -17,6 +17,7 @@ from ancestral.families import Bernoulli, Binned, Logistic
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import EncoderFields, VaeConfig
 from ancestral.latent.encoders import Handed, ImageDecoder, ImageEncoder, VectorNet, scaled, sides
+from ancestral.latent.generation import Decoding, Generator
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import posterior_of
 from ancestral.latent.priors import prior_of
@@ -79,6 +80,9 @@ class FlatTopDown(TopDown):
         decoded = self.decoder(z, vector)
         features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
         return Descent(features, [Group("z", z, prior, posterior)])
+
+    def generator(self) -> Generator:
+        return Generator((self.prior.stage("z", self.latent, Decoding(self.decoder)),))
 
     def scaled(self, x: Tensor) -> Tensor:
         """What the encoder is given of (n, *shape) symbols: values in [-1, 1], or real values as they are."""

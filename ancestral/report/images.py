@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import ceil
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
 Pixels = NDArray[np.uint8]
+
+GREY = 128  # of what is not there
 
 
 def drawable(spec: DataSpec) -> bool:
@@ -72,6 +75,22 @@ def grid(images: Pixels, columns: int, *, scale: int | None = None, padding: int
         top, left = i // columns * down, i % columns * across
         sheet[top : top + height * scale, left : left + width * scale] = image
     return sheet
+
+
+def stacked(strips: Sequence[Pixels], columns: int) -> Pixels:
+    """The strips in rows of ``columns`` images, a row of each in turn; the last ones are filled up, so that they stay aligned.
+
+    Raises:
+        ValueError: fewer than one column.
+    """
+    if columns < 1:
+        raise ValueError(f"columns is {columns}; it must be at least 1")
+    if len(strips) == 1:
+        return strips[0]
+    missing = -len(strips[0]) % columns
+    filled = [np.concatenate([strip, np.full_like(strip[:missing], GREY)]) for strip in strips]
+    rows = [strip.reshape(-1, columns, *strip.shape[1:]) for strip in filled]
+    return np.stack(rows, 1).reshape(-1, *strips[0].shape[1:])
 
 
 def save_png(path: str | os.PathLike[str], image: Pixels) -> Path:

@@ -21,6 +21,7 @@ from ancestral.sampling.sample import sample
 from ancestral.sampling.strategies import arrange
 from ancestral.symbols import DataError, ended
 from ancestral.walking.engines import Lowered, refusal
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
@@ -50,7 +51,7 @@ class Coded:
 
     Attributes:
         items: (n, *shape) samples, by which it is calibrated.
-        twins: the same twin in every engine that can carry it out, the fastest last.
+        twins: the same twin in every engine that can carry it out, the fastest last; for the first scheme that the model has.
         engines: their names, and why another cannot.
     """
 
@@ -61,6 +62,8 @@ class Coded:
     def context(self, x: Tensor) -> Context | None:
         """What the likelihood sees when symbols are coded with the latents in the middle of their posterior."""
         latents = self.twins[0].latents
+        if isinstance(latents, ExactGenerator):
+            return latents.features(latents.codes(x))
         return None if latents is None else latents.features(latents.posterior(x, BITS).centre, BITS)
 
 

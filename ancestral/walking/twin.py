@@ -11,7 +11,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, prod
 from typing import Any
 
@@ -24,7 +24,6 @@ from ancestral.draw import uniforms
 from ancestral.families import Integer, fixed
 from ancestral.families.base import Discrete
 from ancestral.families.integer import EqualMassBins
-from ancestral.latent.encoders import Handed
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
@@ -32,14 +31,18 @@ from ancestral.networks.factorised import Factorised
 from ancestral.objectives import label_context
 from ancestral.spec import DataSpec, Order
 from ancestral.symbols import DataError, check_symbols
+from ancestral.walking.exact import generator
 from ancestral.walking.exact.calibration import Calibration, calibrate
 from ancestral.walking.exact.feedforward import IntegerNet
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
 from ancestral.walking.exact.operations import Fixed, LoweringError
 
 EXAMPLES = 64  # how many a calibration looks at
 SCALED = 14  # fraction bits of scaled symbols
 LABELS = "labels"  # in the calibration of a twin that is told them
+AUTOREGRESSIVE, BITS_BACK, TWO_PART = "autoregressive", "bits-back", "two-part"  # schemes of files
+TRIED = 4  # examples that tell how fine the grid of z is best
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Posterior:
 
 
 class ExactLatents:
-    """Encoder and decoder of a `FlatTopDown` in whole numbers.
+    """Encoder and decoder of a `FlatTopDown` in whole numbers, for bits-back.
 
     Args:
         topdown: the float one.
@@ -80,13 +83,20 @@ class ExactLatents:
     Attributes:
         shape, units: of z.
         fraction: fraction bits of the features.
+        grid: whether the features are a grid.
     """
 
     def __init__(self, topdown: FlatTopDown, levels: int, encoder: IntegerNet, decoder: IntegerNet, classes: int = 0) -> None:
         self.shape, self.levels, self.encoder, self.decoder = topdown.latent, levels, encoder, decoder
         self.units = prod(self.shape)
         null = torch.zeros(1, classes) if classes else None
-        self.fraction = self._decoded(torch.zeros(1, *self.shape, dtype=torch.float64), null).fraction
+        found = self._decoded(torch.zeros(1, *self.shape, dtype=torch.float64), null)
+        self.fraction, self.grid = found.fraction, found.integers.dim() == 4
+
+    @property
+    def nets(self) -> list[IntegerNet]:
+        """Everything that is computed."""
+        return [self.encoder, self.decoder]
 
     def posterior(self, x: Tensor, bits: int, vector: Tensor | None = None) -> Posterior:
         """q(z | x) of (n, *shape) symbols with these labels, in 2^bits bins a unit."""
@@ -99,7 +109,7 @@ class ExactLatents:
         """What the likelihood sees of (n, units) bins and of these labels."""
         z = EqualMassBins(bits).centres[chosen].double().view(len(chosen), *self.shape)
         decoded = self._decoded(z, vector).integers
-        return Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
+        return Context(vector=vector, grid=decoded) if self.grid else Context(vector=decoded)
 
     def _decoded(self, z: Tensor, vector: Tensor | None) -> Fixed:
         return self.decoder(Fixed(z, fixed.MEAN), _label(vector))
@@ -117,13 +127,13 @@ class Twin:
 
     Attributes:
         likelihood: an `Autoregressive` of int64 parameters.
-        latents: of a latent-variable model.
+        latents: of a latent-variable model: encoder and decoder for bits-back, the generative direction for two-part codes.
         calibration: as JSON has it; with the weights it makes the same twin anywhere.
         identity: 32 hexadecimal digits that tell twins apart.
     """
 
     likelihood: Autoregressive
-    latents: ExactLatents | None
+    latents: ExactLatents | ExactGenerator | None
     calibration: dict[str, Any]
     identity: str
 
@@ -132,11 +142,18 @@ class Twin:
         """Whether it is told labels, without which it then computes nothing."""
         return LABELS in self.calibration
 
+    @property
+    def scheme(self) -> str:
+        """How files are coded with it."""
+        return AUTOREGRESSIVE if self.latents is None else BITS_BACK if isinstance(self.latents, ExactLatents) else TWO_PART
+
     @torch.no_grad()
     def cost(
         self, x: Tensor, seed: int = 0, rows: Sequence[int] | None = None, bits: int = 12, vector: Tensor | None = None
     ) -> Tensor:
         """(n,) nats that coding (n, *shape) symbols takes: exact, or with latents the bound at one z from the posterior.
+
+        A two-part code takes those of z too; its z is not drawn but chosen, whatever the seed.
 
         Args:
             seed, rows: row i of z has the noise of ``rows[i]``, which is that of `Noise`.
@@ -150,6 +167,9 @@ class Twin:
             raise ValueError(f"a twin made {'with labels takes a' if self.labelled else 'without labels takes no'} vector")
         if self.latents is None:
             return -self.likelihood.log_prob(x, None if vector is None else Context(vector=vector))
+        if isinstance(self.latents, ExactGenerator):
+            chosen = self.latents.codes(x, vector)
+            return self.latents.rate(chosen) - self.likelihood.log_prob(x, self.latents.features(chosen, vector))
         posterior = self.latents.posterior(x, bits, vector)
         noise = uniforms(seed, range(len(x)) if rows is None else rows, self.latents.units, stream=1)
         slots = (noise * fixed.SLOTS).long()
@@ -158,8 +178,21 @@ class Twin:
         return rate.sum(1) - self.likelihood.log_prob(x, self.latents.features(chosen, bits, vector))
 
 
+def schemes(model: Autoregressive | Latent) -> tuple[str, ...]:
+    """How files can be coded with a model, the one that is shortest for many items first."""
+    if not isinstance(model, Latent):
+        return (AUTOREGRESSIVE,)
+    topdown = model.topdown
+    return (BITS_BACK, TWO_PART) if isinstance(topdown, FlatTopDown) and topdown.plain else (TWO_PART,)
+
+
 def twin(
-    model: Autoregressive | Latent, examples: Tensor, engine: str = "auto", threads: int = 1, vector: Tensor | None = None
+    model: Autoregressive | Latent,
+    examples: Tensor,
+    engine: str = "auto",
+    threads: int = 1,
+    vector: Tensor | None = None,
+    scheme: str | None = None,
 ) -> Twin:
     """The twin of a model, calibrated by some examples (n, *shape).
 
@@ -168,6 +201,7 @@ def twin(
     Args:
         vector: (n, classes) labels of the examples, for a conditional model: the twin is then told labels. Without them it is
             the twin of the model with the null label.
+        scheme: one of ``schemes(model)``; the first by default.
 
     Raises:
         LoweringError: the model has no exact form.
@@ -175,12 +209,22 @@ def twin(
     """
     count = min(EXAMPLES, len(examples))
     some = torch.arange(count) * len(examples) // max(1, count)
-    calibration = calibrated(model, examples[some], None if vector is None else vector[some])
-    return restored(model, calibration, engine, threads)
+    x, labels = examples[some], None if vector is None else vector[some]
+    made = restored(model, calibrated(model, x, labels, scheme or schemes(model)[0]), engine, threads)
+    if not isinstance(made.latents, ExactGenerator):
+        return made
+    latents, few, known = made.latents, x[:TRIED], None if labels is None else labels[:TRIED]
+    tried = [replace(made, latents=latents.finer(bits)) for bits in (-1, 0, 1)]
+    best = min(tried, key=lambda each: each.cost(few, vector=known).sum().item())
+    stages = zip(made.calibration["stages"], best.latents.stages, strict=True)  # type: ignore[union-attr]
+    stages_now = [{**own, "bits": list(stage.bits)} for own, stage in stages]
+    return restored(model, {**made.calibration, "stages": stages_now}, engine, threads)
 
 
 @torch.no_grad()
-def calibrated(model: Autoregressive | Latent, x: Tensor, vector: Tensor | None = None) -> dict[str, Any]:
+def calibrated(
+    model: Autoregressive | Latent, x: Tensor, vector: Tensor | None = None, scheme: str = BITS_BACK
+) -> dict[str, Any]:
     """What examples decide, and whether they have labels, as JSON has it."""
     followed = getattr(model.config, "condition", "none")
     if followed != "none":
@@ -193,12 +237,15 @@ def calibrated(model: Autoregressive | Latent, x: Tensor, vector: Tensor | None 
     found: dict[str, Any] = {} if vector is None else {LABELS: True}
     likelihood, context = _likelihood(model), None if vector is None else Context(vector=vector)
     if isinstance(model, Latent):
-        topdown = flat(model)
         descent = model.descend(x, Noise(0, range(len(x))), context)
         context = descent.features
-        encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), vector)
-        decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, vector)
-        found |= {"encoder": encoder.fractions, "decoder": decoder.fractions}
+        if scheme == TWO_PART:
+            found["stages"] = generator.calibrated(model.topdown, x, vector)
+        else:
+            topdown = flat(model)
+            encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), vector)
+            decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, vector)
+            found |= {"encoder": encoder.fractions, "decoder": decoder.fractions}
     network, family = likelihood.network, likelihood.family
     if isinstance(network, CausalNetwork):
         found["network"] = calibrate(network, whole_family(family), x, context).to_dict()
@@ -216,11 +263,11 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     fractions = {"vector": 0} if LABELS in calibration else {}
     if isinstance(model, Latent):
         latents = _exact_latents(model, calibration)
-        fractions["vector" if isinstance(flat(model).decoder, Handed) else "grid"] = latents.fraction
+        fractions["grid" if latents.grid else "vector"] = latents.fraction
     family = likelihood.family
     network = _exact_network(likelihood.network, family, calibration, fractions, engine, threads)
     digest = hashlib.blake2b(network.checksum, digest_size=16)
-    for net in () if latents is None else (latents.encoder, latents.decoder):
+    for net in () if latents is None else latents.nets:
         digest.update(net.checksum())
     digest.update(json.dumps([model.spec.to_dict(), repr(family), calibration], sort_keys=True).encode())
     if likelihood.network.order != Order.raster(tuple(likelihood.network.shape)):
@@ -247,7 +294,14 @@ def _likelihood(model: Autoregressive | Latent) -> Autoregressive:
     return model.likelihood if isinstance(model, Latent) else model
 
 
-def _exact_latents(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents:
+def _exact_latents(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents | ExactGenerator:
+    if "stages" in calibration:
+        topdown, told = copy.deepcopy(model.topdown).cpu().double(), LABELS in calibration
+        return generator.restored(topdown, calibration["stages"], told, model.spec.classes or 0)
+    return _both_ways(model, calibration)
+
+
+def _both_ways(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents:
     topdown, given = flat(model), (True, LABELS in calibration)
     encoder = IntegerNet.from_fractions(topdown.encoder, calibration["encoder"], given)
     decoder = IntegerNet.from_fractions(topdown.decoder, calibration["decoder"], given)
@@ -258,8 +312,8 @@ def _exact_latents(model: Latent, calibration: Mapping[str, Any]) -> ExactLatent
 def _exact_network(
     network: Network, family: Family, calibration: Mapping[str, Any], fractions: Mapping[str, int], engine: str, threads: int
 ) -> ExactNetwork | ExactFactorised:
-    if isinstance(network, Factorised) and "grid" in fractions:
-        return ExactFactorised(network, whole_family(family), fractions["grid"])
+    if isinstance(network, Factorised) and fractions:
+        return ExactFactorised(network, whole_family(family), fractions.get("grid", fractions.get("vector", 0)))
     if isinstance(network, CausalNetwork) and isinstance(family, Discrete):
         return ExactNetwork(network, family, Calibration.from_dict(calibration["network"]), fractions, engine, threads)
     raise LoweringError(f"{type(network).__name__} has no exact form: causal networks and factorised decoders have one")
@@ -273,10 +327,12 @@ def whole_family(family: Family) -> Integer:
 
 
 def flat(model: Latent) -> FlatTopDown:
-    """The top-down pass of a model whose twin is known; raises ``LoweringError`` for others."""
+    """The top-down pass of a model whose bits come back; raises ``LoweringError`` for others."""
     topdown = model.topdown
     if not isinstance(topdown, FlatTopDown):
-        raise LoweringError(f"{type(topdown).__name__} has no exact form; one group of latents has one")
+        raise LoweringError(f"bits come back from one group of latents; {type(topdown).__name__} is coded in two parts")
     if not topdown.plain:
-        raise LoweringError("latents have an exact form with posterior='normal' and prior='normal'; this model has others")
+        raise LoweringError(
+            "bits come back with posterior='normal' and prior='normal'; models with others are coded in two parts"
+        )
     return topdown

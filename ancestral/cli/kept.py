@@ -1,0 +1,56 @@
+"""``reconstruct --from-latents``: what z keeps of pictures, in how many bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ancestral.cli.commands import Answer, Reconstruct
+from ancestral.cli.runs import items_of, opened, table, threads_of
+from ancestral.coding.lossy import Lossy, lossy
+from ancestral.hub import describe
+from ancestral.latent.latent import Latent
+from ancestral.report.images import grid, pixels, save_png, stacked
+from ancestral.sampling.strategies import needs_latents
+
+COLUMNS = 8  # images in a row
+HEAD = ("run", "model", "bits of z", "of x given z", "PSNR drawn", "SSIM", "PSNR of z alone", "SSIM")
+
+
+def from_latents(command: Reconstruct) -> Answer:
+    """Originals, the pictures that z alone gives, and what is drawn given z; with figures, also of other runs on the same.
+
+    Raises:
+        ValueError: a run has no latents, or the sheet is no PNG.
+        DataError: the data are no pictures of integers.
+    """
+    path = command.out or command.run / "samples" / "from_latents.png"
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: name a .png")
+    rows, values = list[tuple[str, ...]](), list[dict[str, Any]]()
+    for run in (command.run, *command.beside):
+        model = needs_latents(opened(command, run), "reconstruct")
+        figures = _figures(command, run, model, None if rows else path)
+        name = describe(run)["model"] or "your own"
+        values.append({"run": run, "model": name, **figures})
+        rows.append((str(run), name, *(f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items())))
+    lines = [f"{path}: originals, below each what z alone gives, and what is drawn given z", *table([HEAD, *rows])]
+    return Answer(
+        {"out": path, "runs": values}, [*lines, "of a picture; PSNR in decibels, of the mean squared error of all"]
+    )
+
+
+def _figures(command: Reconstruct, run: Path, model: Latent, sheet: Path | None) -> dict[str, float]:
+    """What z takes and keeps; the pictures go onto a sheet."""
+    items = items_of(model, run, command.pictures, command.number, command.size, command.labels)
+    found = lossy(model, items.x, items.labels, command.seed, threads_of(command, model))
+    if sheet is not None:
+        strips = [pixels(items.x, model.spec.levels), pixels(found.seen, 256), pixels(found.drawn, model.spec.levels)]
+        columns = min(COLUMNS, len(items.x))
+        save_png(sheet, grid(stacked(strips, columns), columns, scale=command.scale))
+    return _told(found)
+
+
+def _told(found: Lossy) -> dict[str, float]:
+    means = {"latent_bits": found.bits.mean().item(), "rest_bits": found.whole_bits.mean().item()}
+    return {**means, **found.figures}

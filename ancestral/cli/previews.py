@@ -1,0 +1,35 @@
+"""The pictures that z alone gives, of compressed files: they are there before anything else is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ancestral.cli.coded import file_of
+from ancestral.cli.commands import Decompress
+from ancestral.coding.lossy import check_pictures, previews, shown_spec
+from ancestral.coding.manifest import Item, Manifest
+from ancestral.coding.pictures import check_folder, restored_files
+from ancestral.files import write_whole
+
+KINDS = {"1": "L", "L": "L", "RGB": "RGB"}  # of pictures; arrays become bytes
+
+
+def preview(command: Decompress, folder: Path) -> int:
+    """Write the pictures that z alone gives, as bytes; how many files they are.
+
+    Raises:
+        DataError: the file holds no pictures.
+        CodecError: it does not begin with z, is damaged, or a file is there already.
+    """
+    with file_of(command, command.file) as file:
+        check_pictures(file.manifest.spec)
+        items = tuple(replace(item, kind=KINDS.get(item.kind, "|u1")) for item in file.manifest.items if isinstance(item, Item))
+        manifest = Manifest(shown_spec(file.manifest.spec), items)
+        check_folder(manifest, folder, command.force)
+        x = torch.cat([torch.zeros(0, *file.opened.shape, dtype=torch.long), *previews(file.opened)])
+    for name, content in restored_files(x, manifest):
+        write_whole(folder / name, content)
+    return len(manifest.items)

@@ -1,0 +1,82 @@
+"""Two-part codes: all z of a block first, then x under p(x | z).
+
+z costs its precision besides its KL, since nothing gives the choice of it back: about a bit for every unit that says something.
+For that any posterior and any prior will do, single items are no worse than many, and the first part alone tells what z knows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ancestral.coding import autoregressive
+from ancestral.coding.coder import Stack
+from ancestral.coding.errors import CodecError
+from ancestral.walking.exact.generator import ExactGenerator
+from ancestral.walking.twin import Twin
+
+SIZE = 4  # bytes that say how many the first part has
+
+
+def encode(twin: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
+    """(n, *shape) symbols as bytes: how many those of z are, z, and x.
+
+    Args:
+        vector: (n, classes) labels, for a twin that is told them.
+        codes: (n, units) bins of z; those that the posterior chooses by default.
+    """
+    codes = latents.codes(x, vector) if codes is None else codes
+    first, stack = pushed(latents, codes), Stack()
+    autoregressive.push(stack, twin.likelihood, x, latents.features(codes, vector))
+    return len(first).to_bytes(SIZE, "little") + first + stack.to_bytes()
+
+
+def decode(twin: Twin, latents: ExactGenerator, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+    """The (n, *shape) symbols that ``encode`` was given, with the same labels.
+
+    Raises:
+        CodecError: the payload holds something else.
+    """
+    first, second = parts(payload)
+    stack = Stack.from_bytes(second)
+    items = autoregressive.pop(stack, twin.likelihood, n, latents.features(popped(latents, first, n), vector))
+    _check_empty(stack)
+    return items
+
+
+def parts(payload: bytes) -> tuple[bytes, bytes]:
+    """z and x of a payload.
+
+    Raises:
+        CodecError: it is shorter than it says.
+    """
+    end = SIZE + int.from_bytes(payload[:SIZE], "little")
+    if len(payload) < end:
+        raise CodecError(f"the payload ends within the bits of z, {end - len(payload)} bytes too early: it is damaged")
+    return payload[SIZE:end], payload[end:]
+
+
+def pushed(latents: ExactGenerator, codes: Tensor) -> bytes:
+    """(n, units) bins as bytes."""
+    stack = Stack()
+    for starts, frequencies in reversed(list(latents.intervals(codes))):
+        stack.push(starts.flatten().numpy(), frequencies.flatten().numpy())
+    return stack.to_bytes()
+
+
+def popped(latents: ExactGenerator, data: bytes, n: int) -> Tensor:
+    """The (n, units) bins that ``pushed`` was given.
+
+    Raises:
+        CodecError: the bytes hold something else.
+    """
+    stack, codes = Stack.from_bytes(data), torch.zeros(n, latents.units, dtype=torch.long)
+    for (rows, places), tables in latents.tables(n):
+        codes[rows, places] = torch.from_numpy(stack.pop(tables.numpy())).view(-1, len(places))
+    _check_empty(stack)
+    return codes
+
+
+def _check_empty(stack: Stack) -> None:
+    if not stack.empty:
+        raise CodecError("bits are left over: the data are damaged, or they were made with another model")
