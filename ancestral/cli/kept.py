@@ -35,9 +35,7 @@ def from_latents(command: Reconstruct) -> Answer:
         values.append({"run": run, "model": name, **figures})
         rows.append((str(run), name, *(f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items())))
     lines = [f"{path}: originals, below each what z alone gives, and what is drawn given z", *table([HEAD, *rows])]
-    return Answer(
-        {"out": path, "runs": values}, [*lines, "of a picture; PSNR in decibels, of the mean squared error of all"]
-    )
+    return Answer({"out": path, "runs": values}, [*lines, "of a picture; PSNR in decibels, of the mean squared error of all"])
 
 
 def _figures(command: Reconstruct, run: Path, model: Latent, sheet: Path | None) -> dict[str, float]:
