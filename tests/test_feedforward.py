@@ -278,31 +278,6 @@ class Shifted(Call):
         return x + self.offset
 
 
-class Masked(nn.Module):
-    """Layers whose weights have masks, given to the functions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.dense = nn.Conv2d(4, 3, 3), nn.Linear(6, 2)
-        self.mask = nn.Buffer(torch.rand(3, 4, 3, 3).round())
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.conv2d(functional.pad(x, (1, 1, 1, 0)), self.conv.weight * self.mask, self.conv.bias)
-        return functional.linear(x[:, :, :2].flatten(1)[:, :6], self.dense.weight, bias=self.dense.bias)
-
-
-class Doubled(nn.Module):
-    """A transposed convolution to a size."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.ConvTranspose2d(4, 3, 3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layer(x, (5, 8))
-        return y
-
-
 def halves(x: Tensor) -> Tensor:
     a, b = x.chunk(2, 1)
     return torch.cat([b + a, a.flatten(1).view(len(a), 2, 3, 4), x[:, 1:2].reshape(x.shape[0], 1, 3, 4)], dim=1)
@@ -319,12 +294,6 @@ SUPPORTED = {
     "halves": Call(halves),
     **{f.__name__: Call(f) for f in (torch.tanh, torch.sigmoid, torch.relu, functional.gelu, functional.silu)},
     "methods": Call(lambda x: x.tanh() + x.sigmoid()),
-    "masked": Masked(),
-    "transposed": nn.ConvTranspose2d(4, 3, 5, stride=2, padding=2, output_padding=1),
-    "transposed to": Doubled(),
-    "gated": Call(lambda x: x.tanh() * torch.sigmoid(x) - x * x),
-    "numbers": Call(lambda x: 0.1 * x + 1.5 - (2 - x).clamp(max=1.0)),
-    "logarithms": Call(lambda x: functional.softplus(x) + functional.logsigmoid(x) + torch.exp(x.tanh())),
     "alpha": Call(lambda x: functional.elu(x, 0.5)),
     **{type(m).__name__: m for m in (nn.ELU(), nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU("tanh"), nn.SiLU())},
 }
