@@ -24,6 +24,7 @@ from torch.nn import functional
 from ancestral.core import Context
 from ancestral.latent.encoders import scaled, sides
 from ancestral.latent.flows import InverseFlow, Steps
+from ancestral.latent.generation import Generator, Stage, Step
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown
 from ancestral.spec import DataSpec
 
@@ -147,12 +148,66 @@ class ResNetTopDown(TopDown):
             groups.append(group)
         return Descent(Context(vector=vector, grid=self.head(functional.elu(h))), groups)
 
+    def generator(self) -> Generator:
+        label = None if self.labels is None else self.labels[1]
+        layers: list[Layer] = list(reversed(self.layers))  # type: ignore[arg-type]
+        stages = list[Stage]()
+        for i, layer in enumerate(layers):
+            start, own = (None, None) if i else (self.start, label)
+            merge = Merged(layer, start, own, self.head if i + 1 == len(layers) else None)
+            stages.append(Stage(f"z{i + 1}", (layer.down_parts[0], *layer.size), merge, (Step(Told(layer, start, own)),)))
+        return Generator(tuple(stages), (len(self.start), *self.top))
+
     def _ascend(self, x: Tensor, label: Tensor | int) -> list[Upward]:
         h, seen = self.stem(scaled(x, self.levels, self.start.dtype)) + label, list[Upward]()
         for layer in self.layers:
             h, upward = layer.up(h)  # type: ignore[operator]
             seen.append(upward)
         return seen
+
+
+class Downward(nn.Module):
+    """A layer on the way down, for files: what it is given and reads.
+
+    Args:
+        layer: which.
+        start, label: what zeros are turned into above the top layer.
+    """
+
+    def __init__(self, layer: Layer, start: Tensor | None, label: nn.Module | None) -> None:
+        super().__init__()
+        self.layer, self.start, self.label = layer, start, label
+
+    def given(self, h: Tensor, vector: Tensor | None) -> Tensor:
+        """What the layer is given, of what comes from above."""
+        h = h if self.start is None else h + self.start
+        return h if self.label is None or vector is None else h + self.label(vector)[..., None, None]
+
+    def read(self, x: Tensor) -> list[Tensor]:
+        """What the layer reads from that."""
+        return self.layer.down_first(functional.elu(x)).split(self.layer.down_parts, 1)  # type: ignore[no-any-return]
+
+
+class Told(Downward):
+    """The prior of a layer: see `generation.Step`."""
+
+    def forward(self, h: Tensor, z: Tensor | None, vector: Tensor | None) -> Tensor:
+        parts = self.read(self.given(h, vector))
+        return torch.cat([parts[0], parts[1]], 1)
+
+
+class Merged(Downward):
+    """What a layer makes of z, or the features that a head reads from that: see `generation.Stage`."""
+
+    def __init__(self, layer: Layer, start: Tensor | None, label: nn.Module | None, head: nn.Module | None) -> None:
+        super().__init__(layer, start, label)
+        self.head = head
+
+    def forward(self, h: Tensor, z: Tensor, vector: Tensor | None) -> Tensor:
+        x, layer = self.given(h, vector), self.layer
+        y: Tensor = RESIDUE * layer.down_second(functional.elu(torch.cat([z, self.read(x)[5]], 1)))
+        out = y + (x if layer.size == layer.finer else functional.interpolate(x, size=layer.finer, mode="nearest"))
+        return out if self.head is None else self.head(functional.elu(out))
 
 
 class Window(nn.Module):
@@ -166,12 +221,12 @@ class Window(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, size: tuple[int, int], target: tuple[int, int]) -> None:
         super().__init__()
-        self.target, self.doubles = target, size != target and size == sides(*target, 1)[1]
+        self.target, self.doubles, self.same = target, size != target and size == sides(*target, 1)[1], size == target
         kind = nn.ConvTranspose2d if self.doubles else nn.Conv2d
         self.layer = kind(before, after, kernel, 2 if self.doubles else 1, kernel // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layer(x, self.target) if self.doubles else self.layer(resized(x, self.target))
+        y: Tensor = self.layer(x, self.target) if self.doubles else self.layer(x if self.same else resized(x, self.target))
         return y
 
 
