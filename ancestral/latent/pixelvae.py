@@ -54,8 +54,7 @@ def pixelvae(config: PixelVaeConfig, spec: DataSpec) -> Latent:
         sizes = {**config.decoder_sizes(), "vector": topdown.units + labels}
     else:
         sizes = {**config.decoder_sizes(), "vector": labels, "grid": config.maps, "beside": True}
-    likelihood = image_model(GatedPixelCNN, config, spec, sizes)
-    listening(likelihood.network)
+    likelihood = listening(image_model(GatedPixelCNN, config, spec, sizes))
     return Latent(topdown, likelihood, spec, config)
 
 
@@ -73,8 +72,7 @@ def hierarchical_pixelvae(config: HierarchicalPixelVaeConfig, spec: DataSpec) ->
     """
     labels = (spec.classes or 0) if config.conditional else 0
     sizes = {**config.decoder_sizes(), "vector": labels, "grid": config.maps, "beside": True}
-    likelihood = image_model(GatedPixelCNN, config, spec, sizes)
-    listening(likelihood.network)
+    likelihood = listening(image_model(GatedPixelCNN, config, spec, sizes))
     return Latent(HierarchicalTopDown(spec, config, labels), likelihood, spec, config)
 
 
@@ -147,7 +145,7 @@ class HierarchicalTopDown(TopDown):
         self.above = ImageEncoder((config.width, *coarse), 2 * config.top, *above)
         self.middle = ImageDecoder((config.width, *coarse), config.top, *above)
         network = GatedPixelCNN(self.grid, None, 2, **config.prior_sizes(), grid=config.width, vector=vector, coupled=False)
-        self.prior = Autoregressive(listening(network), NormalFamily(), DataSpec("image", self.grid))
+        self.prior = listening(Autoregressive(network, NormalFamily(), DataSpec("image", self.grid)))
         self.decoder = ImageDecoder((config.maps, height, width), config.latent, *sizes)
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
 

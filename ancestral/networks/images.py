@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ancestral.causal import CausalNetwork, Once
-from ancestral.core import Autoregressive, Family, Network
+from ancestral.core import Autoregressive, Family
 from ancestral.families import Bernoulli, Categorical, LogisticMixture
 from ancestral.spec import DataSpec
 
@@ -104,14 +104,15 @@ class Feed(nn.Module):
         return y
 
 
-def listening(network: Network) -> Network:
-    """A network whose feeds start as layers usually do: for latents that are learned together with it, from the first step.
+def listening(model: Autoregressive) -> Autoregressive:
+    """The same as a decoder: its feeds start as layers usually do, for latents that are learned with it from the first step.
 
-    A feed of zeros passes no gradient on, so an encoder would be charged for z before anyone has listened to it.
+    A feed of zeros passes no gradient on, so an encoder would be charged for z before anyone has listened to it. The
+    configuration is that of the whole model, so it is not the decoder's.
     """
-    for feed in network.modules():
+    for feed in model.network.modules():
         if isinstance(feed, Feed):
             for layer in (feed.vector, feed.grid):
                 if layer is not None:
                     layer.module.reset_parameters()  # type: ignore[operator]
-    return network
+    return Autoregressive(model.network, model.family, model.spec)
