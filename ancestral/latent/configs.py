@@ -262,7 +262,7 @@ class VlaeConfig(RateFields, EncoderFields):
 
     prior: str = "flow"  # flow (Chen et al. 2017), or as of the other models: normal, logistic, mixture, delta
     window: str = "5x3"  # pixels that the decoder sees: A wide, B rows on top, and ceil((A - 1) / 2) to the left
-    grey: bool = False  # it sees only how bright they are, 0.299 R + 0.587 G + 0.114 B
+    luma: bool = False  # it sees only how bright they are, 0.299 R + 0.587 G + 0.114 B
     coarse: int = 1  # it sees squares of so many pixels a side by their means: what is far away without its details
     coupled: bool = True  # the colours of a pixel see the ones before them
     layers: int = 4  # 1x1 gated layers after the window

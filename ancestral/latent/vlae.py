@@ -41,8 +41,8 @@ def vlae(config: VlaeConfig, spec: DataSpec) -> Latent:
         31
     """
     labels = (spec.classes or 0) if config.conditional else 0
-    sizes = {name: getattr(config, name) for name in ("layers", "channels", "head", "coupled", "grey")}
-    sizes |= {"window": window_of(config.window), "block": config.coarse, "grid": config.maps}
+    sizes = {name: getattr(config, name) for name in ("layers", "channels", "head", "coupled")}
+    sizes |= {"window": window_of(config.window), "grey": config.luma, "block": config.coarse, "grid": config.maps}
     likelihood = listening(image_model(LocalPixelCNN, config, spec, sizes))
     _, height, width = (size or 0 for size in spec.shape)
     return Latent(FlatTopDown(spec, (config.maps, height, width), config, labels), likelihood, spec, config)
