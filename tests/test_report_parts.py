@@ -86,7 +86,7 @@ def test_the_image_above_a_sample_is_that_of_its_z() -> None:
     with torch.no_grad():
         descent = model.topdown.descend(Noise(4, range(3), prior=True), n=3)
         network = model.auxiliary.likelihood.network
-        parameters = network(torch.zeros(3, 1, 2, 2, dtype=torch.long), descent.features)
+        parameters = network(torch.zeros(3, 1, 2, 2, dtype=torch.long), model.auxiliary.context(descent.features))
         mean = sum(
             y * model.auxiliary.likelihood.family.log_prob(parameters, torch.full((3, 1, 2, 2), y)).exp() for y in range(3)
         )

@@ -152,7 +152,8 @@ def test_the_vae_image_is_the_mean_that_z_gives() -> None:
     model = fresh("agave", GREY, colours=2)
     y = decoded_means(Rows(model, 5, seed=3), batch_size=2)
     z = {"z": torch.distributions.Normal(0.0, 1.0).icdf(uniforms(3, range(5), 2, stream=1))}
-    found = model.auxiliary.likelihood.conditionals(torch.zeros(5, 1, 5, 4, dtype=torch.long), model.features(z))
+    seen = model.auxiliary.context(model.features(z))
+    found = model.auxiliary.likelihood.conditionals(torch.zeros(5, 1, 5, 4, dtype=torch.long), seen)
     assert y is not None and torch.allclose(y, found.log_prob(torch.ones(5, 1, 5, 4)).exp())  # of two levels, p(1)
     plain = decoded_means(Rows(fresh("vae", GREY), 2))
     assert plain is not None and plain.shape == (2, 1, 5, 4)
