@@ -56,13 +56,18 @@ class ChargeFields:
 
 @dataclass(frozen=True, kw_only=True)
 class RateFields(ChargeFields):
-    """What training charges for z, with its weight."""
+    """What training charges for z, with its weight, and the stage that does."""
 
     beta: float = 1.0  # weight of the KL in training; evaluation always takes 1
 
     def rate_options(self) -> dict[str, float]:
         """Options of the objective ``elbo``; see `ancestral.objectives.Charge`."""
         return {"beta": self.beta, **super().rate_options()}
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the evidence lower bound, all of the way."""
+        return (Stage("elbo", "elbo", self.rate_options()),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +83,6 @@ class VaeConfig(RateFields, EncoderFields):
 
     decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
     conditional: bool = False  # condition on the labels of the data
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the evidence lower bound, all of the way."""
-        return (Stage("elbo", "elbo", self.rate_options()),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +122,6 @@ class IafVaeConfig(RateFields):
     decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
     conditional: bool = False  # condition on the labels of the data
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the evidence lower bound, all of the way."""
-        return (Stage("elbo", "elbo", self.rate_options()),)
-
 
 @dataclass(frozen=True, kw_only=True)
 class PixelVaeConfig(RateFields, PixelFields, EncoderFields):
@@ -160,11 +155,6 @@ class PixelVaeConfig(RateFields, PixelFields, EncoderFields):
 
     form: str = "vector"  # how z enters the decoder: vector (in every gated layer), or upsample (maps beside the image)
     maps: int = 32  # features of those maps
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the evidence lower bound, all of the way."""
-        return (Stage("elbo", "elbo", self.rate_options()),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,11 +209,6 @@ class HierarchicalPixelVaeConfig(RateFields, PixelFields):
         wide = self.prior_channels
         return {"layers": self.prior_layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": wide}
 
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the evidence lower bound, all of the way."""
-        return (Stage("elbo", "elbo", self.rate_options()),)
-
 
 @dataclass(frozen=True, kw_only=True)
 class VlaeConfig(RateFields, EncoderFields):
@@ -272,11 +257,6 @@ class VlaeConfig(RateFields, EncoderFields):
     family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: see `image_family`
     components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the evidence lower bound, all of the way."""
-        return (Stage("elbo", "elbo", self.rate_options()),)
 
 
 @dataclass(frozen=True, kw_only=True)
