@@ -162,7 +162,7 @@ def test_a_header_with_nonsense_is_refused(spec: object) -> None:
 
 
 def test_salvage_gives_the_blocks_that_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "block_items", lambda spec: 4)
+    monkeypatch.setattr(blocks, "block_items", lambda spec: 4)
     model, x = made("gated-pixelcnn", GREY, {}), symbols(GREY, 12)
     data = bytearray(compress(model, x, engine="eager"))
     middle = data.index(b"BK", data.index(b"BK", data.index(b"BK") + 1))
@@ -175,7 +175,7 @@ def test_salvage_gives_the_blocks_that_are_whole(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("name", ["gated-pixelcnn", "agave"])
 def test_threads_share_the_blocks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "block_items", lambda spec: 3)
+    monkeypatch.setattr(blocks, "block_items", lambda spec: 3)
     model, x, told = made(name, GREY, {}), symbols(GREY, 17), []
     data = compress(model, x, engine="eager")
     assert compress(model, x, engine="eager", threads=3, progress=lambda done, total: told.append(done)) == data

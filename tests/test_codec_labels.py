@@ -16,7 +16,7 @@ from tiny_latents import awake, waken
 from torch import Tensor
 
 import ancestral
-from ancestral.coding import CODED, STORED, CodecError, Reader, codec, payloads
+from ancestral.coding import CODED, STORED, CodecError, Reader, blocks, codec, payloads
 from ancestral.coding.codec import Opened, compress, decompress
 from ancestral.coding.container import Writer
 from ancestral.coding.errors import CorruptHeader, WrongModel
@@ -97,7 +97,7 @@ def test_a_file_gives_back_items_and_labels(name: str, spec: ancestral.DataSpec,
 def test_engines_and_threads_agree(
     name: str, spec: ancestral.DataSpec, fields: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(codec, "block_items", lambda spec: 5)
+    monkeypatch.setattr(blocks, "block_items", lambda spec: 5)
     model, labels = made(name, spec, fields), torch.arange(17) % 10
     x = sample(model, 17, labels=labels)
     data = compress(model, x, labels=labels.tolist(), engine="eager")
@@ -284,7 +284,7 @@ def test_damage_behind_valid_checksums_is_found() -> None:
 
 
 def test_salvage_keeps_labels_beside_their_items(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "block_items", lambda spec: 4)
+    monkeypatch.setattr(blocks, "block_items", lambda spec: 4)
     model, (x, labels) = made("gated-pixelcnn", GREY, {}), items(GREY, 12)
     data = bytearray(compress(model, x, labels=labels, engine="eager"))
     middle = data.index(b"BK", data.index(b"BK", data.index(b"BK") + 1))

@@ -271,7 +271,7 @@ def test_a_twin_that_looks_at_the_batch(monkeypatch: Patch) -> None:
         return replace(posterior, parameters=posterior.parameters - posterior.parameters[:1] // 64)
 
     changed(monkeypatch, ExactLatents, "posterior", centred)
-    broken(exact, "vae, logistic", "posterior of a row depends on the batch")
+    broken(exact, "vae, logistic", "latents of a row depend on the batch")
 
 
 def test_steps_that_look_at_the_batch(monkeypatch: Patch) -> None:

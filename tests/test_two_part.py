@@ -34,6 +34,17 @@ from ancestral.walking.twin import BITS_BACK, TWO_PART, Twin, restored, schemes,
 SPEC = ancestral.DataSpec("image", (1, 6, 6), levels=4, classes=3)
 POSTERIORS, PRIORS = ("normal", "logistic", "iaf"), ("normal", "logistic", "mixture", "flow", "delta")
 
+MODELS: list[tuple[str, dict[str, Any]]] = [
+    ("vae", {}),
+    ("vae", {"posterior": "iaf", "prior": "flow"}),
+    ("iaf-vae", {"blocks": 2}),
+    ("pixelvae", {}),
+    ("pixelvae", {"form": "upsample", "spatial": True}),
+    ("vlae", {}),
+    ("agave", {}),
+    ("agave", {"encoder": "resnet", "blocks": 2, "posterior": "iaf"}),
+]
+
 
 def model_of(name: str = "vae", **options: Any) -> Latent:
     """A tiny model whose decoder takes z to heart, and whose posterior is narrow."""
@@ -145,13 +156,20 @@ def test_schemes_say_what_there_is() -> None:
 # -- files ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vae", "agave"])
-def test_files(name: str) -> None:
-    model = model_of(name)
-    x = sample(model, 9, seed=2, engine="eager")
+@pytest.mark.parametrize("n", [0, 1, 9])
+@pytest.mark.parametrize(("name", "options"), MODELS)
+def test_files(name: str, options: dict[str, Any], n: int) -> None:
+    model = model_of(name, **options)
+    x = sample(model, 9, seed=2, engine="eager")[:n]
     data = compress(model, x, scheme=TWO_PART, engine="eager")
     assert Reader(data).header["scheme"] == TWO_PART
     assert torch.equal(decompress(model, data, engine="eager"), x)
+
+
+@pytest.mark.parametrize("name", ["vae", "agave"])
+def test_of_two_schemes_few_items_get_the_shorter(name: str) -> None:
+    model = model_of(name)
+    x = sample(model, 9, seed=2, engine="eager")
     small = min(len(compress(model, x, scheme=scheme, engine="eager")) for scheme in schemes(model))
     assert len(x) <= FEW and len(compress(model, x, engine="eager")) == small
 

@@ -61,7 +61,7 @@ class ExactStep:
         After k turns the first k units are right, so that there are at most as many turns as units; it ends as soon as nothing
         changes any more.
         """
-        for _ in range(z.integers[0].numel() if self.causal else 1):
+        for _ in range(z.integers.shape[1:].numel() if self.causal else 1):
             before, (location, scale) = z, self.parameters(h, z, vector)
             grown = Fixed(settle(location, scale) * scale, fixed.MEAN + fixed.INVERSE).at(fixed.MEAN, 2 * FARTHEST)
             z = Fixed(location + grown.integers, fixed.MEAN).at(fixed.MEAN, FARTHEST)
