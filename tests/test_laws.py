@@ -118,6 +118,7 @@ CASES = {
     "iaf-vae, photos": ("iaf-vae", PHOTO, {"posterior": "normal", "blocks": 2}),
     "agave, enumerable": ("agave", TINY, {}),
     "agave, flows": ("agave", TINY, {"posterior": "iaf", "prior": "flow"}),
+    "agave, resnet": ("agave", SQUARE, {"encoder": "resnet", "latent": 1, "blocks": 2}),
     "agave, by label": ("agave", TINY, {"conditional": True}),
     "agave, digits": ("agave", DIGITS, {}),
     "agave, colours and resolution": ("agave", PHOTO, {"colours": 16, "factor": 1, "latent": 4}),

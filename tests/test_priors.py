@@ -241,7 +241,7 @@ def test_bits_come_back_from_normal_latents_alone_and_others_are_coded_in_two_pa
     x = grey(2)
     for posterior, prior in (("iaf", "normal"), ("normal", "delta"), ("logistic", "normal")):
         model = tiny(posterior, prior)
-        with pytest.raises(LoweringError, match="posterior='normal' and prior='normal'; .* two parts"):
+        with pytest.raises(LoweringError, match=r"posterior='normal' and prior='normal'; .* two parts"):
             twin(model, x, "eager", scheme=BITS_BACK)
         assert torch.equal(ancestral.decompress(model, ancestral.compress(model, x, engine="eager"), engine="eager"), x)
 

@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from ancestral.cli.commands import Answer, Reconstruct
+from ancestral.cli.judge import kept_findings
 from ancestral.cli.runs import items_of, opened, table, threads_of
 from ancestral.coding.lossy import Lossy, lossy
+from ancestral.evaluation.study import MEANS
 from ancestral.hub import describe
 from ancestral.latent.latent import Latent
 from ancestral.report.images import grid, pixels, save_png, stacked
 from ancestral.sampling.strategies import needs_latents
 
 COLUMNS = 8  # images in a row
-HEAD = ("run", "model", "bits of z", "of x given z", "PSNR drawn", "SSIM", "PSNR of z alone", "SSIM")
+HEAD = ("run", "model", "bits of z", "of x given z", "PSNR drawn", "SSIM", "PSNR of z alone", "SSIM", "class read off z")
 
 
 def from_latents(command: Reconstruct) -> Answer:
@@ -28,14 +30,24 @@ def from_latents(command: Reconstruct) -> Answer:
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: name a .png")
     rows, values = list[tuple[str, ...]](), list[dict[str, Any]]()
-    for run in (command.run, *command.beside):
-        model = needs_latents(opened(command, run), "reconstruct")
+    models = {run: needs_latents(opened(command, run), "reconstruct") for run in (command.run, *command.beside)}
+    for run, model in models.items():
         figures = _figures(command, run, model, None if rows else path)
         name = describe(run)["model"] or "your own"
-        values.append({"run": run, "model": name, **figures})
-        rows.append((str(run), name, *(f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items())))
+        read = _read(run)
+        values.append({"run": run, "model": name, **figures, "probe_accuracy": read})
+        cells = [f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items()]
+        rows.append((str(run), name, *cells, "" if read is None else f"{read:.1%}"))
     lines = [f"{path}: originals, below each what z alone gives, and what is drawn given z", *table([HEAD, *rows])]
-    return Answer({"out": path, "runs": values}, [*lines, "of a picture; PSNR in decibels, of the mean squared error of all"])
+    units = "of a picture; PSNR in decibels, of the mean squared error of all; classes as the command latents found them"
+    return Answer({"out": path, "runs": values}, [*lines, units])
+
+
+def _read(run: Path) -> float | None:
+    """The accuracy of a probe of posterior means, which a file keeps nearly; None where nobody has looked for it."""
+    study = kept_findings(run).study
+    found = None if study is None else study.accuracy(MEANS)
+    return None if found is None else found.accuracy
 
 
 def _figures(command: Reconstruct, run: Path, model: Latent, sheet: Path | None) -> dict[str, float]:

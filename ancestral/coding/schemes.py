@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
+
 from torch import Tensor
 
+from ancestral.coding.blocks import raw_size
+from ancestral.coding.container import canonical
 from ancestral.coding.payloads import encoded
 from ancestral.sampling.strategies import Model
 from ancestral.walking.twin import TWO_PART, Twin, label_vector, schemes, twin
@@ -31,4 +35,10 @@ def twin_of(
         raise ValueError(f"this model has no scheme {scheme!r}; it takes {', '.join((AUTO, *possible))}")
     some = possible if wanted == AUTO and 0 < len(x) <= FEW else possible[:1] if wanted == AUTO else (wanted,)
     twins = [twin(model, examples, engine, threads, vector, each) for each in some]
-    return twins[0] if len(twins) == 1 else min(twins, key=lambda each: len(encoded(each, x, labels)))
+    return twins[0] if len(twins) == 1 else min(twins, key=lambda each: _size(each, x, labels))
+
+
+def _size(exact: Twin, x: Tensor, labels: Tensor | None) -> int:
+    """The bytes of a file that depend on the scheme, of items that make one block: what is coded, and the calibration."""
+    payload = min(len(encoded(exact, x, labels)), raw_size(exact.likelihood.spec, len(x)))
+    return payload + len(zlib.compress(canonical(exact.calibration), 9))
