@@ -185,6 +185,12 @@ def test_weights_of_inference_are_those_of_the_encoder(overrides: dict[str, Any]
         assert found == {id(weight) for weight in model.topdown.encoder.parameters()}  # type: ignore[union-attr]
 
 
+def test_weights_of_inference_are_all_there_are_where_z_is_handed_on() -> None:
+    """A standard prior learns nothing, and neither does a top-down pass that leaves reading z to the likelihood."""
+    model = latent("pixelvae", form="vector")
+    assert inference_weights(model) == list(model.topdown.parameters())
+
+
 def test_the_encoder_goes_ahead() -> None:
     model = latent("vae")
     config = TrainingConfig(batch_size=8, aggressive=2, steps=6)

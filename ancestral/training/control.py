@@ -94,6 +94,8 @@ def inference_weights(model: Latent) -> list[nn.Parameter]:
         parts = [part for part in vars(descent.features).values() if isinstance(part, Tensor) and part.requires_grad]
         made = [*parts, *(group.log_p for group in descent.groups)]
         total = sum((part.sum() for part in made), torch.zeros((), device=model.anchor.device))
+        if not total.requires_grad:  # nothing is learned on the way from z to what the likelihood sees
+            return weights
         used = torch.autograd.grad(total, weights, allow_unused=True)
     return [weight for weight, gradient in zip(weights, used, strict=True) if gradient is None]
 
