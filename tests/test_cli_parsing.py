@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from ancestral.cli.commands import New, Sample, Train
-from ancestral.cli.parsing import ELSEWHERE, parse
+from ancestral.cli.homes import HOMES
+from ancestral.cli.parsing import ELSEWHERE, _comment, parse
 from ancestral.cli.reading import Reading
 from ancestral.data.loading import BINARIZE
 from ancestral.models import MODELS, configure
@@ -43,6 +44,13 @@ def test_every_setting_of_a_model_and_of_training_is_a_flag(name: str, preset: s
     parsed = parse(words)
     assert isinstance(parsed, Train) and parsed.new is not None
     assert {"model": parsed.new.model, "training": parsed.new.training} == wanted
+
+
+@pytest.mark.parametrize("kind", HOMES)
+def test_every_flag_of_a_command_has_help(kind: type[Any]) -> None:
+    own = [field.name for field in fields(kind) if not is_dataclass(get_type_hints(kind)[field.name])]
+    elsewhere = {"new", "grid", "reading", "known"}  # whose fields are flags themselves; the last has its help beside its type
+    assert not [name for name in own if name not in elsewhere and not _comment(kind, name)]
 
 
 def test_the_help_of_a_flag_is_the_comment_of_its_field(

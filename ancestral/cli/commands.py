@@ -28,6 +28,7 @@ from ancestral.cli.flags import (
     Places,
     Run,
     Runs,
+    Scheme,
     Sides,
     Source,
     Sources,
@@ -180,9 +181,7 @@ class Sample(Lasting):
     top_p: float | None = None  # keep the fewest symbols that hold probability p
     min_p: float | None = None  # keep the symbols that are at least so many times as probable as the most probable one
     method: Literal["cached", "recompute", "parallel", "wavefront"] = "cached"  # all give the same samples, at other speeds
-    beam: int | None = (
-        None  # search for the most probable examples instead of drawing, with so many beginnings kept at every site
-    )
+    beam: int | None = None  # search for the most probable examples in place of drawing; so many beginnings are kept at a site
     length_penalty: float = 0.0  # of that search, where examples end: more than 0 favours longer ones
     draft: Place = None  # folder of the run of a smaller model: it proposes symbols that this one judges, several in a pass
     gamma: int = 4  # how many proposals are read in a pass
@@ -300,9 +299,7 @@ class Compress(Coding):
     limit: int | None = None  # at most so many files, or test examples
     block: int | None = None  # longest run of symbols of text or sound without a cut; by default the cheapest of a few
     labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
-    scheme: Literal["auto", "bits-back", "two-part", "latents"] = (
-        "auto"  # of models with latents: two-part puts z first, which --preview needs; latents keeps z alone, the rest is drawn
-    )
+    scheme: Scheme = "auto"  # of models with latents: two-part puts z first, as --preview needs; latents keeps z alone
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there
 

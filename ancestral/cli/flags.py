@@ -25,6 +25,7 @@ Others = Annotated[tuple[str, ...], UseAppendAction, arg(metavar="DATA")]
 Sides = Annotated[tuple[int, int] | None, arg(metavar="HEIGHT WIDTH")]
 Column = int | Literal["-"]
 Engine = Literal["auto", "native", "compiled", "eager"]
+Scheme = Literal["auto", "bits-back", "two-part", "latents"]
 Config = TypeVar("Config")
 KNOWN = (
     "of images top (the default), left, hole (all but the middle), checkerboard, or a file, white or true where pixels are known;"
