@@ -130,9 +130,13 @@ def _drawn(figures: Mapping[str, Figure]) -> str:
 
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of a table of points, in words; columns that are empty all the way are left out."""
-    every = [{"": name.replace(",", ", "), **_cells(point)} for name, point, _ in rows]
+    every = [{"": _spaced(name), **_cells(point)} for name, point, _ in rows]
     head = [name for name in every[0] if not name or any(cells[name] for cells in every)]
     return head, [[cells[name] for name in head] for cells in every]
+
+
+def _spaced(name: str) -> str:
+    return ", ".join(part.strip() for part in name.split(","))
 
 
 def _cells(point: Point) -> dict[str, str]:
@@ -174,7 +178,7 @@ def _table(families: Sequence[Family]) -> str:
     body = [tag("tr", tag("th", first, scope="row"), *(tag("td", cell) for cell in others)) for first, *others in marked]
     header = tag("thead", tag("tr", *(tag("th", escape(name), scope="col") for name in head)))
     whole = tag("div", tag("table", header, tag("tbody", *body), class_="points"), class_="wide")
-    verdicts = [(name.replace(",", ", "), verdict) for name, _, verdict in rows if verdict]
+    verdicts = [(_spaced(name), verdict) for name, _, verdict in rows if verdict]
     said = section("What z carries", tag("dl", *(tag("dt", escape(name)) + tag("dd", escape(words)) for name, words in verdicts)))
     return section("Figures", whole, paragraph(notes_of(rows), "soft")) + (said if verdicts else "")
 
