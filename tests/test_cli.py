@@ -234,6 +234,15 @@ def test_joint_tuning_of_one_pretrained_pair(call: Call, ask: Ask, tmp_path: Pat
     code, _, err = call(*words, *start, "--parts", "decoder", "--out", tmp_path / "none")
     assert code == 1 and "no part 'decoder'" in err
 
+    again = shlex.split(commands(tmp_path / "small", describe(tmp_path / "small"))[0])
+    assert again[again.index("--from") + 1 :][:3] == [str(tmp_path / "pair"), "--parts", "likelihood"]
+
+
+def test_parts_that_a_run_lacks_are_refused(runs: Path, call: Call, ask: Ask, tmp_path: Path) -> None:
+    ask("train", "vae", *TINY, "--steps", "1", "--out", tmp_path / "vae")
+    code, _, err = call("train", "agave", *TINY, "--from", tmp_path / "vae", "--parts", "auxiliary", "--out", tmp_path / "none")
+    assert code == 1 and f"the model of {tmp_path / 'vae'} has no part 'auxiliary'" in err and not (tmp_path / "none").exists()
+
 
 def test_resume_goes_on_with_a_run(runs: Path, ask: Ask, tmp_path: Path) -> None:
     run = Path(shutil.copytree(runs / "agave", tmp_path / "run"))

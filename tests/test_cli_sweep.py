@@ -246,6 +246,25 @@ def test_all_runs_begin_with_the_weights_of_one(swept: Path, tmp_path: Path, sta
     assert len(weights) == 3 and all(torch.equal(weights[0][name], each[name]) for each in weights[1:] for name in each)
 
 
+def test_runs_that_began_with_other_weights_are_not_mixed_in(swept: Path, tmp_path: Path, ask: Ask, call: Call) -> None:
+    words = ("sweep", "vae", *TINY, *JUDGED, "--beta", "1", "--steps", "2", "--out", tmp_path / "s", "--processes", "1")
+    start = ("--from", swept / NAMES[0], "--parts", "topdown")
+    told = ask(*words, *start, "--dry-run")
+    assert f"--from {swept / NAMES[0]} --parts topdown" in told["runs"][0]["command"]
+    ask(*words, *start)
+    for other in ((), start[:2], ("--from", swept / NAMES[1], *start[2:])):
+        code, _, err = call(*words, *other)
+        assert code == 1 and "began with other weights" in err and "--force" in err, other
+    ask(*words, *start)
+    code, _, err = call(*words, *start[2:])
+    assert code == 1 and "--from RUN" in err
+
+
+def test_names_of_a_table_have_one_space_after_a_comma(swept: Path, tmp_path: Path, call: Call) -> None:
+    out = call("sweep", "--figure", swept, swept / NAMES[0], "--out", tmp_path / "both.svg")[1]
+    assert f"{swept.name}, beta=0.5" in out and ",  " not in out
+
+
 def test_dry_run_lists_the_commands(tmp_path: Path, started: list[Job], ask: Ask, call: Call) -> None:
     told = ask(*GRID, "--out", tmp_path / "s", "--dry-run", "--no-conditional", "--levels", "4")
     assert [run["run"] for run in told["runs"]] == NAMES and not started and not (tmp_path / "s").exists()

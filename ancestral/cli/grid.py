@@ -12,6 +12,7 @@ from typing import Any
 from ancestral.cli.jobs import Job
 from ancestral.cli.measure import kept_figures
 from ancestral.cli.several import Grid, Sweep
+from ancestral.cli.train import begun
 from ancestral.data.splits import Splits
 from ancestral.hub import CONFIG, describe
 from ancestral.report.history import read_history
@@ -20,6 +21,8 @@ from ancestral.report.sweeps import Trial, value_in_words, values_in_words
 from ancestral.training.config import TrainingConfig
 from ancestral.training.fitting import HARMLESS
 from ancestral.training.folder import CHECKPOINT
+
+HINT = "choose another folder (--out), or make its runs anew (--force)"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Planned:
         values: the settings that are swept, without the seed.
         model, training: all settings.
         words: of the command that makes it.
+        start: whose weights it begins with, as its configuration keeps it; None where they are fresh.
     """
 
     folder: Path
@@ -38,6 +42,7 @@ class Planned:
     model: Any
     training: TrainingConfig
     words: list[str]
+    start: dict[str, Any] | None
 
     @property
     def command(self) -> str:
@@ -49,8 +54,11 @@ def planned(command: Sweep, grid: Grid[Any], out: Path) -> list[Planned]:
     """The runs of the grid, those of one setting together.
 
     Raises:
-        ValueError: a setting has no value, or one that is outside its range.
+        ValueError: a setting has no value, or one that is outside its range; or parts are named of no run.
     """
+    if grid.parts and grid.from_ is None:
+        raise ValueError("--parts names parts of another run's model: say of which (--from RUN)")
+    start = None if grid.from_ is None else begun(grid.from_, grid.parts)
     swept = {**grid.model.values, **grid.training.values}
     for name, values in swept.items():
         if not values:
@@ -61,7 +69,7 @@ def planned(command: Sweep, grid: Grid[Any], out: Path) -> list[Planned]:
         values = {name: {**settings_, **training}[name] for name in axes}
         model, config = grid.model.kind(**settings_), TrainingConfig(**training)
         folder = out / values_in_words({**values, "seed": config.seed}).replace(os.sep, "-")
-        made.append(Planned(folder, values, model, config, _words(command, grid, folder, model, config)))
+        made.append(Planned(folder, values, model, config, _words(command, grid, folder, model, config), start))
     made.sort(key=lambda each: [swept[name].index(value) for name, value in each.values.items()])
     return made
 
@@ -71,7 +79,8 @@ def _words(command: Sweep, grid: Grid[Any], folder: Path, model: Any, training: 
     changed = {name: value for name, value in asdict(training).items() if value != usual[name] or name == "seed"}
     reading = grid.reading.options()
     reading = {**reading, "grey": True} if reading.pop("channels", None) else reading
-    made = {"data": grid.data, "out": folder, "from": grid.from_, **reading, **settings(model.name, asdict(model)), **changed}
+    start = {"from": grid.from_, "parts": grid.parts or None}
+    made = {"data": grid.data, "out": folder, **start, **reading, **settings(model.name, asdict(model)), **changed}
     return ["train", model.name, *shlex.split(" ".join(options(made))), *_computing(command)]
 
 
@@ -107,11 +116,13 @@ def _check_same(run: Planned, data: Splits) -> None:
     wanted = {**asdict(run.model), **asdict(ours), "model": run.model.name, "data": data.hash}
     have = {**(entries["config"] or {}), **entries.get("training", {}), "model": entries["model"]}
     have["data"] = (entries.get("data") or {}).get("hash")
+    if entries.get("from") != run.start and ("from" in entries or run.start is None):
+        raise ValueError(f"{run.folder} holds a run that began with other weights: {HINT}")
     for name, value in wanted.items():
         if name not in HARMLESS and have.get(name) != value:
             raise ValueError(
                 f"{run.folder} holds a run with {name.rstrip('_')} {value_in_words(have.get(name))} in place of"
-                f" {value_in_words(value)}: choose another folder (--out), or make its runs anew (--force)"
+                f" {value_in_words(value)}: {HINT}"
             )
 
 

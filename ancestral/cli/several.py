@@ -56,6 +56,7 @@ class Grid(Generic[Config]):
     data: Source  # digits, photos, measurements, text, notes, or the path of a file or of a folder of images, sounds or texts
     preset: Literal["tiny", "small", "paper"] = "small"  # where the settings of the model start from, as shown below
     from_: Annotated[Path | None, arg(name="from", metavar="RUN")] = None  # begin each run with the weights of this one
+    parts: tuple[str, ...] = ()  # take these parts of its model alone, such as likelihood (a decoder), topdown, auxiliary
     model: OmitArgPrefixes[Config]
     training: OmitArgPrefixes[SweptTraining]
     reading: OmitArgPrefixes[Limited] = field(default_factory=Limited)

@@ -53,15 +53,24 @@ def _begin(command: Train, new: New[Any]) -> Answer:
     config = replace(new.training, accelerator=device_of(command), threads=threads_of(command, model))
     if new.dry_run:
         return _estimate(model, data, config)
-    return _told(fit(model, new.data, new.out, config=config, data_options=options, overwrite=new.force))
+    start = None if new.from_ is None else begun(new.from_, new.parts)
+    return _told(fit(model, new.data, new.out, config=config, data_options=options, start=start, overwrite=new.force))
+
+
+def begun(run: Path, parts: Sequence[str]) -> dict[str, Any]:
+    """Whose weights a run began with, as its configuration keeps it."""
+    return {"run": str(run), "parts": list(parts)}
 
 
 def _warm(model: Model, run: Path, parts: Sequence[str]) -> None:
     """Give a model the weights of a run, or those of some parts."""
-    weights, there = load(run).state_dict(), [name for name, _ in model.named_children()]
+    other = load(run)
+    weights = other.state_dict()
     for part in parts:
-        if part not in there:
-            raise ValueError(f"the model has no part {part!r}; {nearest(part, there)}")
+        for whose, each in (("the model", model), (f"the model of {run}", other)):
+            there = [name for name, _ in each.named_children()]
+            if part not in there:
+                raise ValueError(f"{whose} has no part {part!r}; {nearest(part, there)}")
     taken = {name: value for name, value in weights.items() if not parts or name.split(".")[0] in parts}
     try:
         fill(model, {**model.state_dict(), **taken} if parts else taken, run / WEIGHTS)

@@ -41,7 +41,9 @@ def commands(folder: Path, config: Mapping[str, Any]) -> list[str]:
         return []
     out = shlex.quote(str(folder))
     made = [*options(settings(config["model"], config["config"])), *options(training(config))]
-    words = ["ancestral train", config["model"], *options({"data": data["source"]}), f"--out {out}", *options(reading), *made]
+    start = config.get("from") or {}
+    before = options({"data": data["source"], "from": start.get("run"), "parts": start.get("parts") or None})
+    words = ["ancestral train", config["model"], *before, f"--out {out}", *options(reading), *made]
     return [" ".join(words), f"ancestral report {out}"]
 
 

@@ -76,6 +76,7 @@ def fit(
     config: TrainingConfig | None = None,
     *,
     data_options: Mapping[str, Any] | None = None,
+    start: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     **overrides: Any,
 ) -> Run:
@@ -92,6 +93,7 @@ def fit(
         seed: of everything random (0 unless ``config`` has another).
         config: all settings; single ones can be given as keywords beside it.
         data_options: more arguments of ``load_data``; they are recorded with the name or path, so that the run can resume.
+        start: whose weights the model has been given, for the record: ``run``, and ``parts`` where not all of them.
         overwrite: replace a run that is in ``out``.
 
     Raises:
@@ -122,7 +124,8 @@ def fit(
         stages = stages or _planned(model, splits, config, started, stop)
         if folder is not None:
             record = {"source": _source(data), "options": _options(data_options or {}), **splits.describe()}
-            write_config(model, folder, {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record})
+            made = {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record}
+            write_config(model, folder, made if start is None else {**made, "from": dict(start)})
         return _run(Session(model, splits, config, stages, folder, stop, started))
 
 
