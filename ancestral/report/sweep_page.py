@@ -136,6 +136,11 @@ def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _spaced(name: str) -> str:
+    """A name with one space after every comma.
+
+    >>> _spaced("runs, lambda=2,seed=0")
+    'runs, lambda=2, seed=0'
+    """
     return ", ".join(part.strip() for part in name.split(","))
 
 
