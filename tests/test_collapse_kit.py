@@ -271,3 +271,8 @@ def test_remedies_are_what_a_model_can_take(name: str) -> None:
 def test_remedies_that_are_taken_are_not_offered_again() -> None:
     taken: dict[str, Any] = {"free_bits": 0.1, "kl_warmup": 0.5, "kl_cycles": 2, "decoder_dropout": 0.1, "layers": 2}
     assert remedies(latent(**taken)) in ([AGGRESSIVE], [OFFERS["prior"], AGGRESSIVE])
+
+
+def test_a_large_lambda_is_offered_to_be_lowered_first() -> None:
+    assert remedies(latent("agave", lambda_=12.0))[0] is OFFERS["lambda_"]
+    assert OFFERS["lambda_"] not in remedies(latent("agave", lambda_=2.0))

@@ -115,7 +115,8 @@ def _check_same(run: Planned, data: Splits) -> None:
     ours = replace(run.training, batch_size=min(run.training.batch_size, len(data.train)))
     wanted = {**asdict(run.model), **asdict(ours), "model": run.model.name, "data": data.hash}
     have = {**(entries["config"] or {}), **entries.get("training", {}), "model": entries["model"]}
-    have["data"] = (entries.get("data") or {}).get("hash")
+    recorded = (entries.get("data") or {}).get("hash")
+    have["data"] = data.hash if recorded is not None and data.recorded_as(recorded) else recorded
     if entries.get("from") != run.start and ("from" in entries or run.start is None):
         raise ValueError(f"{run.folder} holds a run that began with other weights: {HINT}")
     for name, value in wanted.items():

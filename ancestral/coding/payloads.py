@@ -95,7 +95,7 @@ def generator_of(exact: Twin) -> ExactGenerator:
         CodecError: in this code z does not stand by itself.
     """
     if not isinstance(exact.latents, ExactGenerator):
-        raise CodecError(f"z stands by itself in two-part codes alone, and this is {exact.scheme}: compress with that scheme")
+        raise CodecError(f"z stands by itself in two-part codes alone, and this is {exact.scheme}: compress with scheme two-part")
     return exact.latents
 
 

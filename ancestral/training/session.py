@@ -87,7 +87,8 @@ class Session:
             return
         self.control, state = Control(self.model, planned, self.data, self.config), None
         if checkpoint is not None:
-            self.control.restore(checkpoint["control"])
+            if "control" in checkpoint:  # as all have that were written since there is such a thing
+                self.control.restore(checkpoint["control"])
             state = checkpoint["optimiser"]
         if planned.index == first == 0:
             self._save(planned, 0, None)
