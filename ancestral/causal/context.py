@@ -30,4 +30,6 @@ class Once(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.module(x)
-        return y[:, :, None, None] if y.dim() == 2 else y
+        if isinstance(self.module, nn.Conv2d):  # known without a look at y, which a tracer cannot take
+            return y
+        return y[:, :, None, None] if isinstance(self.module, nn.Linear) or y.dim() == 2 else y

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.nn import functional
 
 from ancestral.causal.layer import Input, Pointwise
@@ -36,7 +36,8 @@ class Scale(Input):
 def halves(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """The two halves of the features."""
     a, b = x.chunk(2, axis)
-    if x.dim() == 4 and not x.is_contiguous():  # channels last: halves laid out side by side take twice as long as their copies
+    traced = isinstance(x, fx.Proxy)
+    if not traced and x.dim() == 4 and not x.is_contiguous():  # there, halves laid out side by side take twice as long
         a, b = (half.contiguous(memory_format=torch.channels_last) for half in (a, b))
     return a, b
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import sqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from ancestral.causal.layer import AffineLayer, CausalityError, Clock, Labels, Place, Reach, Signal, refuse_symbols
@@ -71,12 +71,12 @@ class LeftAffine(AffineLayer):
         return self.weight if self.mask is None else self.weight * self.mask
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.masked
-        if x.shape[3] == 1 == x.stride(1) and not self.reach.left:  # tokens or vectors, features innermost: a plain matrix
-            return functional.linear(x.movedim(1, -1), weight[..., 0, 0], self.bias).movedim(-1, 1)
-        if self.reach.left:
-            x = functional.pad(x, (self.reach.left, 0))
-        return functional.conv2d(x, weight, self.bias)[..., : x.shape[-1] - self.reach.left]
+        weight, width = self.masked, x.shape[3]
+        if not self.reach.left:
+            if not isinstance(x, fx.Proxy) and width == 1 == x.stride(1):  # tokens or vectors, features innermost: a plain matrix
+                return functional.linear(x.movedim(1, -1), weight[..., 0, 0], self.bias).movedim(-1, 1)
+            return functional.conv2d(x, weight, self.bias)
+        return functional.conv2d(functional.pad(x, (self.reach.left, 0)), weight, self.bias)[..., :width]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:
         flat = self.masked[:, :, 0].permute(2, 1, 0).flatten(0, 1)  # (taps * c, c'): the window of a site, left to right
@@ -137,11 +137,15 @@ class WindowAffine(AffineLayer):
         return self.weight
 
     def forward(self, x: Tensor) -> Tensor:
-        (height, width), reach, kernel = x.shape[2:], self.reach, self.kernel
-        if width == kernel.shape[3] == self.shrink == 1:  # a sequence: PyTorch is faster there, above all on the way back
+        height, width = x.shape[2:]
+        reach, kernel = self.reach, self.kernel
+        narrow = reach.left + reach.right + reach.own_site == 1 == self.shrink
+        if narrow and width == 1:  # a sequence: PyTorch is faster there, above all on the way back
             return along_rows(x, kernel, self.bias, reach)
         x = functional.pad(x, (reach.left, reach.right, reach.above, 0))
         y = functional.conv2d(x, kernel, self.bias, self.shrink, dilation=(reach.dilation, 1))
+        if self.shrink == 1:
+            return y[:, :, :height, :width]
         return y[:, :, : -(-height // self.shrink), : -(-width // self.shrink)]
 
     def weights(self, channel: int | None) -> tuple[Tensor, Tensor]:

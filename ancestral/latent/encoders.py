@@ -41,6 +41,38 @@ def sides(height: int, width: int, levels: int) -> list[tuple[int, int]]:
     return sizes
 
 
+class Even(nn.Module):
+    """A convolution or linear layer whose weights are its parameters over the root of its inputs (Karras et al. 2018).
+
+    An optimiser that moves every parameter as far as any other, as Adam does, moves an output the farther the more inputs it
+    has. Where layer follows layer the features of z so run away in the first dozens of steps, towards whatever constant serves
+    the loss, and saturate the gates that they go into. Factors take that out.
+    """
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear) -> None:
+        super().__init__()
+        self.layer, self.gain = layer, layer.weight[0].numel() ** -0.5
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                parameter.div_(self.gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.layer
+        weight, bias = layer.weight * self.gain, layer.bias * self.gain
+        if isinstance(layer, nn.Conv2d):
+            return functional.conv2d(x, weight, bias, layer.stride, layer.padding)
+        return functional.linear(x, weight, bias)
+
+
+def evened(module: nn.Module) -> None:
+    """Put `Even` around every convolution and every linear layer with a bias inside of a module."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Conv2d | nn.Linear) and child.bias is not None:
+            setattr(module, name, Even(child))
+        else:
+            evened(child)
+
+
 class ImageEncoder(nn.Module):
     """(n, C, H, W) scaled pixels, with (n, vector) labels or none, to (n, outputs) or (n, outputs, h, w).
 

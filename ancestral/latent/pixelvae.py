@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 
-from ancestral.core import Autoregressive, Context
+from ancestral.core import Autoregressive, Context, Network
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import HierarchicalPixelVaeConfig, PixelVaeConfig
-from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
+from ancestral.latent.encoders import ImageDecoder, ImageEncoder, evened, scaled, sides
 from ancestral.latent.flows import settle
+from ancestral.latent.generation import Decoding, Generator, Stage, Step
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import Diagonal
 from ancestral.latent.priors import normal
@@ -50,6 +51,7 @@ def pixelvae(config: PixelVaeConfig, spec: DataSpec) -> Latent:
         raise ValueError(f"form is {config.form!r}; z enters the decoder as one of {', '.join(FORMS)}")
     labels, maps = (spec.classes or 0) if config.conditional else 0, (config.maps, *_sides(spec))
     topdown = FlatTopDown(spec, () if config.form == "vector" else maps, config, labels)
+    evened(topdown.decoder)
     if config.form == "vector":
         sizes = {**config.decoder_sizes(), "vector": topdown.units + labels}
     else:
@@ -119,6 +121,22 @@ class AutoregressiveNormal(Mapped):
         return nats
 
 
+class Places(nn.Module):
+    """What p(z1 | z2) says of every unit given the ones before it, for files: see `generation.Step`.
+
+    Args:
+        network: over z1, with a mean and a log-scale of every unit.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:
+        out: Tensor = self.network.body(z, vector, h)  # type: ignore[operator]
+        return torch.cat([out[:, ::2], out[:, 1::2]], 1)
+
+
 class HierarchicalTopDown(TopDown):
     """A vector z2 with a standard normal prior above a grid z1 whose prior given z2 is a PixelCNN.
 
@@ -147,6 +165,8 @@ class HierarchicalTopDown(TopDown):
         network = GatedPixelCNN(self.grid, None, 2, **config.prior_sizes(), grid=config.width, vector=vector, coupled=False)
         self.prior = listening(Autoregressive(network, NormalFamily(), DataSpec("image", self.grid)))
         self.decoder = ImageDecoder((config.maps, height, width), config.latent, *sizes)
+        for decoder in (self.middle, self.decoder):
+            evened(decoder)
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
 
     def descend(
@@ -162,6 +182,11 @@ class HierarchicalTopDown(TopDown):
         z1 = choose("z1", prior, below)
         features = Context(vector=vector, grid=self.decoder(z1, vector))
         return Descent(features, [Group("z2", z2, top, above), Group("z1", z1, prior, below)])
+
+    def generator(self) -> Generator:
+        prior = Step(Places(self.prior.network), causal=True)
+        below = Stage("z1", self.grid, Decoding(self.decoder), (prior,))
+        return Generator((Stage("z2", (self.top,), Decoding(self.middle)), below))
 
     def _posteriors(self, x: Tensor, vector: Tensor | None) -> tuple[Distribution, Distribution]:
         features = self.features(scaled(x, self.levels, self.anchor.dtype), vector)

@@ -68,6 +68,10 @@ class Traced(fx.Proxy):
     def __len__(self) -> int:
         return ROWS
 
+    def to(self, *_: Any, **__: Any) -> Traced:
+        """Itself: the traced copy has one type."""
+        return self
+
 
 class Tracer(fx.Tracer):
     """The tracer of torch.fx, for which a tensor has a length."""
