@@ -49,7 +49,7 @@ class Mel:
         Args:
             symbols: how many the features are to accompany, if not those of x.
         """
-        from librosa.feature import melspectrogram
+        from numba.core.compiler_lock import global_compiler_lock
 
         count = (symbols or x.shape[1]) // self.sound.parts
         waves = np.zeros((len(x), count), np.float32)
@@ -59,9 +59,19 @@ class Mel:
         size = FRAMES * self.hop
         margin = (size - self.hop) // 2
         padded = np.pad(waves, ((0, 0), (margin, size - self.hop - margin + -count % self.hop)))
-        spectrum = melspectrogram(
-            y=padded, sr=self.sound.rate, n_fft=size, hop_length=self.hop, center=False, power=1.0, n_mels=self.bands, norm=None
-        )
+        with global_compiler_lock:  # librosa tells numba of its functions at its first use; another thread may be compiling
+            from librosa.feature import melspectrogram
+
+            spectrum = melspectrogram(
+                y=padded,
+                sr=self.sound.rate,
+                n_fft=size,
+                hop_length=self.hop,
+                center=False,
+                power=1.0,
+                n_mels=self.bands,
+                norm=None,
+            )
         loud = np.maximum(spectrum * (4 / size), FLOOR)  # a Hann window sums to half its size, and a sine has two halves
         return torch.from_numpy((1 - np.log10(loud) / np.log10(FLOOR)).astype(np.float32))[..., None]
 

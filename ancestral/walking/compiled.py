@@ -33,6 +33,7 @@ from ancestral.causal.program import Add, Affine, Couple, Operation, Part, Progr
 from ancestral.causal.stepping import Buffers, Place, Stepper, window_rows
 from ancestral.causal.tokens import TokenOperation
 from ancestral.walking.engines import EngineError
+from ancestral.walking.tracing import graph_of
 
 Step = Callable[[list[Tensor], list[Tensor], Tensor, Tensor], Tensor]  # memory, weights, row, column
 DEVICES, TYPES = ("cpu", "cuda"), (torch.float32, torch.float64)
@@ -141,7 +142,7 @@ def traced(program: Program, places: Sequence[Place], operations: Sequence[Opera
     def step(memory: list[Tensor], weights: list[Tensor], row: Tensor, column: Tensor) -> Tensor:
         return Flow(program, places, memory, row, column).through(operations, weights)
 
-    return fx.symbolic_trace(step)
+    return graph_of(step)
 
 
 class Flow:

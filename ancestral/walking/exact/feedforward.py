@@ -34,6 +34,7 @@ from ancestral.walking.exact.operations import (
     nearest,
     table,
 )
+from ancestral.walking.tracing import Tracer
 
 # What a node of a graph may call: class of module, function, or name of a method.
 POSITIVE_IDENTITY = {nn.ReLU, torch.relu, functional.relu, "relu", nn.ELU, functional.elu}
@@ -73,8 +74,8 @@ class Traced(fx.Proxy):
         return self
 
 
-class Tracer(fx.Tracer):
-    """The tracer of torch.fx, for which a tensor has a length."""
+class LengthTracer(Tracer):
+    """A tracer for which a tensor has a length."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return Traced(node, self)
@@ -90,7 +91,7 @@ def trace(module: nn.Module, given: Sequence[bool]) -> fx.GraphModule:
         LoweringError: what the module does depends on numbers.
         ValueError: it has another number of inputs, or none is given.
     """
-    tracer, kind = Tracer(), type(module).__name__
+    tracer, kind = LengthTracer(), type(module).__name__
     root = copy.deepcopy(module).double().eval()
     root = nn.Sequential(root) if tracer.is_leaf_module(root, "") else root
     names = list(inspect.signature(root.forward).parameters)
