@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch, and for the proce
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -18,8 +19,14 @@ torch.set_default_dtype(torch.float64)  # already while tests are collected, so 
 
 
 @pytest.fixture(autouse=True)
-def _same_start() -> None:
-    """Every test and doctest starts alike, whatever the ones before it left behind."""
+def _same_start() -> Iterator[None]:
+    """Every test and doctest starts alike, and so do the fixtures of a module, which are made before this one."""
+    _start()
+    yield
+    _start()
+
+
+def _start() -> None:
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002 -- libraries may draw from the global generator

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ancestral import evaluation
 from ancestral.cli.commands import Answer, Evaluate
-from ancestral.cli.measure import kept_figures, measured
+from ancestral.cli.measure import figures, kept_figures, measured
 from ancestral.cli.runs import data_of, opened, progress, said, table
 from ancestral.cli.several import Compare
 from ancestral.data.splits import ExampleSet, Splits, Units
@@ -107,19 +106,7 @@ def _figures(command: Compare, run: Path, data: Splits) -> Evaluation:
     said(f"measuring {run}")
     if found is None and (command.data, command.split, command.limit) == (None, "test", None):
         return measured(Evaluate(run=run, device=command.device, threads=command.threads, batch_size=command.batch_size))
-    model = opened(command, run)
-    with progress("evaluating") as tick:
-        return evaluation.evaluate(
-            model,
-            data,
-            split=command.split,
-            importance_samples=command.importance_samples,
-            subset=command.subset,
-            limit=command.limit,
-            batch_size=command.batch_size,
-            seed=command.seed,
-            progress=tick,
-        )
+    return figures(opened(command, run), data, command)
 
 
 def _fits(found: Evaluation, command: Compare, data: Splits) -> bool:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ancestral import cli
+from ancestral.training.interruptions import interruptions
 
 POLL_SECONDS = 0.1
 
@@ -47,7 +45,7 @@ def carry_out(jobs: Sequence[Job], processes: int, ended: Callable[[Job, str | N
         KeyboardInterrupt: by Ctrl-C, or by a request to terminate.
     """
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
-    with interruptions() as asked:
+    with interruptions(KeyboardInterrupt) as asked:
         try:
             while waiting or running:
                 while waiting and len(running) < processes and not asked.is_set():
@@ -88,28 +86,6 @@ def fault(job: Job, code: int) -> str | None:
     if code < 0:
         return f"ended by signal {-code}, as where memory runs out; see {job.log}"
     return named[-1] if named else f"ended with exit code {code}; see {job.log}"
-
-
-@contextmanager
-def interruptions() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a request to terminate sets; the second one ends all, as Ctrl-C does.
-
-    Elsewhere than in the main thread, where no signals arrive, the event is never set.
-    """
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(commands: str) -> int:

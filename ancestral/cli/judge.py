@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import Any
 
 from ancestral import evaluation
 from ancestral.cli.commands import Answer, Latents, Quality
-from ancestral.cli.measure import weights_of
+from ancestral.cli.keeping import keep, kept
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, opened, progress, said
+from ancestral.cli.runs import data_of, opened, progress
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
 from ancestral.evaluation.classifier import judge_of
 from ancestral.evaluation.quality import Quality as Judged
 from ancestral.evaluation.study import Study
-from ancestral.files import write_whole
 from ancestral.hub import describe
 from ancestral.report.write import CLASSIFIER
 from ancestral.sampling.strategies import needs_latents
@@ -59,7 +57,7 @@ def latents(command: Latents) -> Answer:
             seed=command.seed,
             progress=tick,
         )
-    _keep(command.run, LATENTS, found.to_dict(), origin)
+    keep(command.run, LATENTS, {"labelled": origin, **found.to_dict()})
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
 
@@ -83,14 +81,13 @@ def quality(command: Quality) -> Answer:
             batch_size=command.batch_size,
             progress=tick,
         )
-    _keep(command.run, QUALITY, found.to_dict(), origin)
+    keep(command.run, QUALITY, {"labelled": origin, **found.to_dict()})
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
 
 def kept_findings(run: Path) -> Findings:
     """What lies in a run's folder of both, where it is of its weights as they are now."""
-    kept = {name: _kept(run / name, run) for name in (LATENTS, QUALITY)}
-    study, judged = kept[LATENTS], kept[QUALITY]
+    study, judged = kept(run, LATENTS), kept(run, QUALITY)
     sources = [each["labelled"] for each in (study, judged) if each and each.get("labelled")]
     try:
         return Findings(
@@ -112,19 +109,3 @@ def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, 
         options |= {"binarize": "sample"} if levels == 2 else {"levels": levels}
         data = load_data(source, **options)
     return data, {"source": source, "options": options}
-
-
-def _keep(run: Path, name: str, found: Mapping[str, Any], labelled: Mapping[str, Any] | None) -> None:
-    content = {"weights": weights_of(run), "labelled": labelled, **found}
-    try:
-        write_whole(run / name, json.dumps(content, indent=2, ensure_ascii=False).encode())
-    except OSError as error:
-        said(f"note: {name} is not kept in {run} ({error.strerror})")
-
-
-def _kept(path: Path, run: Path) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return found if found["weights"] == weights_of(run) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from ancestral import evaluation
 from ancestral.cli.commands import Answer, Computing, Evaluate
+from ancestral.cli.keeping import keep, kept
 from ancestral.cli.runs import data_of, opened, progress, said
+from ancestral.cli.several import Compare
+from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation
-from ancestral.files import write_whole
-from ancestral.hub import WEIGHTS
+from ancestral.hub import Model
 
 FIGURES = "evaluation.json"
 
@@ -24,10 +25,17 @@ def evaluate(command: Evaluate) -> Answer:
 
 
 def measured(command: Evaluate) -> Evaluation:
-    """The figures of a run, kept in its folder, where that can be, with the hash of the weights that they belong to."""
+    """The figures of a run, kept in its folder where that can be."""
     model, data = opened(command, command.run), data_of(command.run, command.data, command.reading)
+    found = figures(model, data, command, numerics=command.numerics, orders=command.orders)
+    keep(command.run, FIGURES, found.to_dict())
+    return found
+
+
+def figures(model: Model, data: Splits, command: Evaluate | Compare, **options: Any) -> Evaluation:
+    """What `ancestral.evaluate` finds for a command, with progress shown."""
     with progress("evaluating") as tick:
-        found = evaluation.evaluate(
+        return evaluation.evaluate(
             model,
             data,
             split=command.split,
@@ -36,29 +44,17 @@ def measured(command: Evaluate) -> Evaluation:
             limit=command.limit,
             batch_size=command.batch_size,
             seed=command.seed,
-            numerics=command.numerics,
-            orders=command.orders,
             progress=tick,
+            **options,
         )
-    content = {"weights": weights_of(command.run), **found.to_dict()}
-    try:
-        write_whole(command.run / FIGURES, json.dumps(content, indent=2, ensure_ascii=False).encode())
-    except OSError as error:
-        said(f"note: the figures are not kept in {command.run} ({error.strerror})")
-    return found
 
 
 def kept_figures(run: Path) -> Evaluation | None:
     """The figures that lie in a run's folder, where they are of its weights as they are now."""
-    path = run / FIGURES
-    if not path.exists():
-        return None
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        found = Evaluation(**{each.name: kept[each.name] for each in fields(Evaluation)})
-        return found if kept["weights"] == weights_of(run) else None
-    except (ValueError, KeyError, TypeError):
-        return None  # damaged, or of another version: it will be measured again
+    found = kept(run, FIGURES)
+    if found is None or not all(each.name in found for each in fields(Evaluation)):
+        return None  # of another version: it will be measured again
+    return Evaluation(**{each.name: found[each.name] for each in fields(Evaluation)})
 
 
 def figures_of(command: Computing, run: Path) -> Evaluation:
@@ -68,9 +64,3 @@ def figures_of(command: Computing, run: Path) -> Evaluation:
         said(f"measuring {run}")
         found = measured(Evaluate(run=run, device=command.device, threads=command.threads))
     return found
-
-
-def weights_of(run: Path) -> str:
-    """SHA-256 of a run's weights, in hexadecimal; empty where there are none."""
-    path = run / WEIGHTS
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""

@@ -1,14 +1,12 @@
-"""What listens to the steps of a run: the averaged weights, the table of figures, the progress bar, Ctrl-C."""
+"""What listens to the steps of a run: the averaged weights, the table of figures, the progress bar."""
 
 from __future__ import annotations
 
 import csv
 import io
-import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,6 @@ from ancestral.hub import Model
 from ancestral.objectives import Terms
 from ancestral.spec import DataSpec
 from ancestral.training.faults import Interrupted
-from ancestral.training.folder import CHECKPOINT
 from ancestral.training.loop import Tick
 from ancestral.training.stages import Planned, bits_per_dim
 
@@ -165,28 +162,6 @@ class Stopwatch:
     def seconds(self) -> float:
         """The mean step, the first left out."""
         return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
-
-
-@contextmanager
-def interruptions(folder: Path | None) -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a request to terminate sets, so that the step under way is finished; the second one ends all.
-
-    Elsewhere than in the main thread, where no signals arrive, the event is never set.
-    """
-    asked = threading.Event()
-
-    def ask(number: int, frame: object) -> None:
-        if asked.is_set():
-            raise Interrupted("at once", folder if folder is not None and (folder / CHECKPOINT).exists() else None)
-        asked.set()
-
-    main = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if main}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def summary_writer(folder: Path, step: int) -> SummaryWriter | None:

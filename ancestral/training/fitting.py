@@ -26,11 +26,12 @@ from ancestral.objectives import label_context
 from ancestral.sampling.strategies import likelihood_of
 from ancestral.symbols import DataError
 from ancestral.training.batches import VALIDATION, Stream, to_device
-from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, interruptions, shown
+from ancestral.training.callbacks import CLOCKS, Average, Row, Stopwatch, shown
 from ancestral.training.config import TrainingConfig
 from ancestral.training.control import CHECKS, Control, information
-from ancestral.training.faults import TrainingError
+from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
+from ancestral.training.interruptions import interruptions
 from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
 from ancestral.training.stages import Planned, check, divided, labelled, stages_of, validate
@@ -213,7 +214,11 @@ def _surroundings(model: Model, config: TrainingConfig, folder: Path | None) -> 
     """Put the model where it trains; threads, random numbers and signals are as before when the run is over."""
     _place(model, config)
     device, threads = model.anchor.device, torch.get_num_threads()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), interruptions(folder) as stop:
+
+    def at_once() -> Interrupted:
+        return Interrupted("at once", folder if folder is not None and (folder / CHECKPOINT).exists() else None)
+
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), interruptions(at_once) as stop:
         try:
             torch.set_num_threads(config.threads or threads)
             yield stop
