@@ -134,6 +134,12 @@ def test_labels_reach_prior_posterior_and_decoder() -> None:
     assert torch.equal(null.features.grid, model.descend(x, Noise(0, range(4))).features.grid)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", [{"posterior_steps": 3}, {"spatial": True}, {"prior": "flow"}])
+def test_agave_refuses_sizes_that_a_resnet_does_not_take(option: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(option))} is .*(a ResNet|a resnet takes latent)"):
+        model_of("agave", encoder="resnet", **option)
+
+
 def test_importance_weights_of_many_groups_are_unbiased() -> None:
     """The mean of p(x, z) / q(z | x) over z is p(x), and all p(x) of a tiny image sum to 1."""
     spec = DataSpec("image", (1, 1, 2), levels=2)

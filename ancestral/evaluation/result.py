@@ -218,10 +218,11 @@ class Evaluation:
         if self.mutual_information is not None:
             lines.append(
                 f"mutual information {self.mutual_information:.2f} nats (estimate, at most {self.mutual_information_ceiling:.2f}"
-                f" from {self.information_examples:,} examples), aggregate KL {self.aggregate_kl:.2f} nats"
+                f" from {self.information_examples:,} examples), aggregate KL {_with_error(self.aggregate_kl, None)} nats"
             )
         return lines
 
 
 def _with_error(value: float, error: float | None, digits: int = 2) -> str:
+    value = round(value, digits) + 0.0  # no -0.00
     return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -75,7 +75,7 @@ class Study:
     def lines(self) -> list[str]:
         """The figures in words."""
         named = [
-            f"{each.features}{'' if each.labels is None else f', {each.labels} labels a class'}:"
+            f"{each.features}{_few(each.labels)}:"
             f" {each.accuracy:.1%} ± {each.error:.1%} ({each.dimensions} numbers, {each.examples:,} labels)"
             for each in self.probes
         ]
@@ -173,3 +173,7 @@ def _raw(sets: Mapping[str, Labelled], numbers: int, few: Sequence[int], seed: i
 
 def _array(x: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
     return x.detach().cpu().flatten(1).double().numpy()
+
+
+def _few(labels: int | None) -> str:
+    return "" if labels is None else f", {labels} label{'' if labels == 1 else 's'} a class"

@@ -14,13 +14,14 @@ own.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive
 from ancestral.families import Logistic
-from ancestral.latent.configs import AgaveConfig
+from ancestral.latent.configs import AgaveConfig, EncoderFields
 from ancestral.latent.latent import Auxiliary, Latent
 from ancestral.latent.resnet import ResNetTopDown
 from ancestral.latent.topdown import TopDown
@@ -92,7 +93,11 @@ def topdown_of(config: AgaveConfig, spec: DataSpec, outputs: tuple[int, int, int
         raise ValueError(f"encoder is {config.encoder!r}; agave takes flat or resnet")
     if config.prior != "normal":
         raise ValueError(f"prior is {config.prior!r}; in a ResNet of latents each is normal given those above it")
-    sizes = {name: getattr(config, name) for name in ("latent", "width", "blocks", "halvings", "posterior")}
+    taken = ("latent", "width", "blocks", "halvings", "posterior")
+    for field in fields(EncoderFields):
+        if field.name not in (*taken, "prior") and getattr(config, field.name) != field.default:
+            raise ValueError(f"{field.name} is {getattr(config, field.name)!r}; of these sizes a resnet takes {', '.join(taken)}")
+    sizes = {name: getattr(config, name) for name in taken}
     return ResNetTopDown(spec, outputs, vector=vector, **sizes)
 
 
