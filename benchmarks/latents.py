@@ -99,7 +99,7 @@ def measured(name: str, data: Splits, folder: Path) -> dict[str, Any]:
         row |= {"probes": [probe.to_dict() for probe in found.probes], "chance": found.chance}
     drawn = [sample(model, 32, seed=0)]
     if isinstance(model, Latent):
-        x = data.test.x[:32].long()
+        x = data.test.x[:: len(data.test) // 32][:32].long()  # the digits stand sorted by class
         drawn = [*drawn, x, model.reconstruct(x)]
     sheet = torch.cat([part[:16] for part in drawn] + [part[16:] for part in drawn])
     save_png(RESULTS / "latents" / f"{folder_of(name)}.png", grid(pixels(sheet, data.spec.levels), columns=16))
