@@ -7,6 +7,7 @@ autoregressive decoder share it, but for the VLAEs, whose point is their window:
     python benchmarks/latents.py DATA/labelled.npz RUNS [--only NAME ...]    # train and measure what is missing
     python benchmarks/latents.py DATA/labelled.npz RUNS --pairs NAME NAME    # paired differences on all test digits
     python benchmarks/latents.py DATA/labelled.npz RUNS --table              # a Markdown table of what is there
+    python benchmarks/latents.py DATA/labelled.npz RUNS --figure             # rate against distortion, by family
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from ancestral.hub import load
 from ancestral.latent.latent import Latent
 from ancestral.models import build
 from ancestral.report.images import grid, pixels, save_png
+from ancestral.report.sweep_page import save_figure
+from ancestral.report.sweeps import Point
+from ancestral.report.tradeoff import Line, rate_distortion
 from ancestral.sampling import sample
 from ancestral.training import fit
 
@@ -62,7 +66,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "AGAVE, lambda 6": ("agave", DECODER | {"lambda_": 6.0}),
     "AGAVE without auxiliary loss": ("agave", DECODER | {"auxiliary": False, "lambda_": 1.0}),
 }
+FAMILIES: dict[str, tuple[str, dict[str, str]]] = {  # of the figure: what the points differ in, and their rows
+    "VAE": ("beta", {"0.5": "beta-VAE, beta 0.5", "1": "conv VAE", "2": "beta-VAE, beta 2", "4": "beta-VAE, beta 4"}),
+    "IAF-VAE": ("", {"": "IAF-VAE", "no flow": "IAF-VAE without flow", "no free bits": "IAF-VAE without free bits"}),
+    "PixelVAE": ("", {form: f"PixelVAE, {form}" for form in ("vector", "upsample", "hierarchical")}),
+    "VLAE": ("window", {window: f"VLAE {window}" for window in ("7x4", "5x3")}),
+    "VLAE, normal prior": ("window", {window: f"VLAE {window}, normal prior" for window in ("7x4", "5x3")}),
+    "AGAVE": ("lambda", {"2": "AGAVE, lambda 2", "6": "AGAVE, lambda 6"}),
+}
 COLUMNS = {
+    "cpu_minutes": "CPU-min",
     "nats": "nats, all",
     "elbo_subset": "nats, 500",
     "iwae": "IWAE-50, 500",
@@ -124,6 +137,15 @@ def table(rows: Mapping[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def lines(rows: Mapping[str, dict[str, Any]]) -> list[Line]:
+    """The families that have rows, as lines of the figure of rate and distortion."""
+    found = []
+    for family, (setting, names) in FAMILIES.items():
+        points = [(label, Point.of({}, [rows[name]])) for label, name in names.items() if name in rows]
+        found += [Line(family, points, setting)] if points else []
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
@@ -132,11 +154,15 @@ def main() -> None:
     parser.add_argument("--pairs", nargs=2, choices=list(MODELS))
     parser.add_argument("--minutes", type=float, default=MINUTES)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--figure", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     record = Record(RESULTS / "latents.json", __doc__.splitlines()[0])
     if options.table:
         print(table(record.content["rows"]))
+    if options.figure:
+        save_figure(rate_distortion(lines(record.content["rows"])), RESULTS / "latents.png")
+    if options.table or options.figure:
         return
     data = load_data(options.data)
     if options.pairs:
