@@ -122,7 +122,9 @@ class Items:
 def items_of(
     model: Model, folder: Path, pictures: Sequence[Path], count: int | None, size: int | None, labels: Sequence[int] = ()
 ) -> Items:
-    """The pictures or rows named on the command line, or the first ``count`` test examples of a run; with their labels.
+    """The pictures or rows named on the command line, or ``count`` test examples of a run, evenly spread; with their labels.
+
+    Spread, because the examples of many a set stand sorted by class.
 
     Raises:
         DataError: they cannot be read, or do not fit the model.
@@ -138,9 +140,11 @@ def items_of(
             said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
         test = data_of(folder, None, Reading()).test
-        test = test.select(range(min(count or len(test), len(test))))
+        number = min(count or len(test), len(test))
+        rows = [place * len(test) // number for place in range(number)]
+        test = test.select(rows)
         own = test.labels if getattr(model.config, "conditional", False) else None
-        found = Items(test.x if model.spec.levels is None else test.x.long(), [f"test {row}" for row in range(len(test))], own)
+        found = Items(test.x if model.spec.levels is None else test.x.long(), [f"test {row}" for row in rows], own)
     if labels and len(labels) != len(found.x):
         raise ValueError(f"{len(labels)} labels for {len(found.x)} pictures: give one each")
     y = torch.tensor(labels) if labels else found.labels

@@ -287,7 +287,7 @@ def _context(model: Model, notation: Notation, x: Tensor, label: int | None, n: 
 
 
 def _clips(command: Complete, model: Model, notation: Notation, examples: int) -> Iterator[tuple[str, Tensor, int | None]]:
-    """Name, (T,) symbols and label of whole files, or of the first test examples."""
+    """Name, (T,) symbols and label of whole files, or of test examples."""
     if not command.pictures:
         items = items_of(model, command.run, (), examples, None, command.labels)
         rows = [x[:length] for x, length in zip(items.x.cpu(), lengths(items.x, model.spec).tolist(), strict=True)]
