@@ -33,6 +33,7 @@ from ancestral.sampling import sample
 from ancestral.sampling.sample import decoded_means
 from ancestral.sampling.strategies import Rows
 from ancestral.training import fit
+from ancestral.walking.native.compiling import warmup
 
 RESULTS = Path(__file__).parent / "results"
 READING = {"size": 16}
@@ -138,6 +139,7 @@ def main() -> None:
         figures(record.content["rows"])
         return
     data = load_data(options.data, **READING)
+    warmup(exact=False)  # beside a training it would take processor time, by which that is measured
     if options.what == "pair":
         pair(data, options.data, options.runs / "pair", APART * options.share)
         return

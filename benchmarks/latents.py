@@ -34,6 +34,7 @@ from ancestral.report.sweeps import Point
 from ancestral.report.tradeoff import Line, rate_distortion
 from ancestral.sampling import sample
 from ancestral.training import fit
+from ancestral.walking.native.compiling import warmup
 
 RESULTS = Path(__file__).parent / "results"
 MINUTES = 10.0
@@ -166,6 +167,7 @@ def main() -> None:
     if options.table or options.figure:
         return
     data = load_data(options.data)
+    warmup(exact=False)  # beside a training it would take processor time, by which that is measured
     if options.pairs:
         first, second = (load(options.runs / folder_of(name)) for name in options.pairs)
         found = ancestral.compare(first, second, data).to_dict()
