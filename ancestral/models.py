@@ -15,6 +15,7 @@ from ancestral.latent.configs import (
     PixelVaeConfig,
     VaeConfig,
     VlaeConfig,
+    VqVaeConfig,
 )
 from ancestral.networks.configs import (
     DeepNADEConfig,
@@ -44,6 +45,7 @@ Config = (
     | PixelVaeConfig
     | HierarchicalPixelVaeConfig
     | VlaeConfig
+    | VqVaeConfig
     | PixelCNNConfig
     | PixelCNNPlusPlusConfig
     | NADEConfig
@@ -121,6 +123,9 @@ MODELS: dict[str, Entry] = {
     ),
     "vlae": Entry(
         VlaeConfig, "ancestral.latent.vlae:vlae", "bound", "VAE whose decoder sees a small window, so that z carries the rest"
+    ),
+    "vq-vae": Entry(
+        VqVaeConfig, "ancestral.latent.vq_vae:vq_vae", "bound", "a grid of codes, with an autoregressive model as their prior"
     ),
     "agave": Entry(
         AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"

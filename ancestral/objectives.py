@@ -21,7 +21,9 @@ from ancestral.draw import uniforms
 from ancestral.latent.blindfold import blindfolded
 from ancestral.latent.charge import Charge
 from ancestral.latent.latent import Elbo, Latent
+from ancestral.latent.quantizers import perplexity, usage
 from ancestral.latent.topdown import Group, Noise, given, mean
+from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.spec import DataSpec
 
 Terms = dict[str, Tensor]
@@ -166,6 +168,44 @@ def _charged(costs: Terms, groups: Mapping[str, Tensor], charge: Charge, batch: 
     return {"loss": loss, **means, "rate": rate, **told}
 
 
+def quantized(model: Latent, batch: Batch, commitment: float = 0.25) -> Terms:
+    """-log p(x | codes) + commitment * squared distance of what the encoder gives from the vectors (van den Oord et al. 2017).
+
+    All sums over an example. Of a model in training mode the vectors of the codes move, too. The rate is that of codes which are
+    all equally likely, as long as there is no other prior; ``perplexity`` is exp(H) of the codes of the batch.
+    """
+    topdown = _coded(model)
+    descent = model.descend(batch.x, mean, _context(model, batch))
+    posterior = topdown.nearest(descent)
+    codes = posterior.codes
+    cost = -model.likelihood.log_prob(batch.x, descent.features).mean()
+    far = topdown.quantizer.distance(posterior.bounded, codes).mean()
+    if model.training:
+        topdown.quantizer.learn(posterior.bounded, codes, batch.seed)
+    even = cost.new_tensor(topdown.units * log(topdown.quantizer.codes))
+    told = {"rate": even, "perplexity": perplexity(usage(codes, topdown.quantizer.codes)).to(cost)}
+    return {"loss": cost + commitment * far, "distortion": cost, "commitment": far, **told}
+
+
+def code_prior(model: Latent, batch: Batch) -> Terms:
+    """-log p(codes), exact, with encoder and codes as they are; of a model that is not in training mode its distortion, too."""
+    topdown, context = _coded(model), _context(model, batch)
+    vector = None if context is None else context.vector
+    with torch.no_grad():
+        codes = topdown.posterior(batch.x, vector).codes
+    rate = -topdown.prior.log_prob(codes, context).mean()
+    if model.training:
+        return {"loss": rate, "rate": rate}
+    features = model.features({topdown.group: codes}, context)
+    return {"loss": rate, "rate": rate, "distortion": -model.likelihood.log_prob(batch.x, features).mean()}
+
+
+def _coded(model: Latent) -> CodedTopDown:
+    if not isinstance(model.topdown, CodedTopDown):
+        raise ValueError(f"codes are of models such as vq-vae; {type(model.topdown).__name__} has none")
+    return model.topdown
+
+
 def importance_weights(model: Latent, batch: Batch, k: int, at_once: int | None = None) -> Tensor:
     """(n, k) log p(x, z_j) / q(z_j | x) for z_j from the posterior, in nats: k = 1 is the evidence lower bound.
 
@@ -236,4 +276,6 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "auxiliary_elbo": auxiliary_elbo,
     "auxiliary_guided": auxiliary_guided,
     "iwae": iwae,
+    "quantized": quantized,
+    "code_prior": code_prior,
 }

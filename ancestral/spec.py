@@ -187,7 +187,7 @@ class Stage:
         name: what progress bars and logs call it.
         objective: a name in ``ancestral.objectives.OBJECTIVES``.
         options: keyword arguments of the objective, such as ``{"lambda_": 2.0}``.
-        parts: names of the model's submodules that train; empty means all of them.
+        parts: names of the model's submodules that train, such as ``"topdown.prior"``; empty means all of them.
         share: part of the run's steps, relative to the other stages' shares.
         learning_rate: peak learning rate; ``None`` takes the trainer's.
     """

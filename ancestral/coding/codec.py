@@ -40,6 +40,7 @@ from ancestral.coding.schemes import LATENTS, twin_of
 from ancestral.coding.widths import Widths
 from ancestral.core import Autoregressive, OrderError
 from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import placed
 from ancestral.sampling.sample import sample
 from ancestral.sampling.strategies import arrange, context_of
 from ancestral.spec import DataSpec
@@ -270,7 +271,7 @@ class Opened:
     def z(self, codes: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
         """Latents by group of (n, units) bins, in the type of the model."""
         found = generator_of(self.twin).latents(codes, label_vector(labels, self.spec))
-        return {name: z.to(self.model.anchor) for name, z in found.items()}
+        return {name: placed(z, self.model.anchor) for name, z in found.items()}
 
     def known(self, block: Block) -> tuple[Tensor | None, bytes]:
         """The labels of a block, where there are any, and the rest of its payload."""
@@ -287,7 +288,7 @@ class Opened:
         if self.reader.header["scheme"] == LATENTS:
             if block.kind == STORED:
                 return LatentPart.stored(payload, n, labels, self.twin)
-            return LatentPart(two_part.popped(generator_of(self.twin), payload, n), labels)
+            return LatentPart(two_part.popped(generator_of(self.twin), payload, n, label_vector(labels, self.spec)), labels)
         if self.spec.kind in SEQUENCES:
             lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
         if block.kind != STORED:

@@ -25,6 +25,7 @@ from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
 from ancestral.evaluation.fidelity import psnr, ssim
 from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import placed
 from ancestral.sampling.sample import decoded_means, sample
 from ancestral.sampling.strategies import Rows, context_of
 from ancestral.spec import DataSpec
@@ -74,7 +75,7 @@ def lossy(model: Latent, x: Tensor, labels: Sequence[int] | Tensor | None = None
     latents = generator_of(exact)
     codes = latents.codes(x, vector)
     rest = -exact.likelihood.log_prob(x, latents.features(codes, vector))
-    z = {name: each.to(model.anchor) for name, each in latents.latents(codes, vector).items()}
+    z = {name: placed(each, model.anchor) for name, each in latents.latents(codes, vector).items()}
     drawn = sample(model, len(x), labels=known, z=z, seed=seed).cpu()
     seen, originals = picture(model, z, known, seed), bytes_of(x, model.spec.levels or 2)
     figures = {
@@ -82,7 +83,7 @@ def lossy(model: Latent, x: Tensor, labels: Sequence[int] | Tensor | None = None
         for name, shown in (("drawn", bytes_of(drawn, model.spec.levels or 2)), ("seen", seen))
         for measure, value in (("psnr", psnr(originals, shown)), ("ssim", ssim(originals, shown).mean().item()))
     }
-    return Lossy(latents.rate(codes) / log(2), rest / log(2), z, drawn, seen, figures)
+    return Lossy(latents.rate(codes, vector) / log(2), rest / log(2), z, drawn, seen, figures)
 
 
 def picture(model: Latent, z: Mapping[str, Tensor], labels: Tensor | None = None, seed: int = 0, first_row: int = 0) -> Tensor:
@@ -118,7 +119,9 @@ def previews(opened: Opened) -> Iterator[Tensor]:
         if block.kind == STORED:
             codes = LatentPart.stored(payload, block.items, labels, opened.twin).x
         else:
-            codes = two_part.popped(latents, payload if alone else two_part.parts(payload)[0], block.items)
+            codes = two_part.popped(
+                latents, payload if alone else two_part.parts(payload)[0], block.items, label_vector(labels, opened.spec)
+            )
         if not isinstance(opened.model, Latent):
             raise CodecError("only models with latents have pictures of z alone")
         yield picture(opened.model, opened.z(codes, labels), labels, opened.seed, block.index * block_items(opened.spec))

@@ -12,13 +12,13 @@ from torch import Tensor
 from ancestral.coding import autoregressive
 from ancestral.coding.coder import Stack
 from ancestral.coding.errors import CodecError
-from ancestral.walking.exact.generator import ExactGenerator
+from ancestral.walking.exact.codes import ExactCodes, FirstPart
 from ancestral.walking.twin import Twin
 
 SIZE = 4  # bytes that say how many the first part has
 
 
-def encode(twin: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
+def encode(twin: Twin, latents: FirstPart, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
     """(n, *shape) symbols as bytes: how many those of z are, z, and x.
 
     Args:
@@ -26,12 +26,12 @@ def encode(twin: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None
         codes: (n, units) bins of z; those that the posterior chooses by default.
     """
     codes = latents.codes(x, vector) if codes is None else codes
-    first, stack = pushed(latents, codes), Stack()
+    first, stack = pushed(latents, codes, vector), Stack()
     autoregressive.push(stack, twin.likelihood, x, latents.features(codes, vector))
     return len(first).to_bytes(SIZE, "little") + first + stack.to_bytes()
 
 
-def decode(twin: Twin, latents: ExactGenerator, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+def decode(twin: Twin, latents: FirstPart, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
     """The (n, *shape) symbols that ``encode`` was given, with the same labels.
 
     Raises:
@@ -39,7 +39,7 @@ def decode(twin: Twin, latents: ExactGenerator, payload: bytes, n: int, vector: 
     """
     first, second = parts(payload)
     stack = Stack.from_bytes(second)
-    items = autoregressive.pop(stack, twin.likelihood, n, latents.features(popped(latents, first, n), vector))
+    items = autoregressive.pop(stack, twin.likelihood, n, latents.features(popped(latents, first, n, vector), vector))
     _check_empty(stack)
     return items
 
@@ -56,23 +56,29 @@ def parts(payload: bytes) -> tuple[bytes, bytes]:
     return payload[SIZE:end], payload[end:]
 
 
-def pushed(latents: ExactGenerator, codes: Tensor) -> bytes:
-    """(n, units) bins as bytes."""
+def pushed(latents: FirstPart, codes: Tensor, vector: Tensor | None = None) -> bytes:
+    """(n, units) bins as bytes; codes of a quantiser by what their prior says of them given these labels."""
     stack = Stack()
+    if isinstance(latents, ExactCodes):
+        autoregressive.push(stack, latents.prior, latents.grid_of(codes), latents.context(vector))
+        return stack.to_bytes()
     for starts, frequencies in reversed(list(latents.intervals(codes))):
         stack.push(starts.flatten().numpy(), frequencies.flatten().numpy())
     return stack.to_bytes()
 
 
-def popped(latents: ExactGenerator, data: bytes, n: int) -> Tensor:
-    """The (n, units) bins that ``pushed`` was given.
+def popped(latents: FirstPart, data: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+    """The (n, units) bins that ``pushed`` was given, with the same labels.
 
     Raises:
         CodecError: the bytes hold something else.
     """
     stack, codes = Stack.from_bytes(data), torch.zeros(n, latents.units, dtype=torch.long)
-    for (rows, places), tables in latents.tables(n):
-        codes[rows, places] = torch.from_numpy(stack.pop(tables.numpy())).view(-1, len(places))
+    if isinstance(latents, ExactCodes):
+        codes = autoregressive.pop(stack, latents.prior, n, latents.context(vector)).flatten(1)
+    else:
+        for (rows, places), tables in latents.tables(n):
+            codes[rows, places] = torch.from_numpy(stack.pop(tables.numpy())).view(-1, len(places))
     _check_empty(stack)
     return codes
 

@@ -260,6 +260,54 @@ class VlaeConfig(RateFields, EncoderFields):
 
 
 @dataclass(frozen=True, kw_only=True)
+class VqVaeConfig:
+    """VQ-VAE (van den Oord, Vinyals & Kavukcuoglu 2017): z is a grid of codes, with an autoregressive model as their prior."""
+
+    name: ClassVar[str] = "vq-vae"
+    presets: ClassVar[Presets] = {
+        "tiny": {"codes": 3, "features": 2, "scalars": "3x2", "width": 8, "halvings": 1, "prior_layers": 2, "prior_channels": 6},
+        "small": {},
+        "paper": {  # CIFAR-10: 8 x 8 x 10 codes; batches of 128, 250,000 steps. What a vector has it does not say, nor the prior
+            "codes": 512,
+            "features": 64,
+            "depth": 10,
+            "width": 256,
+            "blocks": 2,
+            "prior_layers": 12,
+            "prior_channels": 256,
+        },
+    }
+
+    quantizer: str = "vq"  # vq: the nearest vector of a codebook, or fsq: numbers rounded by themselves (Mentzer et al. 2023)
+    codes: int = 256  # of vq: vectors of the codebook; files take at most 1024
+    features: int = 16  # of vq: numbers of a vector
+    scalars: str = "8x6x5"  # of fsq: levels of each number of a vector, whose product is the number of codes
+    depth: int = 1  # codes at each place of the grid
+    decay: float = 0.99  # of vq: how much of itself the moving average of a vector keeps a step
+    commitment: float = 0.25  # of vq: nats that the encoder pays for a squared distance of 1 from its vector
+    restart: float = 0.1  # of vq: a code used less than this part of an even share moves to where the encoder is; 0 for never
+    width: int = 48  # features of the encoder and the decoder
+    blocks: int = 1  # residual blocks a size
+    halvings: int = 2  # how often the image is halved on the way to the grid
+    decoder: str = "auto"  # bernoulli, logistic, normal, or auto: what fits the data
+    prior: str = "gated-pixelcnn"  # of the codes: gated-pixelcnn, pixelcnn, transformer, or uniform, which needs no training
+    prior_layers: int = 4  # gated layers, residual blocks, or blocks of attention
+    prior_channels: int = 48  # features of a layer, and of the table that codes are looked up in
+    prior_share: float = 0.4  # share of the steps that train the prior, after the others; 1 for codes of another run
+    conditional: bool = False  # condition on the labels of the data: prior, encoder and decoder
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the codes with encoder and decoder, then their prior alone."""
+        parts = ("topdown.encoder", "topdown.decoder", "likelihood")
+        codes = Stage("codes", "quantized", {"commitment": self.commitment}, parts, 1 - self.prior_share)
+        if self.prior == "uniform":
+            return (replace(codes, share=1.0),)
+        prior = Stage("prior", "code_prior", parts=("topdown.prior",), share=self.prior_share)
+        return tuple(stage for stage in (codes, prior) if stage.share > 0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
     """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018)."""
 

@@ -48,6 +48,29 @@ class Mapped(Distribution, ABC):
         return self.carried(self.base.icdf(value))
 
 
+class Symbols(Distribution, ABC):
+    """A distribution of whole numbers, such as the codes of a quantiser: they are drawn, and have no mean and no spread."""
+
+    arg_constraints = {}  # noqa: RUF012  (torch wants a mapping there)
+
+    @abstractmethod
+    def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+        """(n, *shape) uniforms, one a unit, to symbols.
+
+        Args:
+            temperature: log-probabilities of every unit given those before it are divided by it; 0 takes the most probable.
+        """
+
+    @property
+    def mean(self) -> Tensor:
+        """The centre: of every unit, in turn, the most probable symbol given those before it."""
+        return self.drawn(torch.full(self.batch_shape, 0.5, dtype=torch.float64), 0.0)
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """(n, *shape) uniforms, one a unit, to draws."""
+        return self.drawn(value)
+
+
 @dataclass(frozen=True)
 class Group:
     """One group of latents as it was settled.
@@ -125,6 +148,10 @@ class TopDown(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no generator()")
 
+    def numbers(self, name: str, z: Tensor) -> Tensor:
+        """What z of a group says, as numbers of which means and distances make sense: of codes their vectors."""
+        return z
+
 
 @dataclass
 class Noise:
@@ -133,7 +160,8 @@ class Noise:
     Attributes:
         seed: which noise.
         rows: the global row of each row of the batch.
-        temperature: scales the spread of what is drawn, of a flow that of its base; 0 takes the centre.
+        temperature: scales the spread of what is drawn, of a flow that of its base, and of symbols divides log-probabilities; 0
+            takes the centre.
         prior: draw from the prior even where there is a posterior.
     """
 
@@ -148,6 +176,8 @@ class Noise:
         chosen = prior if posterior is None or self.prior else posterior
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
+        if isinstance(chosen, Symbols):
+            return chosen.drawn(u.view(shape), self.temperature)
         base = chosen.base if isinstance(chosen, Mapped) else chosen
         centre = base.mean
         edge = torch.finfo(centre.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
@@ -159,6 +189,11 @@ class Noise:
 def mean(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
     """Settle z at the mean of the posterior, or of the prior where there is no evidence."""
     return (posterior or prior).mean
+
+
+def placed(z: Tensor, like: Tensor) -> Tensor:
+    """Latents where ``like`` is, and of its type unless they are whole numbers."""
+    return z.to(like) if z.is_floating_point() else z.to(like.device)
 
 
 def given(values: Mapping[str, Tensor]) -> Choose:

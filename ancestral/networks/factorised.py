@@ -52,3 +52,19 @@ class Factorised(Network):
         if source is None:
             raise ValueError("a factorised decoder takes all it knows from the context, and got none")
         return source
+
+
+class Uniform(Network):
+    """p(x_i) = 1 / levels at every site: (n, *shape) symbols, which it ignores, to (n, *shape, levels) zeros.
+
+    Args:
+        shape: sizes of one example.
+        levels: the alphabet.
+    """
+
+    def __init__(self, shape: tuple[int, ...], levels: int) -> None:
+        super().__init__(shape)
+        self.levels = levels
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        return self.anchor.expand(len(x), *self.shape, self.levels)

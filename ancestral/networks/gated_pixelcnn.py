@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ancestral.causal import AboveAffine, CausalNetwork, Labels, LeftAffine, Once, Scale, gate, relu, spread
+from ancestral.causal import AboveAffine, CausalNetwork, Embedding, Labels, LeftAffine, Once, Scale, gate, relu, spread
 from ancestral.core import Autoregressive
 from ancestral.networks.configs import GatedPixelCNNConfig
 from ancestral.networks.images import Feed, image_model
@@ -47,6 +47,7 @@ class GatedPixelCNN(CausalNetwork):
         upsample: how many times smaller than the image the grid is, each way.
         beside: whether the grid enters beside the symbols, in the first layer alone, as maps of the image would.
         coupled: whether the channels of a pixel see the ones before them; else they are independent given the pixels before.
+        embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
 
     Example:
         >>> network = GatedPixelCNN((1, 5, 4), levels=2, size=1, layers=2, channels=4, first_kernel=3, head=4)
@@ -71,13 +72,14 @@ class GatedPixelCNN(CausalNetwork):
         upsample: int = 1,
         beside: bool = False,
         coupled: bool = True,
+        embedding: int = 0,
     ) -> None:
         super().__init__(shape, levels is not None)
         self.beside = beside
         self.resize = Once(nn.Upsample(scale_factor=float(upsample))) if upsample > 1 else None
         colours, groups = shape[0], shape[0] if coupled else 1
         labels, outputs = spread(channels, groups), spread(colours * size, colours)
-        self.scale = Scale(colours, levels)
+        self.scale = Embedding(colours, levels or 0, embedding) if embedding else Scale(colours, levels)
         self.stream = nn.ModuleList(
             Once(nn.Conv2d(stream if i else grid, stream, 3, padding=1)) for i in range(layers if grid and stream else 0)
         )

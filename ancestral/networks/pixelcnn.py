@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ancestral.causal import CausalNetwork, Labels, LeftAffine, Reach, Scale, Signal, WindowAffine, relu, spread
+from ancestral.causal import CausalNetwork, Embedding, Labels, LeftAffine, Reach, Scale, Signal, WindowAffine, relu, spread
 from ancestral.core import Autoregressive
 from ancestral.networks.configs import PixelCNNConfig
 from ancestral.networks.images import Feed, image_model
@@ -48,6 +48,7 @@ class PixelCNN(CausalNetwork):
         layers, channels, first_kernel, kernel, head: residual blocks, features h inside them, window sizes, features of the 1x1
             head.
         vector: size of ``context.vector``, added in every layer.
+        embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
 
     Example:
         >>> network = PixelCNN((1, 9, 9), levels=2, size=1, layers=1, channels=2, first_kernel=3, head=2)
@@ -67,11 +68,12 @@ class PixelCNN(CausalNetwork):
         kernel: int = 3,
         head: int = 1024,
         vector: int = 0,
+        embedding: int = 0,
     ) -> None:
         super().__init__(shape)
         colours = shape[0]
         wide, hidden = spread(2 * channels, colours), spread(head, colours)
-        self.scale, self.relu = Scale(colours, levels), relu()
+        self.scale, self.relu = Embedding(colours, levels, embedding) if embedding else Scale(colours, levels), relu()
         self.first = MaskedWindow(self.scale.labels, wide, first_kernel, strict=True)
         self.feed = Feed(vector, 0, 2 * channels)
         self.blocks = nn.ModuleList(Block(wide, spread(channels, colours), kernel, vector) for _ in range(layers))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
 from ancestral.draw import Draw, uniforms
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Descent, Noise, given
+from ancestral.latent.topdown import Descent, Noise, given, placed
 from ancestral.objectives import label_context
 from ancestral.spec import Order
 from ancestral.symbols import DataError, check_symbols
@@ -192,7 +192,7 @@ class Rows:
     def descended(self, model: Latent, rows: range, context: Context | None) -> Descent:
         """The z of these rows, as given or drawn, and what is decoded of them."""
         if self.z is not None:
-            here = given({name: z[rows.start : rows.stop].to(model.anchor) for name, z in self.z.items()})
+            here = given({name: placed(z[rows.start : rows.stop], model.anchor) for name, z in self.z.items()})
             return model.topdown.descend(here, context=context, n=len(rows))
         keys = range(self.first_row + rows.start, self.first_row + rows.stop)
         noise = Noise(self.seed, keys, self.temperature, prior=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from itertools import product
 from math import log
 
 import torch
@@ -13,12 +13,13 @@ from ancestral.core import Autoregressive, Conditional, Context
 from ancestral.draw import Draw, uniforms
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise, given
+from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.objectives import Batch, importance_weights, label_context
 from ancestral.sampling.beam import beam_search
 from ancestral.sampling.parallel import parallel_sample
 from ancestral.sampling.speculative import speculative_sample
 from ancestral.symbols import ended
-from ancestral.testing.subjects import EXACT, NotApplicable, Subject, require
+from ancestral.testing.subjects import ENUMERABLE, EXACT, NotApplicable, Subject, require
 
 DRAWS = 4096  # samples that a chi-square test is put to
 
@@ -151,38 +152,55 @@ def table(subject: Subject, precision: int = 12) -> str:
 
 
 def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
-    """E[ELBO] <= E[IWAE-k] <= log p(x), the last by quadrature over z."""
+    """E[ELBO] <= E[IWAE-k] <= log p(x), the last by quadrature over z, or the sum over all codes."""
     model = subject.model
     if not isinstance(model, Latent):
         raise NotApplicable("the likelihood is exact")
-    labels = label_context(torch.zeros(1, dtype=torch.long), model.spec, torch.zeros(())) if model.config.conditional else None
-    prior = model.topdown.descend(Noise(0, range(1)), context=labels, n=1).groups
-    shapes = {group.name: group.z.shape[1:] for group in prior}
-    if sum(shape.numel() for shape in shapes.values()) > 2:
-        raise NotApplicable("more than two latent units: log p(x) cannot be had by quadrature")
+    labels = label_context(torch.zeros(1, dtype=torch.long), model.spec, model.anchor) if model.config.conditional else None
     x = subject.x[:1]
-    exact = _log_evidence(model, x, labels, shapes)
+    exact = _log_evidence(model, x, labels)
     given_labels = None if labels is None else torch.zeros(repeats, dtype=torch.long)
     rows = x.expand(repeats, *x.shape[1:])
     weights = importance_weights(model, Batch(rows, given_labels, seed=1), k)
     elbo, iwae = weights.mean(1), weights.logsumexp(1) - log(k)
-    noise = 4 * (elbo.std() + iwae.std()).item() / repeats**0.5
+    noise = 4 * (elbo.std() + iwae.std()).item() / repeats**0.5 + EXACT * abs(exact)
     require(elbo.mean().item() <= iwae.mean().item() + noise, "the ELBO lies above the IWAE bound")
     require(iwae.mean().item() <= exact + noise, f"the IWAE bound {iwae.mean().item():.4f} lies above log p = {exact:.4f}")
     return f"{elbo.mean().item():.3f} <= {iwae.mean().item():.3f} <= {exact:.3f} nats"
 
 
-def _log_evidence(model: Latent, x: Tensor, labels: Context | None, shapes: Mapping[str, torch.Size], points: int = 81) -> float:
-    """log p(x) = log of the integral of p(z) p(x | z) over a grid of z in [-12, 12], by the trapezoid rule."""
-    axis = torch.linspace(-12, 12, points, dtype=torch.float64)
+def _log_evidence(model: Latent, x: Tensor, labels: Context | None) -> float:
+    """log p(x): the log of the sum of p(z) p(x | z) over a grid of z, times what a point of it stands for.
+
+    Raises:
+        NotApplicable: there are too many z.
+    """
+    prior = model.topdown.descend(Noise(0, range(1)), context=labels, n=1).groups
+    shapes = {group.name: group.z.shape[1:] for group in prior}
     counts = [shape.numel() for shape in shapes.values()]
-    z = torch.cartesian_prod(*[axis] * sum(counts)).view(-1, sum(counts))
+    z, volume = _codes(model.topdown) if isinstance(model.topdown, CodedTopDown) else _grid(sum(counts))
     terms = []
     for part in torch.split(z, 2048):
         many = None if labels is None else labels.repeat(len(part))
         columns = zip(shapes.items(), part.split(counts, 1), strict=True)  # type: ignore[no-untyped-call]
         values = {name: column.reshape(-1, *shape) for (name, shape), column in columns}
         descent = model.topdown.descend(given(values), context=many, n=len(part))
-        prior = torch.stack([group.log_p.flatten(1).sum(1) for group in descent.groups]).sum(0)
-        terms.append(prior + model.likelihood.log_prob(x.expand(len(part), *x.shape[1:]), descent.features))
-    return (torch.cat(terms).logsumexp(0) + sum(counts) * log(24 / (points - 1))).item()
+        log_p = torch.stack([group.log_p.flatten(1).sum(1) for group in descent.groups]).sum(0)
+        terms.append(log_p + model.likelihood.log_prob(x.expand(len(part), *x.shape[1:]), descent.features))
+    return (torch.cat(terms).logsumexp(0) + log(volume)).item()
+
+
+def _codes(topdown: CodedTopDown) -> tuple[Tensor, float]:
+    """(m, units) all codes that there are, each of which stands for itself."""
+    levels = topdown.quantizer.codes
+    if topdown.units * log(levels) > log(ENUMERABLE) + 1e-9:
+        raise NotApplicable(f"{levels} codes at {topdown.units} places: log p(x) cannot be had by going through all")
+    return torch.tensor(list(product(range(levels), repeat=topdown.units))), 1.0
+
+
+def _grid(units: int, points: int = 81) -> tuple[Tensor, float]:
+    """(m, units) points in [-12, 12], and how much room each has: the trapezoid rule."""
+    if units > 2:
+        raise NotApplicable("more than two latent units: log p(x) cannot be had by quadrature")
+    axis = torch.linspace(-12, 12, points, dtype=torch.float64)
+    return torch.cartesian_prod(*[axis] * units).view(-1, units), (24 / (points - 1)) ** units

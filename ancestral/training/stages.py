@@ -63,7 +63,7 @@ def stages_of(model: Model) -> tuple[Stage, ...]:
     """
     alone = Stage("elbo", "elbo") if isinstance(model, Latent) else Stage("likelihood", "nll")
     stages: tuple[Stage, ...] = (alone,) if model.config is None else model.config.stages
-    parts = [name for name, _ in model.named_children()]
+    parts = [name for name, _ in model.named_modules() if name]
     for stage in stages:
         if stage.objective not in OBJECTIVES:
             raise ValueError(

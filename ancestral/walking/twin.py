@@ -27,12 +27,14 @@ from ancestral.families.integer import EqualMassBins
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
+from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.networks.factorised import Factorised
 from ancestral.objectives import label_context
 from ancestral.spec import DataSpec, Order
 from ancestral.symbols import DataError, check_symbols
-from ancestral.walking.exact import generator
+from ancestral.walking.exact import codes, generator
 from ancestral.walking.exact.calibration import Calibration, calibrate
+from ancestral.walking.exact.codes import ExactCodes, FirstPart
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
@@ -133,7 +135,7 @@ class Twin:
     """
 
     likelihood: Autoregressive
-    latents: ExactLatents | ExactGenerator | None
+    latents: ExactLatents | FirstPart | None
     calibration: dict[str, Any]
     identity: str
 
@@ -167,9 +169,9 @@ class Twin:
             raise ValueError(f"a twin made {'with labels takes a' if self.labelled else 'without labels takes no'} vector")
         if self.latents is None:
             return -self.likelihood.log_prob(x, None if vector is None else Context(vector=vector))
-        if isinstance(self.latents, ExactGenerator):
+        if isinstance(self.latents, FirstPart):
             chosen = self.latents.codes(x, vector)
-            return self.latents.rate(chosen) - self.likelihood.log_prob(x, self.latents.features(chosen, vector))
+            return self.latents.rate(chosen, vector) - self.likelihood.log_prob(x, self.latents.features(chosen, vector))
         posterior = self.latents.posterior(x, bits, vector)
         noise = uniforms(seed, range(len(x)) if rows is None else rows, self.latents.units, stream=1)
         slots = (noise * fixed.SLOTS).long()
@@ -239,7 +241,9 @@ def calibrated(
     if isinstance(model, Latent):
         descent = model.descend(x, Noise(0, range(len(x))), context)
         context = descent.features
-        if scheme == TWO_PART:
+        if isinstance(model.topdown, CodedTopDown):
+            found["codes"] = codes.calibrated(model.topdown, x, vector)
+        elif scheme == TWO_PART:
             found["stages"] = generator.calibrated(model.topdown, x, vector)
         else:
             topdown = flat(model)
@@ -262,13 +266,13 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     likelihood, latents = _likelihood(model), None
     fractions = {"vector": 0} if LABELS in calibration else {}
     if isinstance(model, Latent):
-        latents = _exact_latents(model, calibration)
+        latents = _exact_latents(model, calibration, engine, threads)
         fractions["grid" if latents.grid else "vector"] = latents.fraction
     family = likelihood.family
     network = _exact_network(likelihood.network, family, calibration, fractions, engine, threads)
     digest = hashlib.blake2b(network.checksum, digest_size=16)
-    for net in () if latents is None else latents.nets:
-        digest.update(net.checksum())
+    for part in () if latents is None else (latents,) if isinstance(latents, ExactCodes) else latents.nets:
+        digest.update(part.checksum())
     digest.update(json.dumps([model.spec.to_dict(), repr(family), calibration], sort_keys=True).encode())
     if likelihood.network.order != Order.raster(tuple(likelihood.network.shape)):
         digest.update(json.dumps(likelihood.network.order.sites).encode())
@@ -294,10 +298,13 @@ def _likelihood(model: Autoregressive | Latent) -> Autoregressive:
     return model.likelihood if isinstance(model, Latent) else model
 
 
-def _exact_latents(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents | ExactGenerator:
-    if "stages" in calibration:
-        topdown, told = copy.deepcopy(model.topdown).cpu().double(), LABELS in calibration
-        return generator.restored(topdown, calibration["stages"], told, model.spec.classes or 0)
+def _exact_latents(model: Latent, calibration: Mapping[str, Any], engine: str, threads: int) -> ExactLatents | FirstPart:
+    told, classes = LABELS in calibration, model.spec.classes or 0
+    if "stages" in calibration or isinstance(model.topdown, CodedTopDown):
+        topdown = copy.deepcopy(model.topdown).cpu().double()
+        if isinstance(topdown, CodedTopDown):
+            return codes.restored(topdown, calibration["codes"], told, classes, engine, threads)
+        return generator.restored(topdown, calibration["stages"], told, classes)
     return _both_ways(model, calibration)
 
 

@@ -246,8 +246,8 @@ class ExactGenerator:
             yield from ((first + some, family, parameters) for some, family, parameters in stage.classes())
             first += stage.units
 
-    def rate(self, codes: Tensor) -> Tensor:
-        """(n,) nats that (n, units) bins cost."""
+    def rate(self, codes: Tensor, vector: Tensor | None = None) -> Tensor:
+        """(n,) nats that (n, units) bins cost, whatever the labels."""
         parts = [torch.log(frequency.double() / fixed.SLOTS).sum(1) for _, frequency in self.intervals(codes)]
         return -torch.stack(parts).sum(0)
 

@@ -1,0 +1,222 @@
+"""VQ-VAE: van den Oord, Vinyals & Kavukcuoglu 2017, "Neural Discrete Representation Learning" (arXiv:1711.00937).
+
+::
+
+    x ──▶ encoder ──▶ vectors ──▶ the nearest of a codebook ──▶ codes k ──▶ their vectors ──▶ decoder ──▶ p(x | k)
+                                                                  ▲
+                          p(k) = prod over the grid of p(k_i | k_<i): a PixelCNN or a Transformer
+
+The encoder leaves no doubt about the codes, so log p(x) >= log p(x | k) + log p(k) at the codes of x: what both cost together is
+a bound, and what a file of both takes. Training has two stages: encoder, codebook and decoder, then the prior of the codes.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from ancestral.core import Autoregressive, Conditional, Context
+from ancestral.draw import Draw
+from ancestral.families import Categorical
+from ancestral.latent.configs import VqVaeConfig
+from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
+from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import FiniteScalar, Quantizer, VectorQuantizer, finite_levels, straight_through
+from ancestral.latent.topdown import Choose, Descent, Group, Symbols, TopDown
+from ancestral.latent.vae import decoder_family
+from ancestral.networks.configs import GatedPixelCNNConfig, PixelCNNConfig, TransformerConfig
+from ancestral.networks.factorised import Factorised, Uniform
+from ancestral.networks.gated_pixelcnn import GatedPixelCNN
+from ancestral.networks.images import image_model
+from ancestral.networks.pixelcnn import PixelCNN
+from ancestral.networks.transformer import transformer
+from ancestral.spec import DataSpec
+
+PRIORS = ("gated-pixelcnn", "pixelcnn", "transformer", "uniform")
+HEADS = 4  # of attention, at most
+
+
+def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
+    """The model of a `VqVaeConfig`.
+
+    The prior is an `Autoregressive` over images of codes, so all that works with one does with it: ``topdown.prior`` can be
+    sampled, searched, and completed where some codes are known.
+
+    Raises:
+        ValueError: the data are not images, or there is no such quantiser, prior or decoder.
+
+    Example:
+        >>> import ancestral
+        >>> model = ancestral.build("vq-vae", DataSpec("image", (1, 8, 8), levels=17), preset="tiny")
+        >>> codes = model.encode(torch.zeros(2, 1, 8, 8, dtype=torch.long))["codes"]
+        >>> codes.shape, ancestral.complete(model.topdown.prior, codes, known=codes == codes[0, 0, 0, 0]).x.shape
+        (torch.Size([2, 1, 4, 4]), torch.Size([2, 1, 4, 4]))
+    """
+    if spec.kind != "image":
+        raise ValueError(f"vq-vae models images, not {spec.kind}")
+    family, learned = decoder_family(config.decoder, spec)
+    shape = tuple(size or 0 for size in spec.shape)
+    topdown = CodedTopDown(spec, (family.size - learned) * shape[0], config)
+    return Latent(topdown, Autoregressive(Factorised(shape, family.size, learned), family, spec), spec, config)
+
+
+class Nearest(Symbols):
+    """All mass on the codes whose vectors are nearest to what an encoder gives.
+
+    Attributes:
+        bounded: (n, m d, h, w) what was quantised.
+        codes: (n, m, h, w).
+    """
+
+    def __init__(self, bounded: Tensor, codes: Tensor) -> None:
+        super().__init__(codes.shape, validate_args=False)
+        self.bounded, self.codes = bounded, codes
+
+    def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+        return self.codes
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(n, m, h, w) nats of every code: 0, or minus infinity."""
+        return torch.zeros_like(value, dtype=self.bounded.dtype).masked_fill(value != self.codes, -torch.inf)
+
+
+class CodePrior(Symbols):
+    """p(codes | c), an `Autoregressive`: drawn by a walk in which one uniform settles each code, without gradient.
+
+    Args:
+        model: of images of codes.
+        context: (n, ...) labels, or None.
+        n: how many rows.
+    """
+
+    def __init__(self, model: Autoregressive, context: Context | None, n: int) -> None:
+        super().__init__(torch.Size((n, *model.network.shape)), validate_args=False)
+        self.model, self.context = model, context
+
+    @torch.no_grad()
+    def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
+        draw, places = Draw(temperature=temperature), u.flatten(1).to(self.model.anchor.device)
+
+        def choose(site: int, conditional: Conditional) -> Tensor:
+            return draw.choose(conditional, places[:, site])
+
+        return self.model.walk(len(u), self.context).run(choose)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(n, m, h, w) nats of every code given the ones before it, in one pass."""
+        return self.model.conditionals(value, self.context).log_prob(value)
+
+
+class CodedTopDown(TopDown):
+    """One grid of codes, which a quantiser makes of what an encoder gives.
+
+    Args:
+        spec: the data.
+        outputs: maps that the vectors of the codes are decoded to.
+        config: sizes.
+
+    Attributes:
+        group: the name of the group.
+        shape: of the codes of one example, (m, h, w).
+
+    Raises:
+        ValueError: there is no such quantiser or prior.
+    """
+
+    group = "codes"
+
+    def __init__(self, spec: DataSpec, outputs: int, config: VqVaeConfig) -> None:
+        super().__init__()
+        colours, height, width = (size or 0 for size in spec.shape)
+        self.levels, self.quantizer = spec.levels, quantizer_of(config)
+        vector = (spec.classes or 0) if config.conditional else 0
+        self.shape = (config.depth, *sides(height, width, config.halvings)[-1])
+        features = config.depth * self.quantizer.features
+        sizes = (config.width, config.blocks, config.halvings, True, vector)
+        self.encoder = ImageEncoder((colours, height, width), features, *sizes)
+        self.decoder = ImageDecoder((outputs, height, width), features, *sizes)
+        codes = DataSpec("image", self.shape, self.quantizer.codes, spec.classes if config.conditional else None)
+        self.prior = prior_of_codes(config, codes)
+        self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
+
+    @property
+    def units(self) -> int:
+        """How many codes an example has."""
+        return prod(self.shape)
+
+    def posterior(self, x: Tensor, vector: Tensor | None = None) -> Nearest:
+        """The codes of (n, *shape) symbols, with their labels where the model is conditional."""
+        bounded = self.quantizer.bounded(self.encoder(scaled(x, self.levels, self.anchor.dtype), vector).to(self.anchor.dtype))
+        return Nearest(bounded, self.quantizer.nearest(bounded))
+
+    def descend(
+        self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
+    ) -> Descent:
+        vector = context.vector if context else None
+        posterior = None if evidence is None else self.posterior(evidence, vector)
+        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        prior = CodePrior(self.prior, context, rows)
+        codes = choose(self.group, prior, posterior)
+        vectors = self.quantizer.vectors(codes)
+        if posterior is not None:
+            vectors = straight_through(posterior.bounded, vectors)
+        features = Context(vector=vector, grid=self.decoder(vectors, vector))
+        return Descent(features, [Group(self.group, codes, prior, posterior)])
+
+    def nearest(self, descent: Descent) -> Nearest:
+        """What the evidence of a descent was quantised to.
+
+        Raises:
+            ValueError: there was none.
+        """
+        (group,) = descent.groups
+        if not isinstance(group.posterior, Nearest):
+            raise ValueError("the codes were settled without evidence, so nothing was quantised")
+        return group.posterior
+
+    def numbers(self, name: str, z: Tensor) -> Tensor:
+        return self.quantizer.vectors(z)
+
+
+def quantizer_of(config: VqVaeConfig) -> Quantizer:
+    """The quantiser that a configuration names.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if config.quantizer == "vq":
+        return VectorQuantizer(config.codes, config.features, config.decay, config.restart)
+    if config.quantizer == "fsq":
+        return FiniteScalar(finite_levels(config.scalars))
+    raise ValueError(f"there is no quantizer {config.quantizer!r}; choose vq or fsq")
+
+
+def prior_of_codes(config: VqVaeConfig, spec: DataSpec) -> Autoregressive:
+    """The prior over images of codes, ``spec``, that a configuration names: its networks look codes up in a table.
+
+    Raises:
+        ValueError: there is none.
+    """
+    layers, wide, conditional = config.prior_layers, config.prior_channels, config.conditional
+    if config.prior == "uniform":
+        shape, levels = tuple(size or 0 for size in spec.shape), spec.levels or 2
+        return Autoregressive(Uniform(shape, levels), Categorical(levels), spec)
+    if config.prior == "transformer":
+        heads = next(heads for heads in range(HEADS, 0, -1) if wide % heads == 0)
+        sizes = TransformerConfig(
+            layers=layers, width=wide, heads=heads, dropout=0.0, family="categorical", conditional=conditional
+        )
+        made = transformer(sizes, spec)
+    elif config.prior == "gated-pixelcnn":
+        head = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
+        gated = GatedPixelCNNConfig(**head, family="categorical", conditional=conditional)
+        made = image_model(GatedPixelCNN, gated, spec, {**gated.decoder_sizes(), "embedding": wide})
+    elif config.prior == "pixelcnn":
+        head = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
+        masked = PixelCNNConfig(**head, family="categorical", conditional=conditional)
+        made = image_model(PixelCNN, masked, spec, {**head, "embedding": wide})
+    else:
+        raise ValueError(f"there is no prior {config.prior!r} of codes; choose one of {', '.join(PRIORS)}")
+    return Autoregressive(made.network, made.family, spec)
