@@ -62,7 +62,7 @@ def class_means(model: Latent, chosen: Chosen, *, batch_size: int, tick: Tick) -
     for batch, context in untold(chosen).batches(model, 0, batch_size):
         here = places[done : done + len(batch.x)]
         for group in model.descend(batch.x, mean, context).groups:
-            z = group.z.cpu().double()
+            z = model.topdown.numbers(group.name, group.z).cpu().double()
             sums.setdefault(group.name, z.new_zeros(len(found), *z.shape[1:])).index_add_(0, here, z)
             squares[group.name] = squares.get(group.name, torch.zeros(()).double()) + z.square().sum(0)
         done += len(here)

@@ -53,11 +53,11 @@ def codes(model: Latent, chosen: Chosen, *, seed: int, batch_size: int, tick: Ti
     for batch, context in untold(chosen).batches(model, seed, batch_size):
         groups = model.descend(batch.x, Noise(seed, batch.rows or ()), context).groups
         for group in groups:
-            drawn.setdefault(group.name, []).append(pooled(group.z).cpu())
+            drawn.setdefault(group.name, []).append(pooled(model.topdown.numbers(group.name, group.z)).cpu())
         alone = groups[0].posterior if len(groups) == 1 else None  # which saves a second pass
         centres = model.encode(batch.x, context) if alone is None else {groups[0].name: alone.mean}
         for name, z in centres.items():
-            means.setdefault(name, []).append(pooled(z).cpu())
+            means.setdefault(name, []).append(pooled(model.topdown.numbers(name, z)).cpu())
         tick(len(batch.x))
     return Codes(*({name: torch.cat(parts) for name, parts in found.items()} for found in (means, drawn)))
 

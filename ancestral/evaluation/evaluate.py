@@ -13,7 +13,7 @@ from ancestral.evaluation.bits import Mean, in_units, ratio_error
 from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
-from ancestral.evaluation.latents import Carried, mutual_information, shuffled_distortion, units_of, verdict
+from ancestral.evaluation.latents import Carried, Uses, coded, mutual_information, shuffled_distortion, units_of, verdict
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
 from ancestral.evaluation.pairs import MOST_PAIRED, paired_information
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
@@ -48,7 +48,8 @@ def evaluate(
 
     Args:
         data: `Splits`, a name or a path, of which ``split`` is judged; or `Examples`, a tensor or an array, judged whole.
-        importance_samples: k; 0 leaves the importance-weighted bound out. Exact models need none.
+        importance_samples: k; 0 leaves the importance-weighted bound out. Exact models need none, and of models with codes, of
+            which x leaves no choice, all samples are the same: there it is ignored.
         subset: examples for that bound and for the shuffle cost.
         limit: at most so many examples, a seeded choice.
         batch_size: examples, or samples of them, that are decoded together.
@@ -78,12 +79,13 @@ def evaluate(
         raise ValueError(f"orders is {orders}: the mean over orders is of models without latents, in floating point")
     chosen, note = chosen_examples(model, data, split, limit, seed)
     m = min(subset, len(chosen))
-    work = len(chosen) * orders + (m * importance_samples + m * (m > 1) if isinstance(model, Latent) else 0)
+    k = 0 if coded(model) else importance_samples
+    work = len(chosen) * orders + (m * k + m * (m > 1) if isinstance(model, Latent) else 0)
     work += m * (numerics == "exact")
     tick = counter(progress, work)
     with inference(model):
         if isinstance(model, Latent):
-            figures = _latent(model, chosen, importance_samples, m, batch_size, seed, tick)
+            figures = _latent(model, chosen, k, m, batch_size, seed, tick)
         else:
             figures = _exact(model, chosen, orders, batch_size, seed, tick)
         if numerics == "exact":
@@ -140,20 +142,17 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
         **_information(model, chosen, terms, order[:MOST_POSTERIORS], batch_size, seed),
         "subset": m,
     }
-    carried = Carried(
-        None if model.spec.levels is None else figures["nats"],
-        figures["rate"],
-        figures["shuffle_cost"],
-        figures["active_units"],
-        figures["units"],
-    )
+    nats = None if model.spec.levels is None else figures["nats"]
+    active, units = figures["active_units"] or 0, figures["units"] or 0
+    uses = [Uses.of(name, counts) for name, counts in figures["code_uses"].items()]
+    carried = Carried(nats, figures["rate"], figures["shuffle_cost"], active, units, uses)
     helping = remedies(model) if carried.little else []
     return {**figures, "verdict": verdict(carried, helping), "remedies": [asdict(remedy) for remedy in helping]}
 
 
 def _terms(terms: RateDistortion) -> dict[str, Any]:
     rate, distortion, nats = Mean.of(terms.rate), Mean.of(terms.distortion), Mean.of(terms.rate + terms.distortion)
-    active, units = units_of(terms.means)
+    active, units = units_of(terms.means) if terms.means else (None, None)
     return {
         "nats": rate.value + distortion.value,
         "nats_error": nats.error,
@@ -163,6 +162,7 @@ def _terms(terms: RateDistortion) -> dict[str, Any]:
         "distortion_error": distortion.error,
         "auxiliary": None if terms.auxiliary is None else Mean.of(terms.auxiliary).value,
         "kl_by_unit": {name: values.tolist() for name, values in terms.kl.items()},
+        "code_uses": {name: counts.tolist() for name, counts in terms.uses.items()},
         "active_units": active,
         "units": units,
     }
@@ -196,6 +196,8 @@ def _shuffled(
 def _information(
     model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int
 ) -> dict[str, Any]:
+    if terms.uses:  # as many nats as codes of examples differ: nothing that the figures of codes do not say
+        return {}
     value = mutual_information(model, chosen.take(places), seed, batch_size)
     if value is None and len(places) > 1:
         places = places[:MOST_PAIRED]

@@ -9,14 +9,18 @@ from math import log
 import torch
 from torch import Tensor
 
+from ancestral.core import Autoregressive
 from ancestral.evaluation.bits import Moments, bits, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.evaluation.remedies import Remedy
 from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import perplexity
 from ancestral.latent.topdown import Mapped, Noise
+from ancestral.latent.vq_vae import CodedTopDown
 
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 LEAST_RATE, LEAST_COST = 0.5, 0.1  # nats: below both, z is not used
+LEAST_PERPLEXITY = 1.5  # of codes: below, nearly all are the same one
 NAMED = 3  # remedies in a verdict
 AT_ONCE = 2**22  # densities of z computed together
 
@@ -25,6 +29,43 @@ def units_of(means: Mapping[str, Moments]) -> tuple[int, int]:
     """How many units are active, and of how many: those whose posterior mean varies over the data by more than 0.01."""
     variances = [moments.variance for moments in means.values()]
     return sum(int((variance > ACTIVE).sum()) for variance in variances), sum(len(variance) for variance in variances)
+
+
+def coded(model: Autoregressive | Latent) -> bool:
+    """Whether the latents of a model are codes, of which x leaves no choice."""
+    return isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown)
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What use is made of a group of codes.
+
+    Attributes:
+        name: of the group.
+        used, codes: how many occur, of how many.
+        perplexity: how many equally likely codes they are worth, exp of the entropy of one.
+    """
+
+    name: str
+    used: int
+    codes: int
+    perplexity: float
+
+    @classmethod
+    def of(cls, name: str, counts: Sequence[int]) -> Uses:
+        """Of codes that occur so often.
+
+        Example:
+            >>> Uses.of("codes", [4, 2, 1, 1, 0]).words
+            '4 of 5 codes used, perplexity 3.4'
+        """
+        tensor = torch.tensor(counts)
+        return cls(name, int((tensor > 0).sum()), len(counts), float(perplexity(tensor)))
+
+    @property
+    def words(self) -> str:
+        """The figures in words."""
+        return f"{self.used:,} of {self.codes:,} {self.name} used, perplexity {_short(self.perplexity)}"
 
 
 def derangement(n: int) -> list[int]:
@@ -100,6 +141,7 @@ class Carried:
         rate: mean rate, in nats.
         shuffle_cost: nats lost with another example's z; None where there is one example only.
         active, units: how many latent units are used, of how many.
+        uses: of codes, where z is made of them.
     """
 
     nats: float | None
@@ -107,10 +149,13 @@ class Carried:
     shuffle_cost: float | None
     active: int
     units: int
+    uses: Sequence[Uses] = ()
 
     @property
     def little(self) -> bool:
-        """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's."""
+        """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's, or one code is all."""
+        if self.uses and min(use.perplexity for use in self.uses) < LEAST_PERPLEXITY:
+            return True
         return self.rate < LEAST_RATE or (self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST)
 
 
@@ -125,12 +170,14 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """
     whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
-    active = f"{carried.active} of {carried.units} units active"
+    active = ", ".join(use.words for use in carried.uses) or f"{carried.active} of {carried.units} units active"
     shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:.2f} nats"
     if not carried.little:
         return f"z carries {share}; {active}"
     named = ", ".join(f"{remedy.name} ({remedy.setting})" for remedy in remedies[:NAMED])
     helps = f"; remedies: {named}" if named else ""
+    if carried.uses and min(use.perplexity for use in carried.uses) < LEAST_PERPLEXITY:
+        return f"collapsed: the encoder hardly chooses among the codes; z carries {share}; {active}{helps}"
     if carried.rate >= LEAST_RATE:
         return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"
     if cost is None or cost < LEAST_COST:

@@ -16,6 +16,7 @@ from ancestral.data.source import permutation
 from ancestral.evaluation.bits import Mean, bits_per_dim
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
+from ancestral.evaluation.latents import coded
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.latent import Latent
@@ -165,7 +166,8 @@ def costs(model: Model, chosen: Chosen, k: int, m: int, seed: int, batch_size: i
             nats = exact_nats(model, chosen, batch_size, tick)
         check_costs(nats, chosen, model.spec)
         if k:
-            found = bounds(model, chosen.take(some), k, seed, batch_size, tick) if isinstance(model, Latent) else None
+            several = isinstance(model, Latent) and not coded(model)  # else one sample is as good as many
+            found = bounds(model, chosen.take(some), k, seed, batch_size, tick) if several else None  # type: ignore[arg-type]
             weighted = nats[some] if found is None else -found.iwae
     bounded = chosen.units is not None and chosen.units.dequantized
     sites = model.spec.sites if model.spec.end is None else max(1.0, float(chosen.lengths(model.spec).double().mean()))
@@ -241,7 +243,7 @@ def compare(
 
 def work(model: Model, n: int, k: int, m: int) -> int:
     """How many decodings `costs` takes."""
-    return n + (m * k if isinstance(model, Latent) else 0)
+    return n + (m * k if isinstance(model, Latent) and not coded(model) else 0)
 
 
 def check_sizes(importance_samples: int, subset: int) -> None:

@@ -16,7 +16,9 @@ from torch import Tensor
 from ancestral.evaluation.bits import Moments, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import usage
 from ancestral.latent.topdown import Noise
+from ancestral.latent.vq_vae import CodePrior
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class RateDistortion:
     Attributes:
         rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary image.
         kl: mean rate of every unit by group; units of a grid are summed over its cells, one number a feature map.
-        means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell.
+        means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell; codes have none.
+        uses: (K,) how often each of K codes was chosen, by group, of models that have codes.
     """
 
     rate: Tensor
@@ -34,6 +37,7 @@ class RateDistortion:
     auxiliary: Tensor | None
     kl: Mapping[str, Tensor]
     means: Mapping[str, Moments]
+    uses: Mapping[str, Tensor]
 
 
 def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, tick: Tick) -> RateDistortion:
@@ -41,6 +45,7 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
     rates, distortions, auxiliaries = [], [], []
     kl: dict[str, Moments] = {}
     means: dict[str, Moments] = {}
+    uses: dict[str, Tensor] = {}
     for batch, context in chosen.batches(model, seed, batch_size):
         descent = model.descend(batch.x, Noise(seed, batch.rows or ()), context)
         rates.append(torch.stack([group.kl.flatten(1).sum(1, dtype=torch.float64) for group in descent.groups]).sum(0))
@@ -51,9 +56,11 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
         for group in descent.groups:
             by_unit = group.kl if group.kl.dim() == 2 else group.kl.flatten(2).sum(2, dtype=torch.float64)
             kl.setdefault(group.name, Moments()).add(by_unit)
-            if group.posterior is not None:
+            if isinstance(group.prior, CodePrior):
+                uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
+            elif group.posterior is not None:
                 means.setdefault(group.name, Moments()).add(group.posterior.mean.flatten(1))
         tick(len(batch.x))
     rate, distortion = torch.cat(rates).cpu(), torch.cat(distortions).cpu()
     auxiliary = torch.cat(auxiliaries).cpu() if auxiliaries else None
-    return RateDistortion(rate, distortion, auxiliary, {name: each.mean for name, each in kl.items()}, means)
+    return RateDistortion(rate, distortion, auxiliary, {name: each.mean for name, each in kl.items()}, means, uses)

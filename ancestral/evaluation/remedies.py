@@ -11,6 +11,8 @@ from typing import Any
 from ancestral.latent.blindfold import readable
 from ancestral.latent.configs import RateFields
 from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import VectorQuantizer
+from ancestral.latent.vq_vae import CodedTopDown
 
 
 @dataclass(frozen=True)
@@ -95,9 +97,26 @@ AGGRESSIVE = Remedy(
 )
 
 
+SCALARS = Remedy(
+    "finite scalars in place of a codebook",
+    "quantizer=fsq",
+    "every code is as near as any other, so that none dies",
+)
+RESTARTS = Remedy(
+    "restarts of dead codes",
+    "restart=0.1",
+    "codes that are not used move to where the encoder is, in every step of training",
+)
+
+
 def remedies(model: Latent) -> list[Remedy]:
     """What the model can take and does not take yet, those that fit most often first."""
     config: Any = RateFields() if model.config is None else model.config
+    if isinstance(model.topdown, CodedTopDown):
+        quantizer = model.topdown.quantizer
+        if not isinstance(quantizer, VectorQuantizer):
+            return []
+        return [SCALARS] if quantizer.restart else [RESTARTS, SCALARS]
     have = {field.name: getattr(config, field.name) for field in fields(config)}
     network: Any = model.likelihood.network
     off = {

@@ -8,6 +8,7 @@ from math import log
 from typing import Any
 
 from ancestral.evaluation.bits import bits, bits_per_dim
+from ancestral.evaluation.latents import Uses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,10 @@ class Evaluation:
         seed: of the noise and the choices.
         rate, distortion, auxiliary: KL(q(z | x) || p(z)), -log p(x | z), and -log p(y | z), which is no part of nats.
         kl_by_unit: mean rate of every unit by group; of a grid of latents, of every feature map.
-        active_units, units: units whose posterior mean varies over the data by more than 0.01, and all units.
+        active_units, units: units whose posterior mean varies over the data by more than 0.01, and all units; None where z is
+            made of codes.
+        code_uses: how often each code was chosen over all examples and places, by group, where z is made of codes; what has no
+            meaning there is None: all that is made of several samples of z, and the mutual information.
         subset: number of examples in the seeded subset.
         importance_samples: k.
         elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
@@ -66,6 +70,7 @@ class Evaluation:
     kl_by_unit: Mapping[str, list[float]] = field(default_factory=dict)
     active_units: int | None = None
     units: int | None = None
+    code_uses: Mapping[str, list[int]] = field(default_factory=dict)
     subset: int = 0
     importance_samples: int | None = None
     elbo_subset: float | None = None
@@ -149,6 +154,16 @@ class Evaluation:
         """Mean rate of every group."""
         return {name: sum(units) for name, units in self.kl_by_unit.items()}
 
+    @property
+    def codes_used(self) -> dict[str, int]:
+        """How many different codes occur, by group."""
+        return {name: sum(count > 0 for count in counts) for name, counts in self.code_uses.items()}
+
+    @property
+    def perplexity(self) -> dict[str, float]:
+        """exp of the entropy of a code in nats, by group: how many equally likely codes they are worth."""
+        return {name: Uses.of(name, counts).perplexity for name, counts in self.code_uses.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """Every attribute and property, as JSON has them."""
         derived = [name for name, value in vars(Evaluation).items() if isinstance(value, property)]
@@ -201,6 +216,8 @@ class Evaluation:
 
     def _subset_lines(self) -> list[str]:
         lines = []
+        if self.code_uses:
+            lines.append("x leaves no choice of its codes, so importance samples have no meaning and were not drawn")
         if self.iwae is not None and self.elbo_subset is not None and self.effective_samples is not None:
             scale = log(2) * self.sites
             pairs = (

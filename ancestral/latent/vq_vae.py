@@ -95,6 +95,11 @@ class CodePrior(Symbols):
         super().__init__(torch.Size((n, *model.network.shape)), validate_args=False)
         self.model, self.context = model, context
 
+    @property
+    def levels(self) -> int:
+        """How many codes there are."""
+        return self.model.family.levels or 0
+
     @torch.no_grad()
     def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
         draw, places = Draw(temperature=temperature), u.flatten(1).to(self.model.anchor.device)

@@ -10,6 +10,8 @@ from torch import nn
 from ancestral.causal.network import CausalNetwork
 from ancestral.core import Autoregressive
 from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import VectorQuantizer
+from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.models import MODELS
 from ancestral.networks.nade import SiteNetwork
 from ancestral.spec import DataSpec
@@ -40,6 +42,8 @@ def describe(model: Autoregressive | Latent | str | os.PathLike[str]) -> list[st
     lines.append(("family", repr(likelihood.family)))
     if isinstance(likelihood.network, CausalNetwork):
         lines.append(("receptive field", receptive_field(likelihood.network)))
+    if isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown):
+        lines.append(("codes", codes_in_words(model.topdown)))
     if model.config is not None:
         lines.append(("stages", stages_in_words(model)))
     return [_line(name, value) for name, value in lines]
@@ -89,6 +93,14 @@ def receptive_field(network: CausalNetwork) -> str:
     before = {(row, column) for row in range(1 - height, 1) for column in range(1 - width, width) if (row, column) < (0, 0)}
     whole = ": everything before a pixel" if before <= seen else ""
     return f"{rows} rows above x {max(columns) - min(columns) + 1} columns, {len(seen):,} pixels{whole}"
+
+
+def codes_in_words(topdown: CodedTopDown) -> str:
+    """How many codes an example has, of how many kinds, and how far their prior sees."""
+    shape, quantizer, network = " x ".join(map(str, topdown.shape)), topdown.quantizer, topdown.prior.network
+    sees = f"; prior sees {receptive_field(network)}" if isinstance(network, CausalNetwork) else "; uniform prior"
+    kind = "learned vectors" if isinstance(quantizer, VectorQuantizer) else "finite scalars"
+    return f"{shape} of {quantizer.codes:,}, {kind} of {quantizer.features} numbers{sees}"
 
 
 def stages_in_words(model: Autoregressive | Latent) -> str:

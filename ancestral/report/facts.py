@@ -9,9 +9,10 @@ from typing import Any
 
 from ancestral.evaluation import Evaluation
 from ancestral.evaluation.bits import bits, bits_per_dim
+from ancestral.evaluation.latents import Uses
 from ancestral.models import MODELS
 from ancestral.report.describe import data_in_words, describe
-from ancestral.report.figures import latent_bars, learning_curves
+from ancestral.report.figures import code_bars, latent_bars, learning_curves
 from ancestral.report.history import History
 from ancestral.report.page import badge, drawing, figure, pairs, paragraph, section, table, tag
 from ancestral.sampling.strategies import Model
@@ -21,6 +22,7 @@ WAYS = {
     "bound": "bound: ELBO, a single sample of z, KL weight 1",
     "approximate": "approximate",
 }
+CODED = "bound: the codes of x, and x given its codes"
 NOISE = "bound: whole numbers with uniform noise, drawn once"
 
 
@@ -36,7 +38,11 @@ def headline(title: str, model: Model, evaluation: Evaluation) -> str:
     values = data["range"] if evaluation.density else f"values {data['range']}"
     error, k, weighted = evaluation.bits_per_dim_error, evaluation.importance_samples, evaluation.iwae_bits_per_dim
     details = [
-        NOISE if evaluation.status == "bound" and evaluation.rate is None else WAYS[evaluation.status],
+        NOISE
+        if evaluation.status == "bound" and evaluation.rate is None
+        else CODED
+        if evaluation.code_uses
+        else WAYS[evaluation.status],
         *([f"standard error {error:.4f}"] if error is not None else []),
         *([f"importance-weighted with k = {k}: {weighted:.3f}"] if weighted is not None else []),
         f"{share} {data['available']:,} examples of {data['name']}, {data['split']}, {values}",
@@ -136,6 +142,10 @@ def _latents(found: Evaluation) -> list[Row]:
     if found.active_units is not None:
         note = "units whose posterior mean varies over the examples by more than 0.01"
         rows.append(("Active units", f"{found.active_units} of {found.units}", "units", "exact", note))
+    for uses in (Uses.of(name, counts) for name, counts in found.code_uses.items()):
+        rows.append((f"Used {uses.name}", f"{uses.used:,} of {uses.codes:,}", "codes", "exact", "that occur at all"))
+        note = "exp of the entropy of a code: how many equally likely ones they are worth"
+        rows.append((f"Perplexity of {uses.name}", f"{uses.perplexity:,.1f}", "codes", "exact", note))
     if found.mutual_information is not None and found.mutual_information_ceiling is not None:
         most = f"{found.information_examples:,} examples, which cannot show more than {found.mutual_information_ceiling:.2f}"
         rows.append(
@@ -171,9 +181,12 @@ def curves(history: History) -> str:
 
 
 def bars(evaluation: Evaluation) -> str:
-    """KL of every unit."""
+    """KL of every unit, or how often every code is used."""
     if not evaluation.kl_by_unit:
         return ""
+    if evaluation.code_uses:
+        caption = "How often every code is chosen over all examples and places, in percent: bars alike mean codes used alike."
+        return figure(drawing(code_bars(evaluation.code_uses), "use of every code, sorted"), caption, "plot")
     caption = "KL of every unit of z from its prior, in nats, averaged over the examples: the sum is the rate."
     return figure(drawing(latent_bars(evaluation.kl_by_unit), "KL of every latent unit, sorted"), caption, "plot")
 

@@ -79,6 +79,16 @@ def latent_bars(kl_by_unit: Mapping[str, Sequence[float]]) -> Figure:
         by_group = np.array([np.sum(values) for values in kl_by_unit.values()])
         everything = _ranked([value for values in kl_by_unit.values() for value in values])
         ranked = {"groups, from the top down": by_group, "units of all groups, from the most to the least used": everything}
+    return _bars(ranked, "KL (nats)")
+
+
+def code_bars(uses: Mapping[str, Sequence[int]]) -> Figure:
+    """How often every code is used, in percent, sorted within its group."""
+    shares = {name: 100 * _ranked(counts) / max(1, sum(counts)) for name, counts in uses.items()}
+    return _bars({f"{name}, from the most to the least used": values for name, values in shares.items()}, "share (%)")
+
+
+def _bars(ranked: Mapping[str, NDArray[np.floating]], unit: str) -> Figure:
     figure = sheet(4.8, 0.5 + 2.2 * len(ranked))
     panels = figure.subplots(len(ranked), 1, squeeze=False)[:, 0]
     for axes, (name, values) in zip(panels, ranked.items(), strict=True):
@@ -92,7 +102,7 @@ def latent_bars(kl_by_unit: Mapping[str, Sequence[float]]) -> Figure:
         axes.set_ylim(0, max(1.08 * float(values.max(initial=0)), 0.01))
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.set_xlabel(name)
-        axes.set_ylabel("KL (nats)")
+        axes.set_ylabel(unit)
     return figure
 
 

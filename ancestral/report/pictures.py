@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ancestral.evaluation import Evaluation, surprisal
+from ancestral.evaluation.latents import coded
 from ancestral.latent.latent import Latent
 from ancestral.networks.factorised import Factorised
 from ancestral.report.figures import surprisal_maps
@@ -118,7 +119,7 @@ def reconstructions(subject: Subject) -> str:
 def interpolations(subject: Subject) -> str:
     """Ways between pairs of examples."""
     pairs = len(subject.x) // 2
-    if not isinstance(subject.model, Latent) or not pairs:
+    if not isinstance(subject.model, Latent) or coded(subject.model) or not pairs:
         return ""
     pairs = min(pairs, DRAWS)
     a, b = subject.x[:pairs], subject.x[pairs : 2 * pairs]
@@ -136,7 +137,7 @@ def interpolations(subject: Subject) -> str:
 def traversals(subject: Subject) -> str:
     """The units that carry most, moved one at a time."""
     model = subject.model
-    if not isinstance(model, Latent):
+    if not isinstance(model, Latent) or coded(model):
         return ""
     values = torch.linspace(-SPREAD, SPREAD, STEPS + 1).tolist()
     rows: list[tuple[str, Pixels]] = []

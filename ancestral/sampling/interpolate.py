@@ -10,7 +10,7 @@ from torch import Tensor
 from ancestral.core import Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, needs_latents
+from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, needs_numbers
 
 
 def interpolate(
@@ -41,7 +41,7 @@ def interpolate(
         >>> interpolate(model, dark, light, steps=5).shape
         torch.Size([5, 1, 1, 4, 4])
     """
-    latent = needs_latents(model, "interpolate")
+    latent = needs_numbers(model, "interpolate")
     if steps < 2:
         raise ValueError(f"steps is {steps}; it must be at least 2, one at either end")
     if len(a) != len(b):
@@ -96,7 +96,7 @@ def traverse(
         ValueError: the model has no latents, or no such group or unit.
         DataError: x does not fit the model.
     """
-    latent = needs_latents(model, "traverse")
+    latent = needs_numbers(model, "traverse")
     context = context_of(model, len(x), labels, None)
     settings = torch.as_tensor(values).tolist()
     if not settings:
@@ -137,7 +137,7 @@ def shift(
         ValueError: the model has no latents, or no such group; or there are no shares.
         DataError: x does not fit the model.
     """
-    latent = needs_latents(model, "shift")
+    latent = needs_numbers(model, "shift")
     context = context_of(model, len(x), labels, None)
     steps = torch.as_tensor(shares).tolist()
     if not steps:

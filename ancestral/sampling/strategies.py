@@ -13,6 +13,7 @@ from ancestral.core import Autoregressive, Conditional, Context, Network, OrderE
 from ancestral.draw import Draw, uniforms
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Descent, Noise, given, placed
+from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.objectives import label_context
 from ancestral.spec import Order
 from ancestral.symbols import DataError, check_symbols
@@ -62,6 +63,21 @@ def needs_latents(model: Model, what: str) -> Latent:
     if isinstance(model, Latent):
         return model
     raise ValueError(f"{what} moves through latents, and an autoregressive model by itself has none: take a VAE such as agave")
+
+
+def needs_numbers(model: Model, what: str) -> Latent:
+    """The model, known to have latents that are numbers, between which there are others.
+
+    Raises:
+        ValueError: it has none, or its latents are codes.
+    """
+    latent = needs_latents(model, what)
+    if isinstance(latent.topdown, CodedTopDown):
+        raise ValueError(
+            f"{what} moves through latents that are numbers, and those of this model are codes, with nothing in between: take"
+            " a VAE, or complete(model.topdown.prior, codes, known) to draw some codes anew"
+        )
+    return latent
 
 
 def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Autoregressive:

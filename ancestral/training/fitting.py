@@ -19,6 +19,7 @@ from ancestral.data.loading import load_data
 from ancestral.data.notation import Sound, Text
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
+from ancestral.evaluation.latents import coded
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.latent.latent import Latent
 from ancestral.models import nearest
@@ -200,6 +201,11 @@ def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfi
         raise ValueError(
             f"aggressive is {config.aggressive}: that is for models with latents, and for data with validation examples, on which"
             " it measures how much z tells; leave it out"
+        )
+    if config.aggressive and coded(model):
+        raise ValueError(
+            f"aggressive is {config.aggressive}: that is for posteriors which are charged for, and codes are learned before their"
+            " prior is; leave it out"
         )
     config = replace(config, batch_size=min(config.batch_size, len(data.train)))
     if config.batch_size % WORLD:
