@@ -116,6 +116,21 @@ class Draw:
         return truncated(tempered(log_pmf, self.temperature), self.top_k, self.top_p, self.min_p)
 
 
+@dataclass
+class Handed(Draw):
+    """A draw whose uniforms are handed over.
+
+    Attributes:
+        u: (n, sites) of them, by the place of a site in the flattened example.
+    """
+
+    u: Tensor | None = None
+
+    def uniforms(self, n: int, sites: int) -> Tensor:
+        """(n, sites) those that were handed over, or those of the seed where none were."""
+        return super().uniforms(n, sites) if self.u is None else self.u
+
+
 def wide_log_pmf(conditional: Conditional) -> Tensor:
     """(..., levels) log-probabilities of every symbol in nats, computed in float64 whatever the type of the parameters.
 

@@ -13,7 +13,7 @@ from ancestral.evaluation.bits import Mean, in_units, ratio_error
 from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
-from ancestral.evaluation.latents import Carried, Uses, coded, mutual_information, shuffled_distortion, units_of, verdict
+from ancestral.evaluation.latents import Carried, Uses, mutual_information, shuffled_distortion, units_of, verdict
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
 from ancestral.evaluation.pairs import MOST_PAIRED, paired_information
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
@@ -21,6 +21,7 @@ from ancestral.evaluation.remedies import remedies
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.latent import Latent
+from ancestral.latent.vq_vae import coded
 from ancestral.sampling.strategies import Model, Progress, inference
 
 MOST_POSTERIORS = 1000  # that the mutual information is estimated on; its ceiling is their log

@@ -9,14 +9,12 @@ from math import log
 import torch
 from torch import Tensor
 
-from ancestral.core import Autoregressive
 from ancestral.evaluation.bits import Moments, bits, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.evaluation.remedies import Remedy
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import perplexity
 from ancestral.latent.topdown import Mapped, Noise
-from ancestral.latent.vq_vae import CodedTopDown
 
 ACTIVE = 0.01  # Burda et al. 2016, section 5.2
 LEAST_RATE, LEAST_COST = 0.5, 0.1  # nats: below both, z is not used
@@ -29,11 +27,6 @@ def units_of(means: Mapping[str, Moments]) -> tuple[int, int]:
     """How many units are active, and of how many: those whose posterior mean varies over the data by more than 0.01."""
     variances = [moments.variance for moments in means.values()]
     return sum(int((variance > ACTIVE).sum()) for variance in variances), sum(len(variance) for variance in variances)
-
-
-def coded(model: Autoregressive | Latent) -> bool:
-    """Whether the latents of a model are codes, of which x leaves no choice."""
-    return isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown)
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from ancestral.data.source import permutation
 from ancestral.evaluation.bits import Mean, bits_per_dim
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
-from ancestral.evaluation.latents import coded
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.latent import Latent
+from ancestral.latent.vq_vae import coded
 from ancestral.sampling.strategies import Model, Progress, inference
 
 TOLD_APART = 2.0  # standard errors from which on a difference is called one

@@ -177,13 +177,17 @@ class Noise:
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
         if isinstance(chosen, Symbols):
-            return chosen.drawn(u.view(shape), self.temperature)
+            return self.symbols(chosen, u.view(shape))
         base = chosen.base if isinstance(chosen, Mapped) else chosen
         centre = base.mean
         edge = torch.finfo(centre.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
         z = base.icdf(u.view(shape).to(centre).clamp(edge, 1 - edge))
         z = z if self.temperature == 1 else centre + self.temperature * (z - centre)
         return chosen.carried(z) if isinstance(chosen, Mapped) else z
+
+    def symbols(self, chosen: Symbols, u: Tensor) -> Tensor:
+        """Symbols of a distribution of them, at (n, *shape) uniforms."""
+        return chosen.drawn(u, self.temperature)
 
 
 def mean(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:

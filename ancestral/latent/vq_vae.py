@@ -17,8 +17,8 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from ancestral.core import Autoregressive, Conditional, Context
-from ancestral.draw import Draw
+from ancestral.core import Autoregressive, Context
+from ancestral.draw import Handed
 from ancestral.families import Categorical
 from ancestral.latent.configs import VqVaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
@@ -102,12 +102,7 @@ class CodePrior(Symbols):
 
     @torch.no_grad()
     def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
-        draw, places = Draw(temperature=temperature), u.flatten(1).to(self.model.anchor.device)
-
-        def choose(site: int, conditional: Conditional) -> Tensor:
-            return draw.choose(conditional, places[:, site])
-
-        return self.model.walk(len(u), self.context).run(choose)
+        return self.model.walk(len(u), self.context).run(Handed(temperature=temperature, u=u.flatten(1)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(n, m, h, w) nats of every code given the ones before it, in one pass."""
@@ -183,6 +178,11 @@ class CodedTopDown(TopDown):
 
     def numbers(self, name: str, z: Tensor) -> Tensor:
         return self.quantizer.vectors(z)
+
+
+def coded(model: nn.Module) -> bool:
+    """Whether the latents of a model are codes, of which x leaves no choice."""
+    return isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown)
 
 
 def quantizer_of(config: VqVaeConfig) -> Quantizer:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
+from ancestral.latent.vq_vae import coded
 from ancestral.networks.factorised import Factorised
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES, Sampled, in_passes
@@ -98,7 +99,16 @@ def sample(
     if length is not None and shape is not None:
         raise ValueError("length and shape were both given: a length is the shape of audio or text, so one of them will do")
     model = sized(model, shape if length is None else (length,))
-    rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
+    rows = Rows(
+        model,
+        n,
+        context_of(model, n, labels, context),
+        z,
+        seed,
+        first_row,
+        z_temperature,
+        engine if method == "cached" else "eager",
+    )
     known = None if prompt is None else prompted(likelihood_of(model), prompt, n)
     draw = Draw(seed, temperature, top_k, top_p, min_p, known, first_row)
     with inference(model):
@@ -127,7 +137,7 @@ def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, 
         Interrupted: Ctrl-C; it holds the batches that were done.
     """
     parts: list[Tensor] = []
-    fast = lowered(likelihood, engine, rows.n)
+    fast = None if coded(rows.model) else lowered(likelihood, engine, rows.n)  # of codes it is their prior that walks
     try:
         for some, seen in rows.batches(batch_size):
             own, tell = part_of(draw, some), telling(progress, some, rows.n, likelihood.spec.sites)

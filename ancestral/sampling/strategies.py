@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
-from ancestral.draw import Draw, uniforms
+from ancestral.draw import Draw, Handed, uniforms
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Descent, Noise, given, placed
-from ancestral.latent.vq_vae import CodedTopDown
+from ancestral.latent.topdown import Descent, Noise, Symbols, given, placed
+from ancestral.latent.vq_vae import CodePrior, coded
 from ancestral.objectives import label_context
 from ancestral.spec import Order
 from ancestral.symbols import DataError, check_symbols
+from ancestral.walking.engines import lowered
 
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
@@ -72,7 +73,7 @@ def needs_numbers(model: Model, what: str) -> Latent:
         ValueError: it has none, or its latents are codes.
     """
     latent = needs_latents(model, what)
-    if isinstance(latent.topdown, CodedTopDown):
+    if coded(latent):
         raise ValueError(
             f"{what} moves through latents that are numbers, and those of this model are codes, with nothing in between: take"
             " a VAE, or complete(model.topdown.prior, codes, known) to draw some codes anew"
@@ -163,6 +164,22 @@ def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, cont
     return context
 
 
+@dataclass
+class Walking(Noise):
+    """Noise for whose codes an engine walks."""
+
+    engine: str = "eager"
+
+    def symbols(self, chosen: Symbols, u: Tensor) -> Tensor:
+        fast = lowered(chosen.model, self.engine, len(u)) if isinstance(chosen, CodePrior) else None
+        if fast is not None and isinstance(chosen, CodePrior):
+            draw = Handed(temperature=self.temperature, u=u.flatten(1))
+            drawn = fast.run(len(u), chosen.context, chosen.model.family, draw)
+            if drawn is not None:
+                return drawn
+        return super().symbols(chosen, u)
+
+
 @dataclass(frozen=True)
 class Rows:
     """What the likelihood sees in each of n rows: their context and, of a latent-variable model, the features of their z.
@@ -172,6 +189,7 @@ class Rows:
         z: (n, *latent) values by group; None draws them from the prior.
         seed, first_row: the noise of that prior; row i takes that of row ``first_row + i``.
         temperature: scales the spread of z.
+        engine: what carries walks over codes out, where z is made of them; see `sample`.
     """
 
     model: Model
@@ -181,6 +199,7 @@ class Rows:
     seed: int = 0
     first_row: int = 0
     temperature: float = 1.0
+    engine: str = "eager"
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -211,7 +230,7 @@ class Rows:
             here = given({name: placed(z[rows.start : rows.stop], model.anchor) for name, z in self.z.items()})
             return model.topdown.descend(here, context=context, n=len(rows))
         keys = range(self.first_row + rows.start, self.first_row + rows.stop)
-        noise = Noise(self.seed, keys, self.temperature, prior=True)
+        noise = Walking(self.seed, keys, self.temperature, prior=True, engine=self.engine)
         return model.topdown.descend(noise, context=context, n=len(rows))
 
 

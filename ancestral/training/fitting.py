@@ -19,9 +19,9 @@ from ancestral.data.loading import load_data
 from ancestral.data.notation import Sound, Text
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
-from ancestral.evaluation.latents import coded
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
 from ancestral.latent.latent import Latent
+from ancestral.latent.vq_vae import coded
 from ancestral.models import nearest
 from ancestral.objectives import label_context
 from ancestral.sampling.strategies import likelihood_of
