@@ -194,6 +194,11 @@ EXEMPT = {
     "hierarchical-pixelvae, by label": {"bound"},
     "hierarchical-pixelvae, photos": {"bound"},
     "vlae, photos": {"bound"},
+    "vq-vae, enumerable": {"lowered"},
+    "vq-vae, by label": {"lowered"},
+    "vq-vae, finite scalars": {"bound", "lowered"},
+    "vq-vae, photos": {"bound", "lowered"},
+    "vq-vae, uniform": {"lowered"},
     "agave, colours and resolution": {"bound"},
 }
 

@@ -159,11 +159,18 @@ class CodedTopDown(TopDown):
         rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
         prior = CodePrior(self.prior, context, rows)
         codes = choose(self.group, prior, posterior)
+        if posterior is None:
+            self._check(codes)
         vectors = self.quantizer.vectors(codes)
         if posterior is not None:
             vectors = straight_through(posterior.bounded, vectors)
         features = Context(vector=vector, grid=self.decoder(vectors, vector))
         return Descent(features, [Group(self.group, codes, prior, posterior)])
+
+    def _check(self, codes: Tensor) -> None:
+        low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
+        if low < 0 or high >= self.quantizer.codes:
+            raise ValueError(f"codes range over {low} .. {high}; there are 0 .. {self.quantizer.codes - 1}")
 
     def nearest(self, descent: Descent) -> Nearest:
         """What the evidence of a descent was quantised to.

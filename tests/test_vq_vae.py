@@ -1,0 +1,528 @@
+"""VQ-VAE: quantisers against plain loops, the model by enumeration, its two stages, figures, samples and files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_training import DIGITS, QUIET, CtrlC, same
+from torch import Tensor
+
+import ancestral
+from ancestral.coding.codec import Opened
+from ancestral.coding.lossy import lossy, previews
+from ancestral.coding.reader import Reader
+from ancestral.coding.schemes import LATENTS
+from ancestral.coding.two_part import decode, encode
+from ancestral.draw import uniforms
+from ancestral.evaluation import evaluate
+from ancestral.evaluation.codes import codes as probed
+from ancestral.evaluation.examples import chosen_examples
+from ancestral.evaluation.latents import Carried, Uses, verdict
+from ancestral.evaluation.paired import costs
+from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import RESTARTS, FiniteScalar, VectorQuantizer, perplexity, straight_through
+from ancestral.latent.topdown import Noise, mean
+from ancestral.latent.vq_vae import PRIORS, CodedTopDown, CodePrior
+from ancestral.objectives import OBJECTIVES, Batch, code_prior, quantized
+from ancestral.report.describe import describe
+from ancestral.sampling.complete import complete
+from ancestral.sampling.interpolate import interpolate, shift, traverse
+from ancestral.sampling.sample import sample
+from ancestral.testing import check
+from ancestral.training import Interrupted, fit, resume
+from ancestral.training.folder import read_checkpoint
+from ancestral.walking.exact.codes import ExactCodes
+from ancestral.walking.exact.operations import LoweringError
+from ancestral.walking.twin import restored, schemes, twin
+
+SMALL = ancestral.DataSpec("image", (1, 2, 4), levels=2, classes=3)
+SPEC = ancestral.DataSpec("image", (1, 6, 6), levels=4, classes=3)
+
+
+def model_of(spec: ancestral.DataSpec = SPEC, spread: float = 0.2, **options: Any) -> Latent:
+    """A tiny model of some decision, in evaluation mode."""
+    torch.manual_seed(0)
+    model = ancestral.build("vq-vae", spec, preset="tiny", **options).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=spread)
+    assert isinstance(model, Latent)
+    return model
+
+
+def topdown_of(model: Latent) -> CodedTopDown:
+    assert isinstance(model.topdown, CodedTopDown)
+    return model.topdown
+
+
+def symbols(n: int = 6, spec: ancestral.DataSpec = SPEC, seed: int = 0) -> Tensor:
+    shape = tuple(size or 0 for size in spec.shape)
+    return torch.randint(spec.levels or 2, (n, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+# Quantisers
+
+
+def test_the_gradient_goes_straight_through() -> None:
+    encoded, vectors = torch.randn(2, 4, 3, 3, requires_grad=True), torch.randn(2, 4, 3, 3, requires_grad=True)
+    found = straight_through(encoded, vectors)
+    assert torch.equal(found, vectors)
+    slope = torch.randn_like(found)
+    found.backward(slope)
+    assert torch.equal(encoded.grad, slope) and vectors.grad is None  # type: ignore[arg-type]
+
+
+def test_the_encoder_learns_what_the_vectors_of_its_codes_would() -> None:
+    model, x = model_of(), symbols()
+    topdown = topdown_of(model)
+    posterior = topdown.posterior(x)
+    vectors = topdown.quantizer.vectors(posterior.codes).requires_grad_()
+    cost = -model.likelihood.log_prob(x, model.descend(x, mean).features).sum()
+    bounded = torch.autograd.grad(cost, list(topdown.encoder.parameters()), allow_unused=True)
+    decoded = model.topdown.decoder(vectors, None)  # type: ignore[operator]
+    (slope,) = torch.autograd.grad(-model.likelihood.log_prob(x, ancestral.Context(grid=decoded)).sum(), vectors)
+    expected = torch.autograd.grad(posterior.bounded, list(topdown.encoder.parameters()), slope, allow_unused=True)
+    assert all(torch.allclose(a, b) for a, b in zip(bounded, expected, strict=True) if a is not None and b is not None)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in bounded)
+
+
+def test_the_nearest_vector_is_the_nearest() -> None:
+    quantizer = VectorQuantizer(7, 3)
+    encoded = torch.randn(4, 6, 2, 5)
+    codes = quantizer.nearest(encoded)
+    assert codes.shape == (4, 2, 2, 5)
+    for n, m, h, w in np.ndindex(*codes.shape):
+        apart = [float((encoded[n, 3 * m : 3 * m + 3, h, w] - vector).square().sum()) for vector in quantizer.codebook]
+        assert codes[n, m, h, w] == int(np.argmin(apart))
+    far = sum(
+        float((encoded[0, 3 * m : 3 * m + 3, h, w] - quantizer.codebook[codes[0, m, h, w]]).square().sum())
+        for m, h, w in np.ndindex(2, 2, 5)
+    )
+    assert math.isclose(float(quantizer.distance(encoded, codes)[0]), far)
+    assert torch.equal(quantizer.nearest(quantizer.vectors(codes)), codes)
+
+
+@pytest.mark.parametrize(("decay", "restart"), [(0.99, 0.0), (0.9, 0.4), (0.5, 0.1)])
+def test_a_codebook_moves_as_a_plain_loop_says(decay: float, restart: float) -> None:
+    quantizer = VectorQuantizer(5, 2, decay, restart)
+    book, counts, sums = quantizer.codebook.clone().tolist(), [0.0] * 5, [[0.0, 0.0] for _ in range(5)]
+    for step in range(1, 6):
+        encoded = torch.randn(3, 2, 2, 2, generator=torch.Generator().manual_seed(step)) + step
+        codes = quantizer.nearest(encoded)
+        quantizer.learn(encoded, codes, seed=step)
+        rows = encoded.movedim(1, -1).reshape(-1, 2).tolist()
+        drawn = (uniforms(step, [0], 5, RESTARTS)[0] * len(rows)).long().tolist()
+        chosen = codes.flatten().tolist()
+        for j in range(5):
+            mine = [row for row, code in zip(rows, chosen, strict=True) if code == j]
+            counts[j] = decay * counts[j] + (1 - decay) * len(mine)
+            sums[j] = [decay * s + (1 - decay) * sum(row[d] for row in mine) for d, s in enumerate(sums[j])]
+        even = sum(counts) / 5
+        for j in range(5):
+            if counts[j] < restart * even:
+                counts[j], sums[j] = even, [even * value for value in rows[drawn[j]]]
+        grown = 1 - decay**step
+        total = sum(counts) / grown
+        for j in range(5):
+            if counts[j] > 0:
+                smoothed = (counts[j] / grown + 1e-5) / (total + 5e-5) * total
+                book[j] = [value / grown / smoothed for value in sums[j]]
+        assert torch.allclose(quantizer.codebook, torch.tensor(book), rtol=1e-9)
+
+
+def test_without_memory_it_is_a_step_of_k_means() -> None:
+    quantizer, rows = VectorQuantizer(3, 2, decay=0.0, restart=0.0), torch.randn(40, 2)
+    encoded = rows[:, :, None, None]
+    codes = quantizer.nearest(encoded)
+    expected = torch.stack([rows[codes.flatten() == j].mean(0) for j in range(3)])
+    quantizer.learn(encoded, codes, seed=0)
+    assert torch.allclose(quantizer.codebook, expected, atol=1e-4)  # as far as smoothed counts allow
+
+
+def test_dead_codes_come_to_where_the_encoder_is() -> None:
+    quantizer = VectorQuantizer(16, 2, restart=0.1)
+    encoded = torch.randn(50, 2, 1, 1) + 30  # far from all vectors: one of them is nearest to everything
+    used = set(quantizer.nearest(encoded).flatten().tolist())
+    assert len(used) < 3
+    quantizer.learn(encoded, quantizer.nearest(encoded), seed=5)
+    assert len(quantizer.nearest(encoded).unique()) > 8
+    rows = encoded.flatten(1)
+    moved = [j for j in range(16) if j not in used]
+    near = torch.cdist(quantizer.codebook[moved], rows).min(1).values
+    assert near.max() < 1e-3
+    again = VectorQuantizer(16, 2, restart=0.1)
+    again.load_state_dict({name: torch.zeros_like(value) for name, value in quantizer.state_dict().items()})
+    states = []
+    for _ in range(2):  # the same seed, the same vectors
+        again.load_state_dict(
+            {**again.state_dict(), "counts": torch.zeros(16), "sums": torch.zeros(16, 2), "steps": torch.zeros(())}
+        )
+        again.codebook.zero_()
+        again.learn(encoded, again.nearest(encoded), seed=7)
+        states.append(again.codebook.clone())
+    assert torch.equal(*states)
+
+
+def test_codes_that_live_stay() -> None:
+    quantizer = VectorQuantizer(2, 1, restart=0.5)
+    quantizer.codebook.copy_(torch.tensor([[-1.0], [1.0]]))
+    encoded = torch.tensor([-1.0, -1.0, 1.0, 1.0]).view(4, 1, 1, 1)
+    for seed in range(5):
+        quantizer.learn(encoded, quantizer.nearest(encoded), seed)
+    assert torch.allclose(quantizer.codebook.flatten(), torch.tensor([-1.0, 1.0]), atol=1e-4)
+
+
+@pytest.mark.parametrize("levels", [(3,), (2, 3), (8, 5, 5, 5), (4, 2, 7)])
+def test_finite_scalars_count_all_their_vectors(levels: tuple[int, ...]) -> None:
+    quantizer = FiniteScalar(levels)
+    codes = torch.arange(quantizer.codes).view(-1, 1, 1, 1)
+    vectors = quantizer.vectors(codes)
+    assert vectors.shape == (math.prod(levels), len(levels), 1, 1) and vectors.abs().max() <= 1
+    assert torch.equal(quantizer.nearest(vectors), codes)
+    assert len({tuple(row) for row in vectors[:, :, 0, 0].tolist()}) == quantizer.codes
+    line = torch.linspace(-9, 9, 901).view(-1, 1, 1, 1).expand(-1, len(levels), 1, 1)
+    reached = quantizer.vectors(quantizer.nearest(quantizer.bounded(line)))
+    assert [len(reached[:, i].unique()) for i in range(len(levels))] == list(levels)
+    middle = quantizer.vectors(quantizer.nearest(quantizer.bounded(torch.full((1, len(levels), 1, 1), 1e-6))))
+    assert all(value == 0 for size, value in zip(levels, middle.flatten().tolist(), strict=True) if size > 2)
+
+
+def test_finite_scalars_round_to_the_nearest() -> None:
+    quantizer = FiniteScalar((5, 4))
+    encoded = torch.randn(30, 4, 1, 1) * 2
+    bounded = quantizer.bounded(encoded)
+    every = quantizer.vectors(torch.arange(20).view(-1, 1, 1, 1)).flatten(1)
+    found = quantizer.nearest(bounded)
+    apart = torch.cdist(bounded.view(-1, 2), every)
+    assert torch.equal(apart.argmin(1).view(30, 2), found.flatten(1))
+
+
+def test_perplexity() -> None:
+    assert math.isclose(float(perplexity(torch.tensor([4, 2, 1, 1, 0]))), 3.3635857, rel_tol=1e-7)
+    assert float(perplexity(torch.tensor([7, 0]))) == 1
+
+
+# The model
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("prior", "conditional"), [("gated-pixelcnn", True), ("transformer", False), ("uniform", False)])
+def test_codes_and_symbols_are_a_distribution_and_the_bound_holds(prior: str, conditional: bool) -> None:
+    model = model_of(SMALL, prior=prior, conditional=conditional)
+    topdown = topdown_of(model)
+    vector = torch.eye(3)[1:2] if conditional else None
+    codes = torch.tensor(list(product(range(3), repeat=topdown.units))).view(-1, *topdown.shape)
+    context = None if vector is None else ancestral.Context(vector=vector.expand(len(codes), 3))
+    log_p = topdown.prior.log_prob(codes, context)
+    assert math.isclose(float(log_p.exp().sum()), 1, rel_tol=1e-12)
+    x = torch.tensor(list(product(range(2), repeat=8))).view(-1, 1, 2, 4)
+    joint = []
+    for row, nats in zip(codes, log_p, strict=True):
+        seen = None if vector is None else ancestral.Context(vector=vector.expand(len(x), 3))
+        features = model.features({"codes": row.expand(len(x), *row.shape)}, seen)
+        joint.append(nats + model.likelihood.log_prob(x, features))
+    exact = torch.stack(joint).logsumexp(0)
+    assert math.isclose(float(exact.exp().sum()), 1, rel_tol=1e-12)
+    labels = None if vector is None else ancestral.Context(vector=vector.expand(len(x), 3))
+    elbo = model.elbo(x, labels)
+    assert (elbo.bound <= exact + 1e-12).all() and (elbo.bound < exact - 1e-6).any()
+    at = (codes.flatten(1)[None] == model.encode(x, labels)["codes"].flatten(1)[:, None]).all(2).long().argmax(1)
+    assert torch.allclose(elbo.bound, torch.stack(joint)[at, torch.arange(len(x))])  # codes and x given codes, no less
+
+
+@pytest.mark.parametrize("prior", [name for name in PRIORS if name != "uniform"])
+def test_every_prior_obeys_the_laws_by_itself(prior: str) -> None:
+    check(topdown_of(model_of(depth=2, prior=prior)).prior).raise_if_failed()
+
+
+@torch.no_grad()
+def test_codes_are_drawn_as_the_prior_says() -> None:
+    prior = topdown_of(model_of(SMALL)).prior
+    n = 4000
+    group = CodePrior(prior, None, n)
+    drawn = Noise(3, range(n))("codes", group, None)
+    states = torch.tensor(list(product(range(3), repeat=2))).view(-1, 1, 1, 2)
+    expected = n * prior.log_prob(states).exp()
+    found = torch.stack([(drawn == state).flatten(1).all(1).sum() for state in states])
+    assert float(((found - expected) ** 2 / expected).sum()) < 27.9  # the upper 0.05 % of eight degrees of freedom
+    alone = Noise(3, [17])("codes", CodePrior(prior, None, 1), None)
+    assert torch.equal(alone[0], drawn[17])
+
+
+def test_temperature_makes_codes_greedy() -> None:
+    prior = topdown_of(model_of()).prior
+    group = CodePrior(prior, None, 5)
+    greedy = prior.walk(5).run(ancestral.Draw(temperature=0))
+    assert torch.equal(group.mean, greedy)
+    assert torch.equal(Noise(0, range(5), temperature=0.0)("codes", group, None), greedy)
+    warm, cool = (group.log_prob(Noise(0, range(5), temperature=t)("codes", group, None)).sum() for t in (1.0, 0.3))
+    assert cool > warm
+
+
+def test_samples_do_not_depend_on_the_batch_or_the_engine() -> None:
+    model = model_of(prior="gated-pixelcnn")
+    x = sample(model, 5, seed=2)
+    assert torch.equal(x[3:4], sample(model, 1, seed=2, first_row=3))
+    assert torch.equal(x, sample(model, 5, seed=2, method="recompute")) and torch.equal(x, sample(model, 5, seed=2, batch_size=2))
+    assert torch.equal(sample(model.float(), 5, seed=2, engine="native"), sample(model, 5, seed=2, engine="eager"))
+
+
+def test_numbers_that_are_no_codes_are_refused() -> None:
+    model = model_of()
+    with pytest.raises(ValueError, match=r"codes range over -1 \.\. 7; there are 0 \.\. 2"):
+        model.decode({"codes": torch.tensor([-1, 7, 0]).repeat(3).view(1, 1, 3, 3)})
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"quantizer": "pq"}, "choose vq or fsq"),
+        ({"prior": "made"}, "choose one of gated-pixelcnn, pixelcnn, transformer, uniform"),
+        ({"quantizer": "fsq", "scalars": "8,5"}, "such as 8x5x5x5"),
+        ({"quantizer": "fsq", "scalars": "8x1"}, "needs at least 2"),
+        ({"codes": 1}, "at least 2"),
+        ({"decay": 1.0}, "below 1"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        model_of(**options)
+    with pytest.raises(ValueError, match="models images, not text"):
+        ancestral.build("vq-vae", ancestral.DataSpec("text", (6,), levels=4))
+
+
+# Training
+
+
+@torch.no_grad()
+def test_the_objective_is_the_sum_that_it_says() -> None:
+    model, x = model_of(), symbols()
+    terms = quantized(model, Batch(x), commitment=0.25)
+    posterior = topdown_of(model).posterior(x)
+    vectors = topdown_of(model).quantizer.vectors(posterior.codes)
+    far = float((posterior.bounded - vectors).square().sum()) / len(x)  # summed over an example, as the distortion is
+    assert math.isclose(float(terms["commitment"]), far)
+    assert math.isclose(float(terms["loss"]), float(terms["distortion"]) + 0.25 * far)
+    assert math.isclose(float(terms["rate"]), 9 * math.log(3))
+    assert math.isclose(float(terms["distortion"]), float(model.elbo(x).distortion.mean()))
+
+
+def test_only_training_moves_the_codebook() -> None:
+    model, x = model_of(), symbols()
+    book: Tensor = topdown_of(model).quantizer.codebook  # type: ignore[assignment]
+    before = book.clone()
+    quantized(model, Batch(x))
+    model.train()
+    code_prior(model, Batch(x))
+    model.elbo(x)
+    assert torch.equal(book, before)
+    quantized(model, Batch(x))
+    assert not torch.equal(book, before)
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_each_stage_trains_its_part(quantizer: str) -> None:
+    model = model_of(DIGITS.spec, quantizer=quantizer)
+    assert [stage.name for stage in model.config.stages] == ["codes", "prior"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    run = fit(model, DIGITS, steps=6, **QUIET, ema=0.0)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    for part in ("topdown.encoder", "topdown.decoder", "topdown.prior", "likelihood"):
+        assert any(name.startswith(part) for name in changed)
+    rows = [row for row in run.history if row["split"] == "validation"]
+    assert {row["stage"] for row in rows} == {"codes", "prior"} and all(row["status"] == "bound" for row in rows)
+
+
+def test_a_prior_trains_on_the_codes_of_another_run() -> None:
+    model = model_of(DIGITS.spec, prior_share=1.0)
+    assert [stage.name for stage in model.config.stages] == ["prior"]
+    assert [stage.name for stage in model_of(prior="uniform").config.stages] == ["codes"]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fit(model, DIGITS, steps=3, **QUIET)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("topdown.prior.") for name in changed)
+
+
+@pytest.mark.parametrize(("objective", "at"), [("quantized", 3), ("code_prior", 2)])
+def test_a_run_that_was_stopped_is_the_same_run(objective: str, at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: dict[str, Any] = {**QUIET, "steps": 8, "seed": 4, "data_options": {"limit": 40}}
+    whole = fit(fresh(), "digits", tmp_path / "whole", **settings)
+    with monkeypatch.context() as patch:
+        patch.setitem(OBJECTIVES, objective, CtrlC(objective, at))
+        with pytest.raises(Interrupted):
+            fit(fresh(), "digits", tmp_path / "stopped", **settings)
+    rest = resume(tmp_path / "stopped", progress=False)
+    assert same(whole.model.state_dict(), rest.model.state_dict())
+    states = [read_checkpoint(tmp_path / name)["model"] for name in ("whole", "stopped")]
+    assert same(*states) and "topdown.quantizer.counts" in states[0]
+
+
+def fresh() -> Any:
+    torch.manual_seed(0)
+    return ancestral.build("vq-vae", DIGITS.spec, preset="tiny")
+
+
+def test_an_encoder_ahead_of_the_rest_is_refused() -> None:
+    with pytest.raises(ValueError, match="codes are learned before their prior"):
+        fit(fresh(), DIGITS, steps=4, aggressive=2, **QUIET)
+
+
+# Figures
+
+
+def test_figures_of_codes() -> None:
+    model = model_of(DIGITS.spec)
+    found, plain = (evaluate(model, DIGITS, importance_samples=k, limit=30) for k in (50, 0))
+    assert found == plain and found.iwae is None and found.importance_samples is None
+    assert found.active_units is None and found.mutual_information is None and found.status == "bound"
+    chosen, _ = chosen_examples(model, DIGITS, "test", 30, 0)
+    x = chosen.examples.select(chosen.places).x.long()
+    codes, elbo = model.encode(x)["codes"], model.elbo(x)
+    counts = [int((codes == j).sum()) for j in range(3)]
+    assert found.code_uses == {"codes": counts} and found.codes_used == {"codes": sum(count > 0 for count in counts)}
+    share = np.array([count for count in counts if count]) / sum(counts)
+    assert math.isclose(found.perplexity["codes"], float(np.exp(-(share * np.log(share)).sum())))
+    assert math.isclose(found.rate or 0, float(elbo.rate.mean())) and math.isclose(found.nats, -float(elbo.bound.mean()))
+    assert "3 codes used, perplexity" in (found.verdict or "") and "importance samples have no meaning" in "\n".join(
+        found.lines()
+    )
+    told = costs(model, chosen, 5, 10, 0, 8, lambda _: None)
+    assert told.weighted is not None and told.weighted.mean() > 0
+
+
+def test_one_code_for_all_is_a_collapse() -> None:
+    uses = [Uses.of("codes", [99, 0, 1])]
+    said = verdict(Carried(200.0, 30.0, 5.0, 0, 0, uses))
+    assert said.startswith("collapsed: the encoder hardly chooses among the codes") and "2 of 3 codes used" in said
+    assert "collapsed" not in verdict(Carried(200.0, 30.0, 5.0, 0, 0, [Uses.of("codes", [50, 0, 50])]))
+
+
+def test_probes_read_vectors() -> None:
+    model = model_of(DIGITS.spec)
+    chosen, _ = chosen_examples(model, DIGITS, "test", 8, 0)
+    found = probed(model, chosen, seed=0, batch_size=4, tick=lambda _: None)
+    x = chosen.examples.select(chosen.places).x.long()
+    expected = topdown_of(model).quantizer.vectors(model.encode(x)["codes"]).flatten(1)
+    assert torch.equal(found.means["codes"], expected) and torch.equal(found.drawn["codes"], expected)
+
+
+def test_a_description_tells_of_codes() -> None:
+    lines = describe(model_of(depth=2))
+    assert any(line.startswith("codes") and "2 x 3 x 3 of 3, learned vectors of 2 numbers; prior sees" in line for line in lines)
+    assert any(
+        "finite scalars" in line and "uniform prior" in line for line in describe(model_of(quantizer="fsq", prior="uniform"))
+    )
+
+
+# Completion, and ways that there are not
+
+
+def test_completion_keeps_what_is_known() -> None:
+    model, x = model_of(), symbols(3)
+    known = torch.zeros_like(x, dtype=torch.bool)
+    known[:, :, :3] = True
+    found = complete(model, x, known, seed=1)
+    assert found.status == "approximate" and torch.equal(found.x[known], x[known])
+    codes = model.encode(x)["codes"]
+    some = torch.zeros_like(codes, dtype=torch.bool)
+    some[:, :, 1:] = True
+    drawn = complete(topdown_of(model).prior, codes, some, seed=1)
+    assert torch.equal(drawn.x[some], codes[some])
+
+
+@torch.no_grad()
+def test_completion_follows_the_posterior_of_x() -> None:
+    model = model_of(SMALL, spread=0.6)
+    x = torch.zeros(1, 1, 2, 4, dtype=torch.long)
+    known = torch.zeros_like(x, dtype=torch.bool)
+    known[:, :, 0] = True
+    states = torch.tensor(list(product(range(2), repeat=8))).view(-1, 1, 2, 4)
+    states = states[(states[:, :, 0] == 0).flatten(1).all(1)]
+    codes = torch.tensor(list(product(range(3), repeat=2))).view(-1, 1, 1, 2)
+    log_p = topdown_of(model).prior.log_prob(codes)
+    rows = [model.features({"codes": row.expand(len(states), 1, 1, 2)}) for row in codes]
+    joint = torch.stack([nats + model.likelihood.log_prob(states, seen) for nats, seen in zip(log_p, rows, strict=True)])
+    expected = joint.logsumexp(0).softmax(0)
+    n = 300
+    found = complete(model, x.expand(n, 1, 2, 4), known.expand(n, 1, 2, 4), seed=0, particles=32).x
+    ones = (expected[:, None] * states.flatten(1)).sum(0)
+    error = (ones * (1 - ones) / n).sqrt()
+    assert ((found.flatten(1).double().mean(0) - ones).abs() <= 4.5 * error).all()
+
+
+def test_there_is_nothing_between_codes() -> None:
+    model, x = model_of(), symbols(2)
+    ways: list[Callable[[], Tensor]] = [
+        lambda: interpolate(model, x, x),
+        lambda: traverse(model, x, 0, [1.0], group="codes"),
+        lambda: shift(model, x, {}, [1.0]),
+    ]
+    for way in ways:
+        with pytest.raises(ValueError, match="codes, with nothing in between"):
+            way()
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"conditional": True}, {"prior": "uniform"}, {"quantizer": "fsq", "prior": "transformer"}]
+)
+def test_two_parts_come_back_and_take_what_they_cost(options: dict[str, Any]) -> None:
+    model, labels = model_of(**options), torch.arange(40) % 3
+    told = labels if "conditional" in options else None
+    x = sample(model, 40, seed=1, labels=told, engine="eager")
+    vector = None if told is None else torch.nn.functional.one_hot(told, 3).double()
+    assert schemes(model) == ("two-part",)
+    made = twin(model, x, "eager", vector=vector)
+    assert isinstance(made.latents, ExactCodes)
+    payload = encode(made, made.latents, x, vector)
+    assert torch.equal(decode(made, made.latents, payload, len(x), vector), x)
+    nats, elbo = made.cost(x, vector=vector), model.elbo(x, None if vector is None else ancestral.Context(vector=vector))
+    assert abs(8 * len(payload) - float(nats.sum()) / math.log(2)) < 8 * 16
+    assert float(nats.sum()) < -1.002 * float(elbo.bound.detach().sum())  # less where tables give rare symbols more than they had
+    assert torch.allclose(made.latents.rate(made.latents.codes(x, vector), vector), elbo.rate, rtol=5e-3)
+    codes = model.encode(x, None if vector is None else ancestral.Context(vector=vector))["codes"]
+    assert torch.equal(made.latents.codes(x, vector), codes.flatten(1))
+    again = restored(model, made.calibration, "eager")
+    assert again.identity == made.identity
+    with torch.no_grad():
+        next(topdown_of(model).prior.parameters(), model.topdown.decoder.head.weight).add_(1e-3)  # type: ignore[union-attr]
+    assert restored(model, made.calibration, "eager").identity != made.identity
+
+
+def test_another_codebook_is_another_twin() -> None:
+    model, x = model_of(), symbols()
+    made = twin(model, x, "eager")
+    topdown_of(model).quantizer.codebook[1] += 0.01  # type: ignore[index, operator]
+    assert restored(model, made.calibration, "eager").identity != made.identity
+
+
+def test_files_begin_with_codes() -> None:
+    model = model_of(conditional=True).float()
+    labels = torch.arange(10) % 3
+    x = sample(model, 10, seed=1, labels=labels)
+    blob = ancestral.compress(model, x, labels=labels)
+    assert torch.equal(ancestral.decompress(model, blob), x)
+    shown = torch.cat(list(previews(Opened(Reader(blob), model, "eager"))))
+    kept = lossy(model, x, labels)
+    assert torch.equal(shown, kept.seen)
+    vector = torch.nn.functional.one_hot(labels, 3).float()
+    expected = model.encode(x, ancestral.Context(vector=vector))["codes"]
+    assert torch.equal(kept.z["codes"], expected) and kept.z["codes"].dtype == torch.long
+    alone = ancestral.compress(model, x, labels=labels, scheme=LATENTS)
+    assert len(alone) < len(blob)
+    assert torch.equal(ancestral.decompress(model, alone), sample(model, 10, labels=labels, z={"codes": expected}))
+
+
+def test_more_codes_than_files_take() -> None:
+    model = model_of(codes=1025)
+    with pytest.raises(LoweringError, match="files take codes of fewer kinds"):
+        twin(model, symbols(), "eager")
