@@ -256,6 +256,7 @@ def test_codes_are_drawn_as_the_prior_says() -> None:
     assert torch.equal(alone[0], drawn[17])
 
 
+@torch.no_grad()
 def test_temperature_makes_codes_greedy() -> None:
     prior = topdown_of(model_of()).prior
     group = CodePrior(prior, None, 5)
@@ -288,7 +289,7 @@ def test_numbers_that_are_no_codes_are_refused() -> None:
         ({"quantizer": "fsq", "scalars": "8,5"}, "such as 8x5x5x5"),
         ({"quantizer": "fsq", "scalars": "8x1"}, "needs at least 2"),
         ({"codes": 1}, "at least 2"),
-        ({"decay": 1.0}, "below 1"),
+        ({"codebook_decay": 1.0}, "below 1"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> None:
@@ -377,6 +378,7 @@ def test_an_encoder_ahead_of_the_rest_is_refused() -> None:
 # Figures
 
 
+@torch.no_grad()
 def test_figures_of_codes() -> None:
     model = model_of(DIGITS.spec)
     found, plain = (evaluate(model, DIGITS, importance_samples=k, limit=30) for k in (50, 0))
@@ -424,6 +426,7 @@ def test_a_description_tells_of_codes() -> None:
 # Completion, and ways that there are not
 
 
+@torch.no_grad()
 def test_completion_keeps_what_is_known() -> None:
     model, x = model_of(), symbols(3)
     known = torch.zeros_like(x, dtype=torch.bool)
@@ -505,6 +508,7 @@ def test_another_codebook_is_another_twin() -> None:
     assert restored(model, made.calibration, "eager").identity != made.identity
 
 
+@torch.no_grad()
 def test_files_begin_with_codes() -> None:
     model = model_of(conditional=True).float()
     labels = torch.arange(10) % 3

@@ -283,7 +283,7 @@ class VqVaeConfig:
     features: int = 16  # of vq: numbers of a vector
     scalars: str = "8x6x5"  # of fsq: levels of each number of a vector, whose product is the number of codes
     depth: int = 1  # codes at each place of the grid
-    decay: float = 0.99  # of vq: how much of itself the moving average of a vector keeps a step
+    codebook_decay: float = 0.99  # of vq: how much of itself the moving average of a vector keeps a step
     commitment: float = 0.25  # of vq: nats that the encoder pays for a squared distance of 1 from its vector
     restart: float = 0.1  # of vq: a code used less than this part of an even share moves to where the encoder is; 0 for never
     width: int = 48  # features of the encoder and the decoder
@@ -293,7 +293,7 @@ class VqVaeConfig:
     prior: str = "gated-pixelcnn"  # of the codes: gated-pixelcnn, pixelcnn, transformer, or uniform, which needs no training
     prior_layers: int = 4  # gated layers, residual blocks, or blocks of attention
     prior_channels: int = 48  # features of a layer, and of the table that codes are looked up in
-    prior_share: float = 0.4  # share of the steps that train the prior, after the others; 1 for codes of another run
+    prior_share: float = 0.6  # share of the steps that train the prior, after the others; 1 for codes of another run
     conditional: bool = False  # condition on the labels of the data: prior, encoder and decoder
 
     @property

@@ -199,7 +199,7 @@ def quantizer_of(config: VqVaeConfig) -> Quantizer:
         ValueError: there is none.
     """
     if config.quantizer == "vq":
-        return VectorQuantizer(config.codes, config.features, config.decay, config.restart)
+        return VectorQuantizer(config.codes, config.features, config.codebook_decay, config.restart)
     if config.quantizer == "fsq":
         return FiniteScalar(finite_levels(config.scalars))
     raise ValueError(f"there is no quantizer {config.quantizer!r}; choose vq or fsq")
