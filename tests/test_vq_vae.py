@@ -31,6 +31,7 @@ from ancestral.latent.quantizers import RESTARTS, FiniteScalar, VectorQuantizer,
 from ancestral.latent.topdown import Noise, mean
 from ancestral.latent.vq_vae import PRIORS, CodedTopDown, CodePrior
 from ancestral.objectives import OBJECTIVES, Batch, code_prior, quantized
+from ancestral.report import report
 from ancestral.report.describe import describe
 from ancestral.sampling.complete import complete
 from ancestral.sampling.interpolate import interpolate, shift, traverse
@@ -295,7 +296,7 @@ def test_numbers_that_are_no_codes_are_refused() -> None:
 def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         model_of(**options)
-    with pytest.raises(ValueError, match="models images, not text"):
+    with pytest.raises(ValueError, match="models images, and audio of a fixed length with one symbol a sample, not text"):
         ancestral.build("vq-vae", ancestral.DataSpec("text", (6,), levels=4))
 
 
@@ -421,6 +422,16 @@ def test_a_description_tells_of_codes() -> None:
     assert any(
         "finite scalars" in line and "uniform prior" in line for line in describe(model_of(quantizer="fsq", prior="uniform"))
     )
+
+
+def test_a_report_shows_what_codes_have(tmp_path: Path) -> None:
+    model = fresh()
+    ancestral.save(model, tmp_path / "run")
+    page = report(tmp_path / "run", DIGITS, samples=8, examples=2).read_text(encoding="utf-8")
+    for words in ("Used codes", "Perplexity of codes", "How often every code is chosen", "the codes of x, and x given its codes"):
+        assert words in page
+    for words in ("Active units", "Mutual information", "spherical way", "One example with one unit", "importance-weighted"):
+        assert words not in page
 
 
 # Completion, and ways that there are not

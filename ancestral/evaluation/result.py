@@ -232,7 +232,7 @@ class Evaluation:
         if self.shuffle_cost is not None:
             cost = _with_error(self.shuffle_cost, self.shuffle_cost_error)
             lines.append(f"another example's z costs {cost} nats ({self.subset:,} examples)")
-        if self.mutual_information is not None:
+        if self.mutual_information is not None and self.aggregate_kl is not None:
             lines.append(
                 f"mutual information {self.mutual_information:.2f} nats (estimate, at most {self.mutual_information_ceiling:.2f}"
                 f" from {self.information_examples:,} examples), aggregate KL {_with_error(self.aggregate_kl, None)} nats"

@@ -44,8 +44,10 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     The prior is an `Autoregressive` over images of codes, so all that works with one does with it: ``topdown.prior`` can be
     sampled, searched, and completed where some codes are known.
 
+    Sound of a fixed length is taken as an image of one row, so that the codes are, too: of them a Transformer sees all before.
+
     Raises:
-        ValueError: the data are not images, or there is no such quantiser, prior or decoder.
+        ValueError: the data are no images and no such sound, or there is no such quantiser, prior or decoder.
 
     Example:
         >>> import ancestral
@@ -54,11 +56,13 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         >>> codes.shape, ancestral.complete(model.topdown.prior, codes, known=codes == codes[0, 0, 0, 0]).x.shape
         (torch.Size([2, 1, 4, 4]), torch.Size([2, 1, 4, 4]))
     """
-    if spec.kind != "image":
-        raise ValueError(f"vq-vae models images, not {spec.kind}")
+    if spec.kind not in ("image", "audio") or None in spec.shape or spec.parts > 1 or spec.end is not None:
+        raise ValueError(
+            f"vq-vae models images, and audio of a fixed length with one symbol a sample, not {spec.kind} of shape {spec.shape}"
+        )
     family, learned = decoder_family(config.decoder, spec)
     shape = tuple(size or 0 for size in spec.shape)
-    topdown = CodedTopDown(spec, (family.size - learned) * shape[0], config)
+    topdown = CodedTopDown(spec, family.size - learned, config)
     return Latent(topdown, Autoregressive(Factorised(shape, family.size, learned), family, spec), spec, config)
 
 
@@ -109,12 +113,24 @@ class CodePrior(Symbols):
         return self.model.conditionals(value, self.context).log_prob(value)
 
 
+class Sequence(nn.Module):
+    """A decoder to (n, k, 1, T) maps, its output as a vector: (n, T k), the numbers of a place together."""
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
+        out: Tensor = self.decoder(z, vector)
+        return out.flatten(1)
+
+
 class CodedTopDown(TopDown):
     """One grid of codes, which a quantiser makes of what an encoder gives.
 
     Args:
         spec: the data.
-        outputs: maps that the vectors of the codes are decoded to.
+        outputs: maps, of each channel, that the vectors of the codes are decoded to; one alone of sound.
         config: sizes.
 
     Attributes:
@@ -129,14 +145,16 @@ class CodedTopDown(TopDown):
 
     def __init__(self, spec: DataSpec, outputs: int, config: VqVaeConfig) -> None:
         super().__init__()
-        colours, height, width = (size or 0 for size in spec.shape)
-        self.levels, self.quantizer = spec.levels, quantizer_of(config)
+        sequence = spec.kind != "image"
+        colours, height, width = (1, 1, spec.sites) if sequence else (size or 0 for size in spec.shape)
+        self.levels, self.quantizer, self.plane = spec.levels, quantizer_of(config), (colours, height, width)
         vector = (spec.classes or 0) if config.conditional else 0
         self.shape = (config.depth, *sides(height, width, config.halvings)[-1])
         features = config.depth * self.quantizer.features
         sizes = (config.width, config.blocks, config.halvings, True, vector)
-        self.encoder = ImageEncoder((colours, height, width), features, *sizes)
-        self.decoder = ImageDecoder((outputs, height, width), features, *sizes)
+        self.encoder = ImageEncoder(self.plane, features, *sizes)
+        decoder = ImageDecoder((outputs * colours, height, width), features, *sizes)
+        self.decoder = Sequence(decoder) if sequence else decoder
         codes = DataSpec("image", self.shape, self.quantizer.codes, spec.classes if config.conditional else None)
         self.prior = prior_of_codes(config, codes)
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
@@ -148,7 +166,8 @@ class CodedTopDown(TopDown):
 
     def posterior(self, x: Tensor, vector: Tensor | None = None) -> Nearest:
         """The codes of (n, *shape) symbols, with their labels where the model is conditional."""
-        bounded = self.quantizer.bounded(self.encoder(scaled(x, self.levels, self.anchor.dtype), vector).to(self.anchor.dtype))
+        seen = scaled(x, self.levels, self.anchor.dtype).view(-1, *self.plane)
+        bounded = self.quantizer.bounded(self.encoder(seen, vector).to(self.anchor.dtype))
         return Nearest(bounded, self.quantizer.nearest(bounded))
 
     def descend(
@@ -164,7 +183,8 @@ class CodedTopDown(TopDown):
         vectors = self.quantizer.vectors(codes)
         if posterior is not None:
             vectors = straight_through(posterior.bounded, vectors)
-        features = Context(vector=vector, grid=self.decoder(vectors, vector))
+        decoded = self.decoder(vectors, vector)
+        features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
         return Descent(features, [Group(self.group, codes, prior, posterior)])
 
     def _check(self, codes: Tensor) -> None:

@@ -14,6 +14,7 @@ from ancestral.evaluation.probes import DRAWS, Probe
 from ancestral.evaluation.quality import CAVEAT, SHOWN, Likeness, Quality
 from ancestral.evaluation.study import DRAWN, MEANS, MOST_AVERAGED, RAW, Study
 from ancestral.latent.latent import Latent
+from ancestral.latent.vq_vae import coded
 from ancestral.report.figures import accuracies
 from ancestral.report.images import Pixels
 from ancestral.report.page import drawing, figure, paragraph, section, strips, table, tag
@@ -67,7 +68,7 @@ def _points(study: Study, features: str) -> list[tuple[float, float, float]]:
 def classes(subject: Subject, study: Study, data: Splits) -> str:
     """What the mean code of every class is decoded to, and examples moved along the differences of two of them."""
     model = subject.model
-    if not isinstance(model, Latent):
+    if not isinstance(model, Latent) or coded(model):  # the mean of vectors of codes is no code's vector
         return ""
     chosen, _ = chosen_examples(model, data, "train", MOST_AVERAGED, study.seed)
     with inference(model):

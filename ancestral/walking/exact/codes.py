@@ -51,15 +51,14 @@ class ExactCodes:
         grid: whether the features are a grid.
     """
 
-    grid = True
-
     def __init__(self, topdown: CodedTopDown, prior: Autoregressive, decoder: IntegerNet, classes: int = 0) -> None:
         self.topdown, self.prior, self.decoder, self.classes = topdown, prior, decoder, classes
         self.units = topdown.units
         count = topdown.quantizer.codes
         self._book = topdown.quantizer.vectors(torch.arange(count).view(count, 1, 1, 1))[:, :, 0, 0]
         null = torch.zeros(1, classes) if classes else None
-        self.fraction = self._decoded(torch.zeros(1, self.units, dtype=torch.long), null).fraction
+        found = self._decoded(torch.zeros(1, self.units, dtype=torch.long), null)
+        self.fraction, self.grid = found.fraction, found.integers.dim() == 4
 
     def checksum(self) -> bytes:
         """What tells twins apart."""
@@ -70,7 +69,8 @@ class ExactCodes:
 
     def features(self, codes: Tensor, vector: Tensor | None = None) -> Context:
         """What the likelihood sees of (n, units) codes and of these labels."""
-        return Context(vector=vector, grid=self._decoded(codes, vector).integers)
+        found = self._decoded(codes, vector).integers
+        return Context(vector=vector, grid=found) if self.grid else Context(vector=found)
 
     def _decoded(self, codes: Tensor, vector: Tensor | None) -> Fixed:
         vectors = Fixed.of(self.topdown.quantizer.vectors(self.grid_of(codes)), fixed.MEAN, WIDE)
