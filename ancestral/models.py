@@ -17,6 +17,7 @@ from ancestral.latent.configs import (
     VlaeConfig,
     VqVaeConfig,
 )
+from ancestral.latent.two_stage_configs import TwoStageConfig
 from ancestral.networks.configs import (
     DeepNADEConfig,
     DiagonalBiLSTMConfig,
@@ -46,6 +47,7 @@ Config = (
     | HierarchicalPixelVaeConfig
     | VlaeConfig
     | VqVaeConfig
+    | TwoStageConfig
     | PixelCNNConfig
     | PixelCNNPlusPlusConfig
     | NADEConfig
@@ -129,6 +131,12 @@ MODELS: dict[str, Entry] = {
     ),
     "agave": Entry(
         AgaveConfig, "ancestral.latent.agave:agave", "bound", "VAE with a PixelCNN decoder, z kept in use by an auxiliary image"
+    ),
+    "two-stage": Entry(
+        TwoStageConfig,
+        "ancestral.latent.two_stage:two_stage",
+        "bound",
+        "a grey or smaller image of x first, then x given it, each by a PixelCNN",
     ),
 }
 

@@ -22,7 +22,7 @@ from ancestral.latent.blindfold import blindfolded
 from ancestral.latent.charge import Charge
 from ancestral.latent.latent import Elbo, Latent
 from ancestral.latent.quantizers import perplexity, usage
-from ancestral.latent.topdown import Group, Noise, given, mean
+from ancestral.latent.topdown import Descent, Group, Noise, given, mean
 from ancestral.latent.vq_vae import CodedTopDown
 from ancestral.spec import DataSpec
 
@@ -132,6 +132,26 @@ def elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
     return _charged({"distortion": parts.distortion}, parts.groups, charged, batch)
 
 
+def rate(model: Latent, batch: Batch) -> Terms:
+    """KL(q(z | x) || p(z)) alone, for priors of a z that they do not change, such as what x determines.
+
+    Of a model that is not in training mode its distortion is told, too.
+    """
+    descent = _descended(model, batch)
+    value = _rate(descent).mean()
+    return {"loss": value, "rate": value} | ({} if model.training else {"distortion": _distortion(model, batch, descent).mean()})
+
+
+def distortion(model: Latent, batch: Batch) -> Terms:
+    """-log p(x | z) alone, for likelihoods given a z that they do not change.
+
+    Of a model that is not in training mode its rate is told, too.
+    """
+    descent = _descended(model, batch)
+    value = _distortion(model, batch, descent).mean()
+    return {"loss": value, "distortion": value} | ({} if model.training else {"rate": _rate(descent).mean()})
+
+
 def auxiliary_elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
     """-log p(y | z) + beta * rate: the VAE of the auxiliary image by itself, which AGAVE pretrains; options as `Charge` has them.
 
@@ -139,8 +159,7 @@ def auxiliary_elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
     """
     if model.auxiliary is None:
         raise ValueError("the model has no auxiliary image")
-    noise = Noise(batch.seed, range(len(batch.x)) if batch.rows is None else batch.rows)
-    descent = model.descend(batch.x, noise, _context(model, batch))
+    descent = _descended(model, batch)
     cost = -model.auxiliary.log_prob(batch.x, descent.features)
     return _charged({"auxiliary": cost}, {group.name: group.kl for group in descent.groups}, _charge(charge), batch)
 
@@ -259,6 +278,20 @@ def _context(model: Autoregressive | Latent, batch: Batch) -> Context | None:
     return with_grid(context, batch.grid, model.anchor)
 
 
+def _descended(model: Latent, batch: Batch) -> Descent:
+    noise = Noise(batch.seed, range(len(batch.x)) if batch.rows is None else batch.rows)
+    return model.descend(batch.x, noise, _context(model, batch))
+
+
+def _distortion(model: Latent, batch: Batch, descent: Descent) -> Tensor:
+    return -model.likelihood.log_prob(batch.x, descent.features)
+
+
+def _rate(descent: Descent) -> Tensor:
+    """(n,) nats of all groups."""
+    return torch.stack([group.kl.flatten(1).sum(1) for group in descent.groups]).sum(0)
+
+
 def _elbo(model: Latent, batch: Batch, dropout: float = 0.0) -> Elbo:
     if dropout and model.training:
         rows = range(len(batch.x)) if batch.rows is None else batch.rows
@@ -273,6 +306,8 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "shuffled": shuffled,
     "ensemble_nll": ensemble_nll,
     "elbo": elbo,
+    "rate": rate,
+    "distortion": distortion,
     "auxiliary_elbo": auxiliary_elbo,
     "auxiliary_guided": auxiliary_guided,
     "iwae": iwae,

@@ -131,6 +131,9 @@ CASES = {
     "agave, pixelcnn++": ("agave", PHOTO, {"decoder": "pixelcnn++", "channels": 3, "resnets": 1, "stream": 4}),
     "agave, pixelcnn++ of less": ("agave", HALVED, {"decoder": "pixelcnn++", "channels": 3, "resnets": 1, "factor": 2}),
     "agave, no auxiliary": ("agave", COLOUR, {"auxiliary": False, "lambda_": 1.0}),
+    "two-stage, enumerable": ("two-stage", SQUARE, {}),
+    "two-stage, by label": ("two-stage", replace(DIGITS, classes=3), {"halvings": 2, "conditional": True}),
+    "two-stage, grey": ("two-stage", PHOTO, {"form": "grey"}),
 }
 EXEMPT = {
     "gated-pixelcnn, enumerable": {"context", "bound"},
@@ -202,6 +205,8 @@ EXEMPT = {
     "vq-vae, uniform": {"lowered"},
     "vq-vae, sound": {"lowered"},
     "agave, colours and resolution": {"bound"},
+    "two-stage, by label": {"bound"},
+    "two-stage, grey": {"bound"},
 }
 
 

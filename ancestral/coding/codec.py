@@ -288,7 +288,8 @@ class Opened:
         if self.reader.header["scheme"] == LATENTS:
             if block.kind == STORED:
                 return LatentPart.stored(payload, n, labels, self.twin)
-            return LatentPart(two_part.popped(generator_of(self.twin), payload, n, label_vector(labels, self.spec)), labels)
+            codes = two_part.popped(generator_of(self.twin), payload, n, label_vector(labels, self.spec))
+            return LatentPart(codes, labels)
         if self.spec.kind in SEQUENCES:
             lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
         if block.kind != STORED:

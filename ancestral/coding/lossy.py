@@ -119,9 +119,8 @@ def previews(opened: Opened) -> Iterator[Tensor]:
         if block.kind == STORED:
             codes = LatentPart.stored(payload, block.items, labels, opened.twin).x
         else:
-            codes = two_part.popped(
-                latents, payload if alone else two_part.parts(payload)[0], block.items, label_vector(labels, opened.spec)
-            )
+            first = payload if alone else two_part.parts(payload)[0]
+            codes = two_part.popped(latents, first, block.items, label_vector(labels, opened.spec))
         if not isinstance(opened.model, Latent):
             raise CodecError("only models with latents have pictures of z alone")
         yield picture(opened.model, opened.z(codes, labels), labels, opened.seed, block.index * block_items(opened.spec))

@@ -18,7 +18,7 @@ from ancestral.coding.widths import Widths
 from ancestral.core import Context
 from ancestral.draw import uniforms
 from ancestral.spec import DataSpec
-from ancestral.walking.exact.codes import FirstPart
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.twin import ExactLatents, Twin, label_vector
 
 
@@ -73,9 +73,8 @@ class LatentPart:
 
     def coded(self, spec: DataSpec, widths: Widths) -> bytes:
         """The same, coded."""
-        return Part(self.x, self.labels).before(spec) + two_part.pushed(
-            generator_of(widths.of(None)), self.x, label_vector(self.labels, spec)
-        )
+        codes = two_part.pushed(generator_of(widths.of(None)), self.x, label_vector(self.labels, spec))
+        return Part(self.x, self.labels).before(spec) + codes
 
     @classmethod
     def stored(cls, payload: bytes, n: int, labels: Tensor | None, exact: Twin) -> LatentPart:
@@ -90,13 +89,13 @@ class LatentPart:
         return cls(torch.from_numpy(np.frombuffer(payload, "<u2").astype(np.int64)).view(n, units), labels)
 
 
-def generator_of(exact: Twin) -> FirstPart:
+def generator_of(exact: Twin) -> ExactGenerator:
     """The latents of a two-part code.
 
     Raises:
         CodecError: in this code z does not stand by itself.
     """
-    if not isinstance(exact.latents, FirstPart):
+    if not isinstance(exact.latents, ExactGenerator):
         raise CodecError(f"z stands by itself in two-part codes alone, and this is {exact.scheme}: compress with scheme two-part")
     return exact.latents
 
@@ -163,7 +162,8 @@ def canary(exact: Twin) -> str:
     """
     x = canary_items(exact.likelihood.spec)
     labels = in_turn(len(x), exact.likelihood.spec) if exact.labelled else None
-    if not isinstance(exact.latents, FirstPart):
+    if not isinstance(exact.latents, ExactGenerator):
         return digest(encoded(exact, x, labels)).hex()
-    codes = exact.latents.drawn(uniforms(0, range(len(x)), exact.latents.units, stream=1))
-    return digest(two_part.encode(exact, exact.latents, x, label_vector(labels, exact.likelihood.spec), codes)).hex()
+    vector = label_vector(labels, exact.likelihood.spec)
+    codes = exact.latents.drawn(uniforms(0, range(len(x)), exact.latents.units, stream=1), vector)
+    return digest(two_part.encode(exact, exact.latents, x, vector, codes)).hex()

@@ -12,13 +12,15 @@ from torch import Tensor
 from ancestral.coding import autoregressive
 from ancestral.coding.coder import Stack
 from ancestral.coding.errors import CodecError
-from ancestral.walking.exact.codes import ExactCodes, FirstPart
+from ancestral.walking.exact.generator import Exact, ExactGenerator
+from ancestral.walking.exact.groups import ExactCodes, label
+from ancestral.walking.exact.operations import Fixed
 from ancestral.walking.twin import Twin
 
 SIZE = 4  # bytes that say how many the first part has
 
 
-def encode(twin: Twin, latents: FirstPart, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
+def encode(twin: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
     """(n, *shape) symbols as bytes: how many those of z are, z, and x.
 
     Args:
@@ -31,7 +33,7 @@ def encode(twin: Twin, latents: FirstPart, x: Tensor, vector: Tensor | None = No
     return len(first).to_bytes(SIZE, "little") + first + stack.to_bytes()
 
 
-def decode(twin: Twin, latents: FirstPart, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+def decode(twin: Twin, latents: ExactGenerator, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
     """The (n, *shape) symbols that ``encode`` was given, with the same labels.
 
     Raises:
@@ -56,29 +58,36 @@ def parts(payload: bytes) -> tuple[bytes, bytes]:
     return payload[SIZE:end], payload[end:]
 
 
-def pushed(latents: FirstPart, codes: Tensor, vector: Tensor | None = None) -> bytes:
-    """(n, units) bins as bytes; codes of a quantiser by what their prior says of them given these labels."""
-    stack = Stack()
-    if isinstance(latents, ExactCodes):
-        autoregressive.push(stack, latents.prior, latents.grid_of(codes), latents.context(vector))
-        return stack.to_bytes()
-    for starts, frequencies in reversed(list(latents.intervals(codes))):
-        stack.push(starts.flatten().numpy(), frequencies.flatten().numpy())
+def pushed(latents: ExactGenerator, codes: Tensor, vector: Tensor | None = None) -> bytes:
+    """(n, units) bins as bytes, of rows with these labels."""
+    stack, labels = Stack(), label(vector)
+    for each in reversed(list(latents.carried(codes, vector))):
+        if isinstance(each.stage, ExactCodes):
+            z = each.codes.view(-1, *each.stage.stage.shape)
+            autoregressive.push(stack, each.stage.prior, z, each.stage.context(each.above, labels))
+        else:
+            for starts, frequencies in reversed(list(each.stage.intervals(each.codes))):
+                stack.push(starts.flatten().numpy(), frequencies.flatten().numpy())
     return stack.to_bytes()
 
 
-def popped(latents: FirstPart, data: bytes, n: int, vector: Tensor | None = None) -> Tensor:
-    """The (n, units) bins that ``pushed`` was given, with the same labels.
+def popped(latents: ExactGenerator, data: bytes, n: int, vector: Tensor | None = None) -> Tensor:
+    """The (n, units) bins that ``pushed`` was given.
 
     Raises:
         CodecError: the bytes hold something else.
     """
-    stack, codes = Stack.from_bytes(data), torch.zeros(n, latents.units, dtype=torch.long)
-    if isinstance(latents, ExactCodes):
-        codes = autoregressive.pop(stack, latents.prior, n, latents.context(vector)).flatten(1)
-    else:
-        for (rows, places), tables in latents.tables(n):
+    stack = Stack.from_bytes(data)
+
+    def choose(stage: Exact, h: Fixed | None, labels: Fixed | None) -> Tensor:
+        if isinstance(stage, ExactCodes):
+            return autoregressive.pop(stack, stage.prior, n, stage.context(h, labels)).flatten(1)
+        codes = torch.zeros(n, stage.units, dtype=torch.long)
+        for (rows, places), tables in stage.tables(n):
             codes[rows, places] = torch.from_numpy(stack.pop(tables.numpy())).view(-1, len(places))
+        return codes
+
+    codes = torch.cat([each.codes for each in latents.settle(choose, n, vector)], 1)
     _check_empty(stack)
     return codes
 

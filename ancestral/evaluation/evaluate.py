@@ -20,8 +20,8 @@ from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
 from ancestral.evaluation.remedies import remedies
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import exact_nats, status_of
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.sampling.strategies import Model, Progress, inference
 
 MOST_POSTERIORS = 1000  # that the mutual information is estimated on; its ceiling is their log

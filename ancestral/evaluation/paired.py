@@ -18,8 +18,8 @@ from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_cost
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.evaluation.score import exact_nats, status_of
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.sampling.strategies import Model, Progress, inference
 
 TOLD_APART = 2.0  # standard errors from which on a difference is called one

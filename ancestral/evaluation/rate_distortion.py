@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ancestral.evaluation.bits import Moments, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import usage
 from ancestral.latent.topdown import Noise
-from ancestral.latent.vq_vae import CodePrior
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,13 @@ An encoder is not needed for that: it only chooses e.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from ancestral.core import Autoregressive
 
 LAWS = ("normal", "logistic")
 
@@ -57,6 +59,8 @@ class Stage:
         steps: what makes z of e.
         law: of e: standard ``"normal"`` or ``"logistic"``.
         mixture: (..., 3 K) logits, means and log-scales of K densities of that law, broadcast to units: the law of e instead.
+        codes: the law of z where that is whole numbers: an `Autoregressive` that sees h as its grid. There are no steps then.
+        vectors: (n, c, ...) codes to (n, d, ...) numbers that stand for them, which ``merge`` takes for z.
     """
 
     name: str
@@ -65,6 +69,12 @@ class Stage:
     steps: tuple[Step, ...] = ()
     law: str = "normal"
     mixture: Tensor | None = None
+    codes: Autoregressive | None = None
+    vectors: Callable[[Tensor], Tensor] | None = None
+
+    def read(self, z: Tensor) -> Tensor:
+        """What ``merge`` takes for z."""
+        return z if self.vectors is None else self.vectors(z)
 
     def made_of(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Iterator[tuple[Step, Tensor]]:
         """Every step with what it gave, from the last one back."""

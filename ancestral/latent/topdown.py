@@ -126,7 +126,13 @@ Choose = Callable[[str, Distribution, Distribution | None], Tensor]
 
 
 class TopDown(nn.Module, ABC):
-    """Prior, encoder and decoder of a latent-variable model."""
+    """Prior, encoder and decoder of a latent-variable model.
+
+    Attributes:
+        certain: whether z is whole numbers of which x leaves no choice.
+    """
+
+    certain: bool = False
 
     @abstractmethod
     def descend(

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Context
-from ancestral.draw import Handed
 from ancestral.families import Categorical
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.configs import VqVaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
+from ancestral.latent.generation import Decoding, Generator, Stage
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import FiniteScalar, Quantizer, VectorQuantizer, finite_levels, straight_through
 from ancestral.latent.topdown import Choose, Descent, Group, Symbols, TopDown
@@ -86,33 +87,6 @@ class Nearest(Symbols):
         return torch.zeros_like(value, dtype=self.bounded.dtype).masked_fill(value != self.codes, -torch.inf)
 
 
-class CodePrior(Symbols):
-    """p(codes | c), an `Autoregressive`: drawn by a walk in which one uniform settles each code, without gradient.
-
-    Args:
-        model: of images of codes.
-        context: (n, ...) labels, or None.
-        n: how many rows.
-    """
-
-    def __init__(self, model: Autoregressive, context: Context | None, n: int) -> None:
-        super().__init__(torch.Size((n, *model.network.shape)), validate_args=False)
-        self.model, self.context = model, context
-
-    @property
-    def levels(self) -> int:
-        """How many codes there are."""
-        return self.model.family.levels or 0
-
-    @torch.no_grad()
-    def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
-        return self.model.walk(len(u), self.context).run(Handed(temperature=temperature, u=u.flatten(1)))
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """(n, m, h, w) nats of every code given the ones before it, in one pass."""
-        return self.model.conditionals(value, self.context).log_prob(value)
-
-
 class Sequence(nn.Module):
     """A decoder to (n, k, 1, T) maps, its output as a vector: (n, T k), the numbers of a place together."""
 
@@ -142,6 +116,7 @@ class CodedTopDown(TopDown):
     """
 
     group = "codes"
+    certain = True
 
     def __init__(self, spec: DataSpec, outputs: int, config: VqVaeConfig) -> None:
         super().__init__()
@@ -203,13 +178,12 @@ class CodedTopDown(TopDown):
             raise ValueError("the codes were settled without evidence, so nothing was quantised")
         return group.posterior
 
+    def generator(self) -> Generator:
+        decoding = Decoding(self.decoder)
+        return Generator((Stage(self.group, self.shape, decoding, codes=self.prior, vectors=self.quantizer.vectors),))
+
     def numbers(self, name: str, z: Tensor) -> Tensor:
         return self.quantizer.vectors(z)
-
-
-def coded(model: nn.Module) -> bool:
-    """Whether the latents of a model are codes, of which x leaves no choice."""
-    return isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown)
 
 
 def quantizer_of(config: VqVaeConfig) -> Quantizer:

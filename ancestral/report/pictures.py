@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ancestral.evaluation import Evaluation, surprisal
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.networks.factorised import Factorised
 from ancestral.report.figures import surprisal_maps
 from ancestral.report.images import Pixels, pixels

@@ -13,8 +13,8 @@ from ancestral.evaluation.examples import chosen_examples
 from ancestral.evaluation.probes import DRAWS, Probe
 from ancestral.evaluation.quality import CAVEAT, SHOWN, Likeness, Quality
 from ancestral.evaluation.study import DRAWN, MEANS, MOST_AVERAGED, RAW, Study
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.report.figures import accuracies
 from ancestral.report.images import Pixels
 from ancestral.report.page import drawing, figure, paragraph, section, strips, table, tag

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.networks.factorised import Factorised
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES, Sampled, in_passes
@@ -137,7 +137,8 @@ def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, 
         Interrupted: Ctrl-C; it holds the batches that were done.
     """
     parts: list[Tensor] = []
-    fast = None if coded(rows.model) else lowered(likelihood, engine, rows.n)  # of codes it is their prior that walks
+    apart = coded(rows.model) and isinstance(likelihood.network, Factorised)
+    fast = None if apart else lowered(likelihood, engine, rows.n)  # of codes it is their prior that walks
     try:
         for some, seen in rows.batches(batch_size):
             own, tell = part_of(draw, some), telling(progress, some, rows.n, likelihood.spec.sites)

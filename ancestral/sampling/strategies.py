@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
 from ancestral.draw import Draw, Handed, uniforms
+from ancestral.latent.codes import CodePrior, coded
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Descent, Noise, Symbols, given, placed
-from ancestral.latent.vq_vae import CodePrior, coded
 from ancestral.objectives import label_context
 from ancestral.spec import Order
 from ancestral.symbols import DataError, check_symbols

@@ -18,7 +18,7 @@ from ancestral.latent.latent import Latent
 from ancestral.objectives import Batch, importance_weights
 from ancestral.testing.structure import steps
 from ancestral.testing.subjects import Coded, LawBroken, Subject, require
-from ancestral.walking.exact.codes import FirstPart
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.twin import BITS_BACK, Twin
 
 FEW = 16  # items; the first ones of a block find nothing on the stack to choose latents with
@@ -45,7 +45,7 @@ def exact(subject: Subject) -> str:
 
 def _whole_latents(twin: Twin, x: Tensor, rows: Tensor | None = None) -> Tensor:
     """(n, ...) what a twin computes of the latents of x: parameters of the posterior, or what bins lead to."""
-    if isinstance(twin.latents, FirstPart):
+    if isinstance(twin.latents, ExactGenerator):
         numbers = range(len(x)) if rows is None else rows.tolist()
         features = twin.latents.features(twin.latents.drawn(uniforms(0, numbers, twin.latents.units)))
         return features.grid if features.grid is not None else features.vector  # type: ignore[return-value]
@@ -91,7 +91,7 @@ def _payload(found: Coded, x: Tensor, what: str) -> bytes:
 
 def _bits(exact: Twin, x: Tensor, context: Context | None) -> float:
     """What all symbols cost, also those that fill up an example after its end, and their latents."""
-    rate = exact.latents.rate(exact.latents.codes(x)).sum().item() if isinstance(exact.latents, FirstPart) else 0.0
+    rate = exact.latents.rate(exact.latents.codes(x)).sum().item() if isinstance(exact.latents, ExactGenerator) else 0.0
     return rate / log(2) - exact.likelihood.conditionals(x, context).log_prob(x).sum().item() / log(2)
 
 

@@ -21,7 +21,7 @@ from ancestral.sampling.sample import sample
 from ancestral.sampling.strategies import arrange
 from ancestral.symbols import DataError, ended
 from ancestral.walking.engines import Lowered, refusal
-from ancestral.walking.exact.codes import FirstPart
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import Twin, restored, twin
 
@@ -62,7 +62,7 @@ class Coded:
     def context(self, x: Tensor) -> Context | None:
         """What the likelihood sees when symbols are coded with the latents in the middle of their posterior."""
         latents = self.twins[0].latents
-        if isinstance(latents, FirstPart):
+        if isinstance(latents, ExactGenerator):
             return latents.features(latents.codes(x))
         return None if latents is None else latents.features(latents.posterior(x, BITS).centre, BITS)
 

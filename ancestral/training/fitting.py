@@ -20,8 +20,8 @@ from ancestral.data.notation import Sound, Text
 from ancestral.data.source import Array
 from ancestral.data.splits import Splits
 from ancestral.hub import Folder, Model, construct, describe, fill, write_config
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
-from ancestral.latent.vq_vae import coded
 from ancestral.models import nearest
 from ancestral.objectives import label_context
 from ancestral.sampling.strategies import likelihood_of

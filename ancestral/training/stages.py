@@ -157,7 +157,7 @@ def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str
     """
     if "nll" in terms:
         nats, status = terms["nll"], "exact"
-    elif "distortion" in terms:
+    elif "distortion" in terms and "rate" in terms:
         nats, status = terms["distortion"] + terms["rate"], "bound"  # the rate at weight 1, whatever it has in training
     elif "iwae" in terms:
         nats, status = terms["iwae"], "bound"

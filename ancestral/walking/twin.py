@@ -19,25 +19,21 @@ import torch
 from torch import Tensor
 
 from ancestral.causal.network import CausalNetwork
-from ancestral.core import Autoregressive, Context, Family, Network
+from ancestral.core import Autoregressive, Context
 from ancestral.draw import uniforms
-from ancestral.families import Integer, fixed
-from ancestral.families.base import Discrete
+from ancestral.families import fixed
 from ancestral.families.integer import EqualMassBins
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.latent.vae import FlatTopDown
-from ancestral.latent.vq_vae import CodedTopDown
-from ancestral.networks.factorised import Factorised
 from ancestral.objectives import label_context
 from ancestral.spec import DataSpec, Order
-from ancestral.symbols import DataError, check_symbols
-from ancestral.walking.exact import codes, generator
-from ancestral.walking.exact.calibration import Calibration, calibrate
-from ancestral.walking.exact.codes import ExactCodes, FirstPart
+from ancestral.symbols import check_symbols
+from ancestral.walking.exact import generator
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.generator import ExactGenerator
-from ancestral.walking.exact.networks import ExactFactorised, ExactNetwork
+from ancestral.walking.exact.groups import label
+from ancestral.walking.exact.networks import calibrated_network, exact_model
 from ancestral.walking.exact.operations import Fixed, LoweringError
 
 EXAMPLES = 64  # how many a calibration looks at
@@ -96,13 +92,13 @@ class ExactLatents:
         self.fraction, self.grid = found.fraction, found.integers.dim() == 4
 
     @property
-    def nets(self) -> list[IntegerNet]:
-        """Everything that is computed."""
-        return [self.encoder, self.decoder]
+    def checksums(self) -> list[bytes]:
+        """Of everything that is computed."""
+        return [self.encoder.checksum(), self.decoder.checksum()]
 
     def posterior(self, x: Tensor, bits: int, vector: Tensor | None = None) -> Posterior:
         """q(z | x) of (n, *shape) symbols with these labels, in 2^bits bins a unit."""
-        found = self.encoder(self._scaled(x), _label(vector))
+        found = self.encoder(self._scaled(x), label(vector))
         location, log_scale = (Fixed(half, found.fraction) for half in found.integers.chunk(2, 1))
         both = [location.at(fixed.MEAN).integers, log_scale.at(fixed.LOG_SCALE).integers]
         return Posterior(EqualMassBins(bits), torch.stack(both, -1).flatten(1, -2).long())
@@ -114,7 +110,7 @@ class ExactLatents:
         return Context(vector=vector, grid=decoded) if self.grid else Context(vector=decoded)
 
     def _decoded(self, z: Tensor, vector: Tensor | None) -> Fixed:
-        return self.decoder(Fixed(z, fixed.MEAN), _label(vector))
+        return self.decoder(Fixed(z, fixed.MEAN), label(vector))
 
     def _scaled(self, x: Tensor) -> Fixed:
         """2 x / (levels - 1) - 1, of fraction 14, by whole numbers alone; halves are rounded up."""
@@ -135,7 +131,7 @@ class Twin:
     """
 
     likelihood: Autoregressive
-    latents: ExactLatents | FirstPart | None
+    latents: ExactLatents | ExactGenerator | None
     calibration: dict[str, Any]
     identity: str
 
@@ -169,7 +165,7 @@ class Twin:
             raise ValueError(f"a twin made {'with labels takes a' if self.labelled else 'without labels takes no'} vector")
         if self.latents is None:
             return -self.likelihood.log_prob(x, None if vector is None else Context(vector=vector))
-        if isinstance(self.latents, FirstPart):
+        if isinstance(self.latents, ExactGenerator):
             chosen = self.latents.codes(x, vector)
             return self.latents.rate(chosen, vector) - self.likelihood.log_prob(x, self.latents.features(chosen, vector))
         posterior = self.latents.posterior(x, bits, vector)
@@ -241,19 +237,15 @@ def calibrated(
     if isinstance(model, Latent):
         descent = model.descend(x, Noise(0, range(len(x))), context)
         context = descent.features
-        if isinstance(model.topdown, CodedTopDown):
-            found["codes"] = codes.calibrated(model.topdown, x, vector)
-        elif scheme == TWO_PART:
+        if scheme == TWO_PART:
             found["stages"] = generator.calibrated(model.topdown, x, vector)
         else:
             topdown = flat(model)
             encoder = IntegerNet.calibrate(topdown.encoder, topdown.scaled(x), vector)
             decoder = IntegerNet.calibrate(topdown.decoder, descent.groups[0].z, vector)
             found |= {"encoder": encoder.fractions, "decoder": decoder.fractions}
-    network, family = likelihood.network, likelihood.family
-    if isinstance(network, CausalNetwork):
-        found["network"] = calibrate(network, whole_family(family), x, context).to_dict()
-    return found
+    network = calibrated_network(likelihood, x, context)
+    return found if network is None else {**found, "network": network}
 
 
 def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], engine: str = "auto", threads: int = 1) -> Twin:
@@ -268,16 +260,15 @@ def restored(model: Autoregressive | Latent, calibration: Mapping[str, Any], eng
     if isinstance(model, Latent):
         latents = _exact_latents(model, calibration, engine, threads)
         fractions["grid" if latents.grid else "vector"] = latents.fraction
-    family = likelihood.family
-    network = _exact_network(likelihood.network, family, calibration, fractions, engine, threads)
-    digest = hashlib.blake2b(network.checksum, digest_size=16)
-    for part in () if latents is None else (latents,) if isinstance(latents, ExactCodes) else latents.nets:
-        digest.update(part.checksum())
-    digest.update(json.dumps([model.spec.to_dict(), repr(family), calibration], sort_keys=True).encode())
+    network = calibration["network"] if isinstance(likelihood.network, CausalNetwork) else None
+    exact = exact_model(likelihood, network, fractions, engine, threads)
+    digest = hashlib.blake2b(exact.network.checksum, digest_size=16)  # type: ignore[arg-type]
+    for part in () if latents is None else latents.checksums:
+        digest.update(part)
+    digest.update(json.dumps([model.spec.to_dict(), repr(likelihood.family), calibration], sort_keys=True).encode())
     if likelihood.network.order != Order.raster(tuple(likelihood.network.shape)):
         digest.update(json.dumps(likelihood.network.order.sites).encode())
-    exact_likelihood = Autoregressive(network, whole_family(family), model.spec)
-    return Twin(exact_likelihood, latents, dict(calibration), digest.hexdigest())
+    return Twin(exact, latents, dict(calibration), digest.hexdigest())
 
 
 def label_vector(labels: Tensor | None, spec: DataSpec) -> Tensor | None:
@@ -290,21 +281,14 @@ def label_vector(labels: Tensor | None, spec: DataSpec) -> Tensor | None:
     return None if context is None else context.vector
 
 
-def _label(vector: Tensor | None) -> Fixed | None:
-    return None if vector is None else Fixed(vector.double(), 0)
-
-
 def _likelihood(model: Autoregressive | Latent) -> Autoregressive:
     return model.likelihood if isinstance(model, Latent) else model
 
 
-def _exact_latents(model: Latent, calibration: Mapping[str, Any], engine: str, threads: int) -> ExactLatents | FirstPart:
-    told, classes = LABELS in calibration, model.spec.classes or 0
-    if "stages" in calibration or isinstance(model.topdown, CodedTopDown):
-        topdown = copy.deepcopy(model.topdown).cpu().double()
-        if isinstance(topdown, CodedTopDown):
-            return codes.restored(topdown, calibration["codes"], told, classes, engine, threads)
-        return generator.restored(topdown, calibration["stages"], told, classes)
+def _exact_latents(model: Latent, calibration: Mapping[str, Any], engine: str, threads: int) -> ExactLatents | ExactGenerator:
+    if "stages" in calibration:
+        topdown, told = copy.deepcopy(model.topdown).cpu().double(), LABELS in calibration
+        return generator.restored(topdown, calibration["stages"], told, model.spec.classes or 0, engine, threads)
     return _both_ways(model, calibration)
 
 
@@ -314,23 +298,6 @@ def _both_ways(model: Latent, calibration: Mapping[str, Any]) -> ExactLatents:
     decoder = IntegerNet.from_fractions(topdown.decoder, calibration["decoder"], given)
     classes = (model.spec.classes or 0) if LABELS in calibration else 0
     return ExactLatents(topdown, model.spec.levels or 2, encoder, decoder, classes)
-
-
-def _exact_network(
-    network: Network, family: Family, calibration: Mapping[str, Any], fractions: Mapping[str, int], engine: str, threads: int
-) -> ExactNetwork | ExactFactorised:
-    if isinstance(network, Factorised) and fractions:
-        return ExactFactorised(network, whole_family(family), fractions.get("grid", fractions.get("vector", 0)))
-    if isinstance(network, CausalNetwork) and isinstance(family, Discrete):
-        return ExactNetwork(network, family, Calibration.from_dict(calibration["network"]), fractions, engine, threads)
-    raise LoweringError(f"{type(network).__name__} has no exact form: causal networks and factorised decoders have one")
-
-
-def whole_family(family: Family) -> Integer:
-    """The integer twin of a family; raises ``DataError`` where it has none."""
-    if not isinstance(family, Discrete):
-        raise DataError(f"{family} is a density of real values, which files cannot hold: make it discrete with Binned")
-    return family.integer()
 
 
 def flat(model: Latent) -> FlatTopDown:

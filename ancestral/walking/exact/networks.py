@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.causal.network import CausalNetwork
 from ancestral.causal.program import Program
-from ancestral.core import Context, State
+from ancestral.core import Autoregressive, Context, Family, State
 from ancestral.families import Integer
 from ancestral.families.base import Discrete
-from ancestral.networks.factorised import Factorised
+from ancestral.networks.factorised import Factorised, Uniform
+from ancestral.symbols import DataError
 from ancestral.walking.engines import Lowered
-from ancestral.walking.exact.calibration import Calibration
+from ancestral.walking.exact.calibration import Calibration, calibrate
 from ancestral.walking.exact.context import ExactContext
-from ancestral.walking.exact.operations import Fixed
+from ancestral.walking.exact.operations import Fixed, LoweringError
 from ancestral.walking.exact.program import checksum, exact
 from ancestral.walking.exact.whole import Whole
 
@@ -73,6 +75,66 @@ class ExactNetwork(Lowered):
     def extend(self, state: State, symbols: Tensor) -> tuple[Tensor, State]:
         parameters, state = super().extend(state, symbols)
         return parameters.long(), state
+
+
+def exact_model(
+    model: Autoregressive,
+    calibration: Mapping[str, Any] | None,
+    fractions: Mapping[str, int],
+    engine: str = "auto",
+    threads: int = 1,
+) -> Autoregressive:
+    """The twin of a model without latents, whose parameters are whole numbers.
+
+    Args:
+        calibration: what examples decided, as `calibrated_network` has it.
+        fractions: of the parts of the context that it takes, by name.
+
+    Raises:
+        LoweringError: it has no exact form, or the calibration is another one's.
+        DataError: its symbols are real values.
+    """
+    try:
+        family = whole_family(model.family)
+    except DataError:
+        raise
+    except ValueError as error:  # too many levels
+        raise LoweringError(f"files take fewer levels: {error}") from error
+    exact: ExactNetwork | ExactFactorised | ExactUniform
+    if isinstance(model.network, Factorised) and fractions:
+        exact = ExactFactorised(model.network, family, fractions.get("grid", fractions.get("vector", 0)))
+    elif isinstance(model.network, Uniform):
+        exact = ExactUniform(tuple(model.network.shape), model.network.levels)
+    elif isinstance(model.network, CausalNetwork) and isinstance(model.family, Discrete) and calibration is not None:
+        found = Calibration.from_dict(calibration)
+        exact = ExactNetwork(model.network, model.family, found, fractions, engine, threads)
+    else:
+        kind = type(model.network).__name__
+        raise LoweringError(f"{kind} has no exact form: causal networks and factorised decoders have one")
+    return Autoregressive(exact, family, model.spec)
+
+
+def calibrated_network(model: Autoregressive, x: Tensor, context: Context | None) -> dict[str, Any] | None:
+    """What (n, *shape) symbols decide of a model's twin, as JSON has it; None where there is nothing to decide."""
+    if not isinstance(model.network, CausalNetwork):
+        return None
+    return calibrate(model.network, whole_family(model.family), x, context).to_dict()
+
+
+def whole_family(family: Family) -> Integer:
+    """The integer twin of a family; raises ``DataError`` where it has none."""
+    if not isinstance(family, Discrete):
+        raise DataError(f"{family} is a density of real values, which files cannot hold: make it discrete with Binned")
+    return family.integer()
+
+
+class ExactUniform(Uniform):
+    """A uniform distribution in whole numbers."""
+
+    checksum = b"uniform"
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        return super().forward(x, context).long()
 
 
 class ExactFactorised(Factorised):

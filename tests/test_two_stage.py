@@ -1,0 +1,191 @@
+"""Images in two stages: what the auxiliary images are, that the bound is one, and that files begin with them."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import ancestral
+from ancestral.coding import two_part
+from ancestral.latent.codes import Certain, CodePrior
+from ancestral.latent.latent import Latent
+from ancestral.latent.topdown import Noise
+from ancestral.latent.two_stage import TwoStageTopDown, grey_image, smaller_image
+from ancestral.objectives import Batch, distortion, importance_weights, rate
+from ancestral.spec import DataSpec
+from ancestral.walking.exact.generator import ExactGenerator
+from ancestral.walking.twin import Twin, restored, twin
+
+BITS = DataSpec("image", (1, 4, 4), levels=2, classes=3)
+RGB = DataSpec("image", (3, 8, 8), levels=256)
+FORMS: dict[str, tuple[DataSpec, dict[str, Any]]] = {
+    "pyramid": (RGB, {"halvings": 2}),
+    "grey": (RGB, {"form": "grey"}),
+    "by label": (BITS, {"conditional": True}),
+}
+
+
+def made(spec: DataSpec, **overrides: Any) -> Latent:
+    """A tiny model whose weights are nowhere zero, so that nothing is unused by chance."""
+    torch.manual_seed(1)
+    model = ancestral.build("two-stage", spec, preset="tiny", **overrides)
+    assert isinstance(model, Latent)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
+    return model.eval()
+
+
+def symbols(spec: DataSpec, n: int = 3) -> Tensor:
+    return torch.randint(spec.levels or 2, (n, *spec.shape), generator=torch.Generator().manual_seed(0))
+
+
+def test_the_grey_image_is_the_first_four_bits_of_the_luma() -> None:
+    x = symbols(RGB, 50)
+    r, g, b = (channel.numpy().astype(object) for channel in x.unbind(1))
+    luma = (2 * (299 * r + 587 * g + 114 * b) + 1000) // 2000
+    assert np.array_equal(grey_image(x, 256, 16)[:, 0].numpy(), (luma >> 4).astype(int))
+    every = torch.arange(256).view(-1, 1, 1, 1)
+    assert torch.equal(grey_image(every.expand(-1, 3, 1, 1), 256, 256), every)  # what has no colour keeps its grey
+
+
+def test_smaller_images_are_exact_means_rounded_half_up() -> None:
+    x = symbols(RGB, 20)
+    for factor in (2, 4):
+        blocks = x.numpy().reshape(20, 3, 8 // factor, factor, 8 // factor, factor).transpose(0, 1, 2, 4, 3, 5)
+        means = blocks.reshape(*blocks.shape[:4], -1).sum(-1)
+        wanted = [(2 * int(total) + factor**2) // (2 * factor**2) for total in means.flatten()]
+        assert smaller_image(x, factor).flatten().tolist() == wanted
+    assert smaller_image(torch.tensor([[[[0, 0], [1, 1]]]]), 2).item() == 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rate_and_distortion_are_what_the_models_say_of_y_and_of_x(form: str) -> None:
+    spec, overrides = FORMS[form]
+    model, x = made(spec, **overrides), symbols(spec)
+    labels = torch.arange(3) if spec.classes else None
+    context = None if labels is None else ancestral.Context(vector=torch.eye(3))
+    z, found = model.encode(x, context), model.elbo(x, context)
+    topdown, h, nats = model.topdown, None, torch.zeros(3)
+    assert isinstance(topdown, TwoStageTopDown)
+    for name, prior, shown in zip(topdown.names, topdown.priors, topdown.shown, strict=True):
+        seen = ancestral.Context(vector=None if context is None else context.vector, grid=h)
+        nats -= prior.log_prob(z[name], seen)  # type: ignore[operator]
+        h = shown(None, z[name], None)
+    assert torch.allclose(found.rate, nats, atol=1e-9)
+    assert torch.allclose(found.distortion, -model.likelihood.log_prob(x, model.features(z, context)), atol=1e-9)
+    terms = rate(model, Batch(x, labels)), distortion(model, Batch(x, labels))
+    for each in terms:
+        assert each["rate"].item() == pytest.approx(found.rate.mean().item())
+        assert each["distortion"].item() == pytest.approx(found.distortion.mean().item())
+    assert torch.equal(terms[0]["loss"], terms[0]["rate"]) and torch.equal(terms[1]["loss"], terms[1]["distortion"])
+
+
+def test_the_bound_lies_below_the_likelihood_by_what_other_images_y_explain() -> None:
+    """p(x, y) over all 2^4 images x and both y of one place sums to 1, and every bound is one term of log p(x)."""
+    spec = DataSpec("image", (1, 2, 2), levels=2)
+    model = made(spec)
+    x = torch.tensor(list(product(range(2), repeat=4))).view(-1, 1, 2, 2)
+    joint = []
+    for value in range(2):
+        y = torch.full((len(x), 1, 1, 1), value)
+        descent = model.topdown.descend(lambda name, prior, posterior, y=y: y, n=len(x))  # type: ignore[misc]
+        joint.append(descent.groups[0].log_p.flatten(1).sum(1) + model.likelihood.log_prob(x, descent.features))
+    log_p = torch.stack(joint).logsumexp(0)
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    bounds = model.elbo(x).bound
+    assert (bounds < log_p).all()
+    own = smaller_image(x, 2).flatten()
+    assert torch.allclose(bounds, torch.stack(joint)[own, torch.arange(len(x))])
+    assert torch.allclose(importance_weights(model, Batch(x), 3), bounds[:, None])  # more samples are the same sample
+
+
+def test_every_place_of_a_larger_image_is_told_from_its_neighbours() -> None:
+    """A smaller image of one value all over still lets the parameters of the four places of a square differ."""
+    model = made(BITS)
+    flat = model.features({"2x2": torch.zeros(1, 1, 2, 2, dtype=torch.long)})
+    assert len(flat.grid.flatten(2).squeeze(0).T[:8].unique(dim=0)) == 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_stage_trains_its_own_part(form: str) -> None:
+    spec, overrides = FORMS[form]
+    model = made(spec, **overrides).train()
+    batch = Batch(symbols(spec), torch.arange(3) if spec.classes else None)
+    for objective, part in ((rate, "topdown"), (distortion, "likelihood")):
+        model.zero_grad()
+        terms = objective(model, batch)
+        assert len(terms) == 2  # the other term is not computed
+        terms["loss"].backward()
+        moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        idle = {name for name, p in model.get_submodule(part).named_parameters() if p.grad is None or not p.grad.any()}
+        assert moved == {part}
+        assert {name for name in idle if ".out." not in name} == set()  # of the last gated layer the skip alone is read
+    assert [stage.parts for stage in model.config.stages] == [("topdown",), ("likelihood",)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_samples_are_rows_of_their_own_and_follow_the_prior(form: str) -> None:
+    spec, overrides = FORMS[form]
+    model = made(spec, **overrides)
+    both = [model.topdown.descend(Noise(5, rows), n=len(rows)).groups for rows in (range(4), range(2, 4))]
+    for whole, part in zip(*both, strict=True):
+        assert torch.equal(whole.z[2:], part.z)
+        assert isinstance(whole.prior, CodePrior) and whole.z.dtype == torch.long
+    u = torch.rand(4, *both[0][0].z.shape[1:])
+    prior = both[0][0].prior
+    assert isinstance(prior, CodePrior)
+    drawn = prior.icdf(u)
+    assert torch.equal(drawn, prior.model.conditionals(drawn, prior.context).quantile(u))
+    modes = prior.model.conditionals(prior.mean, prior.context).mode
+    assert torch.equal(prior.mean, modes)
+
+
+def test_what_x_determines_is_certain() -> None:
+    y = torch.tensor([[0, 3]])
+    assert Certain(y).log_prob(torch.tensor([[0, 2]])).tolist() == [[0.0, -torch.inf]]
+    assert torch.equal(Certain(y).mean, y) and torch.equal(Certain(y).icdf(torch.rand(1, 2)), y)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_begin_with_the_auxiliary_image(form: str) -> None:
+    spec, overrides = FORMS[form]
+    model, x = made(spec, **overrides), symbols(spec, 5)
+    vector = torch.eye(3)[torch.arange(5) % 3] if spec.classes else None
+    exact = twin(model, x, "eager", vector=vector)
+    payload = two_part.encode(exact, _generator(exact), x, vector)
+    again = restored(model, json.loads(json.dumps(exact.calibration)), "native")
+    assert again.identity == exact.identity
+    first = two_part.popped(_generator(again), two_part.parts(payload)[0], 5, vector)
+    topdown = model.topdown
+    assert isinstance(topdown, TwoStageTopDown)
+    assert torch.equal(first, torch.cat([y.flatten(1) for y in topdown.images(x)], 1))
+    assert torch.equal(two_part.decode(again, _generator(again), payload, 5, vector), x)
+    spent = exact.cost(x, vector=vector).sum().item() / np.log(2)
+    assert 8 * len(payload) <= spent + 8 * two_part.SIZE + 2 * 64 + 32  # two stacks, each of whole words
+
+
+def _generator(exact: Twin) -> ExactGenerator:
+    assert isinstance(exact.latents, ExactGenerator)
+    return exact.latents
+
+
+def test_other_data_are_refused() -> None:
+    cases: list[tuple[DataSpec, dict[str, Any], str]] = [
+        (BITS, {"form": "grey"}, "x itself"),
+        (BITS, {"form": "blue"}, "pyramid, grey"),
+        (BITS, {"halvings": 3}, "cannot be halved 3 times"),
+        (BITS, {"halvings": 0}, "at least 1 smaller image"),
+        (RGB, {"form": "grey", "colours": 1}, "at least 2 levels"),
+        (RGB, {"auxiliary_share": 1.5}, "from 0 to 1"),
+        (DataSpec("vector", (4,), levels=2), {}, "models images"),
+    ]
+    for spec, overrides, complaint in cases:
+        with pytest.raises(ValueError, match=complaint):
+            ancestral.build("two-stage", spec, preset="tiny", **overrides)
