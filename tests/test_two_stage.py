@@ -15,7 +15,7 @@ import ancestral
 from ancestral.coding import two_part
 from ancestral.latent.codes import Certain, CodePrior
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Noise, given
 from ancestral.latent.two_stage import TwoStageTopDown, grey_image, smaller_image
 from ancestral.objectives import Batch, distortion, importance_weights, rate
 from ancestral.spec import DataSpec
@@ -44,6 +44,15 @@ def made(spec: DataSpec, **overrides: Any) -> Latent:
 
 def symbols(spec: DataSpec, n: int = 3) -> Tensor:
     return torch.randint(spec.levels or 2, (n, *spec.shape), generator=torch.Generator().manual_seed(0))
+
+
+def joint(model: Latent, x: Tensor) -> Tensor:
+    """(2, n) log p(x, y) of 2 x 2 bits for both y of one place."""
+    found = []
+    for value in range(2):
+        descent = model.topdown.descend(given({"1x1": torch.full((len(x), 1, 1, 1), value)}), n=len(x))
+        found.append(descent.groups[0].log_p.flatten(1).sum(1) + model.likelihood.log_prob(x, descent.features))
+    return torch.stack(found)
 
 
 def test_the_grey_image_is_the_first_four_bits_of_the_luma() -> None:
@@ -92,17 +101,13 @@ def test_the_bound_lies_below_the_likelihood_by_what_other_images_y_explain() ->
     spec = DataSpec("image", (1, 2, 2), levels=2)
     model = made(spec)
     x = torch.tensor(list(product(range(2), repeat=4))).view(-1, 1, 2, 2)
-    joint = []
-    for value in range(2):
-        y = torch.full((len(x), 1, 1, 1), value)
-        descent = model.topdown.descend(lambda name, prior, posterior, y=y: y, n=len(x))  # type: ignore[misc]
-        joint.append(descent.groups[0].log_p.flatten(1).sum(1) + model.likelihood.log_prob(x, descent.features))
-    log_p = torch.stack(joint).logsumexp(0)
+    both = joint(model, x)
+    log_p = both.logsumexp(0)
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-12)
     bounds = model.elbo(x).bound
     assert (bounds < log_p).all()
     own = smaller_image(x, 2).flatten()
-    assert torch.allclose(bounds, torch.stack(joint)[own, torch.arange(len(x))])
+    assert torch.allclose(bounds, both[own, torch.arange(len(x))])
     assert torch.allclose(importance_weights(model, Batch(x), 3), bounds[:, None])  # more samples are the same sample
 
 
@@ -189,3 +194,40 @@ def test_other_data_are_refused() -> None:
     for spec, overrides, complaint in cases:
         with pytest.raises(ValueError, match=complaint):
             ancestral.build("two-stage", spec, preset="tiny", **overrides)
+
+
+@pytest.mark.parametrize("place", [[0, 1], [2, 3]])
+def test_completions_follow_the_joint_distribution(place: list[int]) -> None:
+    """Of 2 x 2 bits with a row known no y is decided, so that all is drawn from p(x, y | known); by enumeration."""
+    model = made(DataSpec("image", (1, 2, 2), levels=2))
+    states = torch.tensor(list(product(range(2), repeat=4))).view(-1, 1, 2, 2)
+    log_p, known = joint(model, states).logsumexp(0), torch.zeros(4, dtype=torch.bool)
+    known[place] = True
+    fits = (states.flatten(1)[:, known] == torch.tensor([1, 0])).all(1)
+    n = 300
+    x = torch.zeros(n, 4, dtype=torch.long)
+    x[:, known] = torch.tensor([1, 0])
+    found = ancestral.complete(model, x.view(n, 1, 2, 2), known.view(1, 2, 2), particles=8, seed=3)
+    assert found.log_evidence.exp().mean().log().item() == pytest.approx(log_p[fits].logsumexp(0).item(), abs=0.03)
+    wanted = log_p[fits].softmax(0)
+    counts = torch.stack([(found.x == state).flatten(1).all(1).sum() for state in states[fits]])
+    assert counts.sum() == n
+    assert ((counts / n - wanted).abs() < 4 * (wanted * (1 - wanted) / n).sqrt()).all()
+
+
+def test_what_is_known_of_x_decides_part_of_y() -> None:
+    for form in ("pyramid", "grey"):
+        spec, overrides = FORMS[form]
+        model, x = made(spec, **overrides), symbols(spec, 2)
+        topdown = model.topdown
+        assert isinstance(topdown, TwoStageTopDown)
+        known = torch.zeros_like(x, dtype=torch.bool)
+        known[:, :, :4] = True
+        for (y, where), whole in zip(topdown.decided(x.where(known, 0), known).values(), topdown.images(x), strict=True):
+            top = where.shape[2] // 2
+            assert where[:, :, :top].all() and not where[:, :, top:].any()
+            assert torch.equal(y, whole.where(where, 0))
+        known[0, 0, 0, 0] = False
+        assert not any(where[0, 0, 0, 0] for _, where in topdown.decided(x.where(known, 0), known).values())
+        done = ancestral.complete(model, x, known, particles=2)
+        assert torch.equal(done.x[known], x[known]) and done.status == "approximate"

@@ -117,6 +117,8 @@ def remedies(model: Latent) -> list[Remedy]:
         if not isinstance(quantizer, VectorQuantizer):
             return []
         return [SCALARS] if quantizer.restart else [RESTARTS, SCALARS]
+    if model.topdown.certain:
+        return []
     have = {field.name: getattr(config, field.name) for field in fields(config)}
     network: Any = model.likelihood.network
     off = {

@@ -130,9 +130,11 @@ class TopDown(nn.Module, ABC):
 
     Attributes:
         certain: whether z is whole numbers of which x leaves no choice.
+        shows: the name of a group whose z is a picture itself; see ``pictured``.
     """
 
     certain: bool = False
+    shows: str | None = None
 
     @abstractmethod
     def descend(
@@ -153,6 +155,25 @@ class TopDown(nn.Module, ABC):
             NotImplementedError: it was not taken apart, so files cannot be made with this model.
         """
         raise NotImplementedError(f"{type(self).__name__} has no generator()")
+
+    def decided(self, x: Tensor, known: Tensor) -> dict[str, tuple[Tensor, Tensor]] | None:
+        """What symbols decide of z where only some of them are known; None where they must all be.
+
+        Args:
+            x, known: (n, *shape) symbols, and booleans that are True where a symbol is known.
+
+        Returns:
+            By group (n, *latent) values, and booleans that are True where they are decided.
+        """
+        return None
+
+    def pictured(self, z: Tensor) -> Tensor:
+        """(n, C, h, w) the picture that z of the group ``shows`` is, on the scale of x and in float64.
+
+        Raises:
+            NotImplementedError: no group is one.
+        """
+        raise NotImplementedError(f"the latents of {type(self).__name__} are no picture")
 
     def numbers(self, name: str, z: Tensor) -> Tensor:
         """What z of a group says, as numbers of which means and distances make sense: of codes their vectors."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context
 from ancestral.latent.codes import Certain, CodePrior
@@ -135,7 +136,9 @@ class TwoStageTopDown(TopDown):
         levels, colours = self.colours if grey else self.levels, 1 if grey else channels
         labels = (spec.classes or 0) if config.conditional else 0
         self.maps = 1 if grey else channels + 2
-        self.names = ["grey"] if grey else [f"{height // each}x{width // each}" for each in self.factors]
+        self.channels, self.steps = channels, levels - 1
+        self.names = ["greys"] if grey else [f"{height // each}x{width // each}" for each in self.factors]
+        self.shows = self.names[-1]
         self.priors, self.shown = nn.ModuleList(), nn.ModuleList()
         for i, factor in enumerate(self.factors):
             of = DataSpec("image", (colours, height // factor, width // factor), levels)
@@ -181,6 +184,17 @@ class TwoStageTopDown(TopDown):
             groups.append(Group(name, choose(name, prior, posterior), prior, posterior))
             grid = shown(None, groups[-1].z, vector)
         return Descent(Context(vector=vector, grid=grid), groups)
+
+    def decided(self, x: Tensor, known: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        if self.form == "grey":
+            masks = [known.all(1, keepdim=True)]
+        else:
+            masks = [-functional.max_pool2d(-known.double(), factor) > 0 for factor in self.factors]  # the least of each block
+        images = zip(self.names, self.images(x), masks, strict=True)
+        return {name: (y.masked_fill(~mask, 0), mask) for name, y, mask in images}
+
+    def pictured(self, z: Tensor) -> Tensor:
+        return (z.double() * ((self.levels - 1) / self.steps)).expand(-1, self.channels, -1, -1)
 
     def generator(self) -> Generator:
         return Generator(tuple(Stage(name, tuple(y.network.shape), shown, codes=y) for name, y, shown in self._parts()))

@@ -82,8 +82,15 @@ def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
     below = "the image that the autoregressive decoder draws given f(z). What the two share z decides; the rest is the decoder's."
     if factorised(subject.model):
         below = "the image whose pixels are drawn from p(x|z), each by itself."
-    caption = f"Above, {VAE_IMAGE[factorised(subject.model)]} for a z drawn from the prior; below it, {below}"
+    caption = f"Above, {vae_image(subject.model)} for a z drawn from the prior; below it, {below}"
     return figure(strips(rows, "samples"), caption)
+
+
+def vae_image(model: Model) -> str:
+    """What `vae_images` are, in words."""
+    if isinstance(model, Latent) and model.topdown.shows is not None:
+        return "the auxiliary image y, which comes first,"
+    return VAE_IMAGE[factorised(model)]
 
 
 def vae_images(rows: Rows) -> Pixels | None:
@@ -108,7 +115,7 @@ def reconstructions(subject: Subject) -> str:
     y = vae_images(Rows(model, n, context, z))
     rows = [("original", subject.shown(subject.x)), *([("VAE image", y)] if y is not None else [])]
     rows += [(f"draw {i + 1}", x[i * n : (i + 1) * n]) for i in range(DRAWS)]
-    middle = f", {VAE_IMAGE[factorised(model)]}" if y is not None else ""
+    middle = f", {vae_image(model)}" if y is not None else ""
     caption = (
         f"Held-out examples{middle} and {DRAWS} images drawn given z, which is the mean of the posterior. "
         "Where the draws agree z has decided; where they differ it left the choice open."

@@ -11,19 +11,22 @@ See `ancestral.sampling.proposals` for z, and `ancestral.sampling.particles` for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import log
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ancestral.core import Autoregressive, Context
-from ancestral.draw import Draw
+from ancestral.draw import Draw, uniforms
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.networks.factorised import Factorised
-from ancestral.sampling.particles import filtered, stepping
-from ancestral.sampling.proposals import Proposals, known_terms
+from ancestral.sampling.particles import effective_size, filtered, pick, stepping
+from ancestral.sampling.proposals import RESAMPLING, Proposals, known_terms
 from ancestral.sampling.sample import walked
 from ancestral.sampling.strategies import (
     Interrupted,
@@ -40,6 +43,8 @@ from ancestral.sampling.strategies import (
 )
 from ancestral.symbols import DataError, check_symbols
 
+STAGES = 2**56  # the particles of every group of codes draw as rows so far away from those of the others and of x
+NESTED = 4  # particles of codes for each of those of z, where what is decided of the codes does not come first
 SCORED = 8  # rows whose evidence is computed at once: all sites of a row take more memory than its walk
 
 
@@ -253,12 +258,51 @@ def _walked(task: _Task) -> Completion:
 def _through_z(model: Latent, task: _Task) -> Completion:
     """By z that importance resampling draws given the known symbols, and a walk that sees it."""
     n, some = len(task.x), max(1, task.batch_size // task.k)
-    chosen = [task.some(range(i, min(i + some, n))).proposals(model).resampled() for i in range(0, n, some)]
+    chosen = [_resampled(model, task.some(range(i, min(i + some, n)))) for i in range(0, n, some)]
     z = {name: torch.cat([each[name] for each, _, _ in chosen]) for name in chosen[0][0]}
     evidence, size = torch.cat([each[1] for each in chosen]), torch.cat([each[2] for each in chosen])
     rows = Rows(model, n, task.context, z)
     x = walked(task.likelihood, rows, task.draw, task.batch_size, task.engine, task.progress)
     return Completion(x, "approximate", evidence, task.k, size, size)
+
+
+def _resampled(model: Latent, task: _Task) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """One z of each row by group, (m,) log-evidence in nats, and (m,) effective sample sizes."""
+    decided = model.topdown.decided(task.x, task.known)
+    if decided is None:
+        return task.proposals(model).resampled()
+    weights, z, features = _completed(model, task, decided)
+    x, known = (part.repeat_interleave(task.k, 0) for part in (task.x, task.known))
+    weights = weights + known_terms(task.likelihood, x, known, features).view(-1, task.k)
+    picked = pick(weights, uniforms(task.draw.seed, task.draw.rows, 1, RESAMPLING)[:, 0])
+    chosen = {name: values.index_select(0, picked) for name, values in z.items()}
+    return chosen, weights.logsumexp(1) - log(task.k), effective_size(weights)
+
+
+def _completed(
+    model: Latent, task: _Task, decided: Mapping[str, tuple[Tensor, Tensor]]
+) -> tuple[Tensor, dict[str, Tensor], Context]:
+    """k particles of codes of each row, of which known symbols decide some: the others are completed, from the top group on.
+
+    (m, k) log-probabilities of what is decided, codes by group, and features of all m k particles. Codes that contradict known
+    symbols are left out, though p(x | z) leaves them some room.
+    """
+    rows = [task.k * row + j for row in task.draw.rows for j in range(task.k)]
+    weights, z = torch.zeros(len(rows), dtype=torch.float64, device=task.x.device), dict[str, Tensor]()
+
+    def choose(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
+        if not isinstance(prior, CodePrior):
+            raise TypeError(f"group {name!r} is decided in part, but no codes")
+        values, known = (part.repeat_interleave(task.k, 0) for part in decided[name])
+        draw = Scattered(task.draw.seed, known=(values, known), rows=[STAGES * (len(z) + 1) + row for row in rows])
+        own = _Task(prior.model, values, known, prior.context, draw, NESTED, task.batch_size, task.engine, None)
+        found = _merged(own, _ways(own))
+        weights.add_(found.log_evidence)
+        z[name] = found.x
+        return found.x
+
+    features = model.topdown.descend(choose, context=task.context and task.context.repeat(task.k), n=len(rows)).features
+    return weights.view(-1, task.k), z, features
 
 
 def _by_particles(task: _Task) -> Completion:
@@ -277,7 +321,11 @@ def _particles(task: _Task) -> Completion:
     m, k = len(task.x), task.k
     likelihood = stepping(task.likelihood, task.engine, m * k)
     walk, weights, turn = partial(likelihood.walk, m, task.context), None, 0
-    if isinstance(task.model, Latent):
+    decided = task.model.topdown.decided(task.x, task.known) if isinstance(task.model, Latent) else None
+    if isinstance(task.model, Latent) and decided is not None:
+        weights, _, features = _completed(task.model, task, decided)
+        walk = partial(likelihood.walk, m * k, features)
+    elif isinstance(task.model, Latent):
         proposals = task.proposals(task.model)
         pilot = likelihood.walk(m * k, proposals.pilot())
         guess = filtered(pilot, task.x, task.known, task.draw.rows, k, Draw(task.draw.seed), turn=1, tell=_tell(task, 0, 2)).x

@@ -155,12 +155,17 @@ def walked(likelihood: Autoregressive, rows: Rows, draw: Draw, batch_size: int, 
 def decoded_means(rows: Rows, batch_size: int = 8) -> Tensor | None:
     """(n, *shape) what the VAE alone sees of each row: the mean of p(y | z), or of p(x | z) where pixels are independent.
 
+    Where z is a picture itself it is that, whatever its size.
+
     None where all that is decoded is the context of an autoregressive model. The mean, because the mode of a wide logistic is
     black or white: its outermost levels hold its tails.
     """
     model = rows.model
     if not isinstance(model, Latent):
         return None
+    if model.topdown.shows is not None:
+        with inference(model):
+            return model.topdown.pictured(rows.latents(model, model.topdown.shows, batch_size))
     likelihood = model.likelihood if model.auxiliary is None else model.auxiliary.likelihood
     if not isinstance(likelihood.network, Factorised) or likelihood.family.levels is None:
         return None

@@ -219,6 +219,18 @@ class Rows:
             rows = range(start, min(start + size, self.n))
             yield rows, self._seen(rows)
 
+    def latents(self, model: Latent, name: str, size: int) -> Tensor:
+        """(n, *latent) z of a group, as given or drawn."""
+        if self.z is not None:
+            return placed(self.z[name], model.anchor)
+        parts = []
+        for start in range(0, self.n, size):
+            rows = range(start, min(start + size, self.n))
+            here = torch.arange(rows.start, rows.stop, device=model.anchor.device)
+            groups = self.descended(model, rows, self.context and self.context.select(here)).groups
+            parts += [group.z for group in groups if group.name == name]
+        return torch.cat(parts)
+
     def _seen(self, rows: range) -> Context | None:
         here = torch.arange(rows.start, rows.stop, device=self.model.anchor.device)
         context = self.context and self.context.select(here)
