@@ -26,10 +26,11 @@ from ancestral.evaluation.codes import codes as probed
 from ancestral.evaluation.examples import chosen_examples
 from ancestral.evaluation.latents import Carried, Uses, verdict
 from ancestral.evaluation.paired import costs
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import RESTARTS, FiniteScalar, VectorQuantizer, perplexity, straight_through
 from ancestral.latent.topdown import Noise, mean
-from ancestral.latent.vq_vae import PRIORS, CodedTopDown, CodePrior
+from ancestral.latent.vq_vae import PRIORS, CodedTopDown
 from ancestral.objectives import OBJECTIVES, Batch, code_prior, quantized
 from ancestral.report import report
 from ancestral.report.describe import describe
@@ -39,7 +40,7 @@ from ancestral.sampling.sample import sample
 from ancestral.testing import check
 from ancestral.training import Interrupted, fit, resume
 from ancestral.training.folder import read_checkpoint
-from ancestral.walking.exact.codes import ExactCodes
+from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import restored, schemes, twin
 
@@ -496,7 +497,7 @@ def test_two_parts_come_back_and_take_what_they_cost(options: dict[str, Any]) ->
     vector = None if told is None else torch.nn.functional.one_hot(told, 3).double()
     assert schemes(model) == ("two-part",)
     made = twin(model, x, "eager", vector=vector)
-    assert isinstance(made.latents, ExactCodes)
+    assert isinstance(made.latents, ExactGenerator)
     payload = encode(made, made.latents, x, vector)
     assert torch.equal(decode(made, made.latents, payload, len(x), vector), x)
     nats, elbo = made.cost(x, vector=vector), model.elbo(x, None if vector is None else ancestral.Context(vector=vector))
@@ -539,5 +540,5 @@ def test_files_begin_with_codes() -> None:
 
 def test_more_codes_than_files_take() -> None:
     model = model_of(codes=1025)
-    with pytest.raises(LoweringError, match="files take codes of fewer kinds"):
+    with pytest.raises(LoweringError, match="files take symbols of fewer kinds"):
         twin(model, symbols(), "eager")

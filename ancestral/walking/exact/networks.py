@@ -94,12 +94,7 @@ def exact_model(
         LoweringError: it has no exact form, or the calibration is another one's.
         DataError: its symbols are real values.
     """
-    try:
-        family = whole_family(model.family)
-    except DataError:
-        raise
-    except ValueError as error:  # too many levels
-        raise LoweringError(f"files take fewer levels: {error}") from error
+    family = whole_family(model.family)
     exact: ExactNetwork | ExactFactorised | ExactUniform
     if isinstance(model.network, Factorised) and fractions:
         exact = ExactFactorised(model.network, family, fractions.get("grid", fractions.get("vector", 0)))
@@ -122,10 +117,13 @@ def calibrated_network(model: Autoregressive, x: Tensor, context: Context | None
 
 
 def whole_family(family: Family) -> Integer:
-    """The integer twin of a family; raises ``DataError`` where it has none."""
+    """The integer twin of a family; raises ``DataError`` where it has none, and ``LoweringError`` where it is too large."""
     if not isinstance(family, Discrete):
         raise DataError(f"{family} is a density of real values, which files cannot hold: make it discrete with Binned")
-    return family.integer()
+    try:
+        return family.integer()
+    except ValueError as error:
+        raise LoweringError(f"files take symbols of fewer kinds: {error}") from error
 
 
 class ExactUniform(Uniform):
