@@ -60,6 +60,8 @@ RUNS: dict[tuple[str, str], Run] = {
     ("agave", "binarized-mnist"): Run(DECODER | {"lambda_": 6.0}, 2e-3),
     # at 2e-3 it diverged in its joint stage, and z collapsed
     ("agave", "cifar10"): Run({"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0}, 1e-3),
+    ("two-stage", "binarized-mnist"): Run(DECODER, 2e-3),
+    ("two-stage", "cifar10"): Run({"form": "grey", "channels": 48, "layers": 6}, 1.5e-3),
 }
 DATA = tuple(dict.fromkeys(name for _, name in RUNS))
 

@@ -231,3 +231,11 @@ def test_what_is_known_of_x_decides_part_of_y() -> None:
         assert not any(where[0, 0, 0, 0] for _, where in topdown.decided(x.where(known, 0), known).values())
         done = ancestral.complete(model, x, known, particles=2)
         assert torch.equal(done.x[known], x[known]) and done.status == "approximate"
+
+
+def test_pictures_of_few_levels_are_not_taken_for_a_collapse() -> None:
+    """Even where all are of one level: what the decoder makes of them is what counts."""
+    found = ancestral.evaluate(made(BITS), torch.zeros(4, 1, 4, 4, dtype=torch.long))
+    assert found.status == "bound" and found.importance_samples is None
+    assert found.verdict is not None and found.verdict.endswith("z is a picture that x determines")
+    assert not found.remedies and "chooses" not in found.verdict

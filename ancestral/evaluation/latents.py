@@ -163,7 +163,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """
     whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
-    active = ", ".join(use.words for use in carried.uses) or f"{carried.active} of {carried.units} units active"
+    active = ", ".join(use.words for use in carried.uses) or _active(carried)
     shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:.2f} nats"
     if not carried.little:
         return f"z carries {share}; {active}"
@@ -176,6 +176,10 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     if cost is None or cost < LEAST_COST:
         return f"collapsed: z carries {share}, and {shuffled}; {active}{helps}"
     return f"nearly collapsed: z carries only {share}, but they count, as {shuffled}; {active}{helps}"
+
+
+def _active(carried: Carried) -> str:
+    return f"{carried.active} of {carried.units} units active" if carried.units else "z is a picture that x determines"
 
 
 def _short(value: float) -> str:
