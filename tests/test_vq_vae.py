@@ -1,4 +1,4 @@
-"""VQ-VAE: quantisers against plain loops, the model by enumeration, its two stages, figures, samples and files."""
+"""VQ-VAE: the model by enumeration, its two stages, figures, samples and completions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_codes import SMALL, model_of, symbols, topdown_of
 from tiny_training import DIGITS, QUIET, CtrlC, same
 from torch import Tensor
 
 import ancestral
-from ancestral.coding.codec import Opened
-from ancestral.coding.lossy import lossy, previews
-from ancestral.coding.reader import Reader
-from ancestral.coding.schemes import LATENTS
-from ancestral.coding.two_part import decode, encode
-from ancestral.draw import uniforms
 from ancestral.evaluation import evaluate
 from ancestral.evaluation.codes import codes as probed
 from ancestral.evaluation.examples import chosen_examples
 from ancestral.evaluation.latents import Carried, Uses, verdict
 from ancestral.evaluation.paired import costs
 from ancestral.latent.codes import CodePrior
-from ancestral.latent.latent import Latent
-from ancestral.latent.quantizers import RESTARTS, FiniteScalar, VectorQuantizer, perplexity, straight_through
 from ancestral.latent.topdown import Noise, mean
-from ancestral.latent.vq_vae import PRIORS, CodedTopDown
+from ancestral.latent.vq_vae import PRIORS
 from ancestral.objectives import OBJECTIVES, Batch, code_prior, quantized
 from ancestral.report import report
 from ancestral.report.describe import describe
@@ -40,176 +33,6 @@ from ancestral.sampling.sample import sample
 from ancestral.testing import check
 from ancestral.training import Interrupted, fit, resume
 from ancestral.training.folder import read_checkpoint
-from ancestral.walking.exact.generator import ExactGenerator
-from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import restored, schemes, twin
-
-SMALL = ancestral.DataSpec("image", (1, 2, 4), levels=2, classes=3)
-SPEC = ancestral.DataSpec("image", (1, 6, 6), levels=4, classes=3)
-
-
-def model_of(spec: ancestral.DataSpec = SPEC, spread: float = 0.2, **options: Any) -> Latent:
-    """A tiny model of some decision, in evaluation mode."""
-    torch.manual_seed(0)
-    model = ancestral.build("vq-vae", spec, preset="tiny", **options).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape), alpha=spread)
-    assert isinstance(model, Latent)
-    return model
-
-
-def topdown_of(model: Latent) -> CodedTopDown:
-    assert isinstance(model.topdown, CodedTopDown)
-    return model.topdown
-
-
-def symbols(n: int = 6, spec: ancestral.DataSpec = SPEC, seed: int = 0) -> Tensor:
-    shape = tuple(size or 0 for size in spec.shape)
-    return torch.randint(spec.levels or 2, (n, *shape), generator=torch.Generator().manual_seed(seed))
-
-
-# Quantisers
-
-
-def test_the_gradient_goes_straight_through() -> None:
-    encoded, vectors = torch.randn(2, 4, 3, 3, requires_grad=True), torch.randn(2, 4, 3, 3, requires_grad=True)
-    found = straight_through(encoded, vectors)
-    assert torch.equal(found, vectors)
-    slope = torch.randn_like(found)
-    found.backward(slope)
-    assert torch.equal(encoded.grad, slope) and vectors.grad is None  # type: ignore[arg-type]
-
-
-def test_the_encoder_learns_what_the_vectors_of_its_codes_would() -> None:
-    model, x = model_of(), symbols()
-    topdown = topdown_of(model)
-    posterior = topdown.posterior(x)
-    vectors = topdown.quantizer.vectors(posterior.codes).requires_grad_()
-    cost = -model.likelihood.log_prob(x, model.descend(x, mean).features).sum()
-    bounded = torch.autograd.grad(cost, list(topdown.encoder.parameters()), allow_unused=True)
-    decoded = model.topdown.decoder(vectors, None)  # type: ignore[operator]
-    (slope,) = torch.autograd.grad(-model.likelihood.log_prob(x, ancestral.Context(grid=decoded)).sum(), vectors)
-    expected = torch.autograd.grad(posterior.bounded, list(topdown.encoder.parameters()), slope, allow_unused=True)
-    assert all(torch.allclose(a, b) for a, b in zip(bounded, expected, strict=True) if a is not None and b is not None)
-    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in bounded)
-
-
-def test_the_nearest_vector_is_the_nearest() -> None:
-    quantizer = VectorQuantizer(7, 3)
-    encoded = torch.randn(4, 6, 2, 5)
-    codes = quantizer.nearest(encoded)
-    assert codes.shape == (4, 2, 2, 5)
-    for n, m, h, w in np.ndindex(*codes.shape):
-        apart = [float((encoded[n, 3 * m : 3 * m + 3, h, w] - vector).square().sum()) for vector in quantizer.codebook]
-        assert codes[n, m, h, w] == int(np.argmin(apart))
-    far = sum(
-        float((encoded[0, 3 * m : 3 * m + 3, h, w] - quantizer.codebook[codes[0, m, h, w]]).square().sum())
-        for m, h, w in np.ndindex(2, 2, 5)
-    )
-    assert math.isclose(float(quantizer.distance(encoded, codes)[0]), far)
-    assert torch.equal(quantizer.nearest(quantizer.vectors(codes)), codes)
-
-
-@pytest.mark.parametrize(("decay", "restart"), [(0.99, 0.0), (0.9, 0.4), (0.5, 0.1)])
-def test_a_codebook_moves_as_a_plain_loop_says(decay: float, restart: float) -> None:
-    quantizer = VectorQuantizer(5, 2, decay, restart)
-    book, counts, sums = quantizer.codebook.clone().tolist(), [0.0] * 5, [[0.0, 0.0] for _ in range(5)]
-    for step in range(1, 6):
-        encoded = torch.randn(3, 2, 2, 2, generator=torch.Generator().manual_seed(step)) + step
-        codes = quantizer.nearest(encoded)
-        quantizer.learn(encoded, codes, seed=step)
-        rows = encoded.movedim(1, -1).reshape(-1, 2).tolist()
-        drawn = (uniforms(step, [0], 5, RESTARTS)[0] * len(rows)).long().tolist()
-        chosen = codes.flatten().tolist()
-        for j in range(5):
-            mine = [row for row, code in zip(rows, chosen, strict=True) if code == j]
-            counts[j] = decay * counts[j] + (1 - decay) * len(mine)
-            sums[j] = [decay * s + (1 - decay) * sum(row[d] for row in mine) for d, s in enumerate(sums[j])]
-        even = sum(counts) / 5
-        for j in range(5):
-            if counts[j] < restart * even:
-                counts[j], sums[j] = even, [even * value for value in rows[drawn[j]]]
-        grown = 1 - decay**step
-        total = sum(counts) / grown
-        for j in range(5):
-            if counts[j] > 0:
-                smoothed = (counts[j] / grown + 1e-5) / (total + 5e-5) * total
-                book[j] = [value / grown / smoothed for value in sums[j]]
-        assert torch.allclose(quantizer.codebook, torch.tensor(book), rtol=1e-9)
-
-
-def test_without_memory_it_is_a_step_of_k_means() -> None:
-    quantizer, rows = VectorQuantizer(3, 2, decay=0.0, restart=0.0), torch.randn(40, 2)
-    encoded = rows[:, :, None, None]
-    codes = quantizer.nearest(encoded)
-    expected = torch.stack([rows[codes.flatten() == j].mean(0) for j in range(3)])
-    quantizer.learn(encoded, codes, seed=0)
-    assert torch.allclose(quantizer.codebook, expected, atol=1e-4)  # as far as smoothed counts allow
-
-
-def test_dead_codes_come_to_where_the_encoder_is() -> None:
-    quantizer = VectorQuantizer(16, 2, restart=0.1)
-    encoded = torch.randn(50, 2, 1, 1) + 30  # far from all vectors: one of them is nearest to everything
-    used = set(quantizer.nearest(encoded).flatten().tolist())
-    assert len(used) < 3
-    quantizer.learn(encoded, quantizer.nearest(encoded), seed=5)
-    assert len(quantizer.nearest(encoded).unique()) > 8
-    rows = encoded.flatten(1)
-    moved = [j for j in range(16) if j not in used]
-    near = torch.cdist(quantizer.codebook[moved], rows).min(1).values
-    assert near.max() < 1e-3
-    again = VectorQuantizer(16, 2, restart=0.1)
-    again.load_state_dict({name: torch.zeros_like(value) for name, value in quantizer.state_dict().items()})
-    states = []
-    for _ in range(2):  # the same seed, the same vectors
-        again.load_state_dict(
-            {**again.state_dict(), "counts": torch.zeros(16), "sums": torch.zeros(16, 2), "steps": torch.zeros(())}
-        )
-        again.codebook.zero_()
-        again.learn(encoded, again.nearest(encoded), seed=7)
-        states.append(again.codebook.clone())
-    assert torch.equal(*states)
-
-
-def test_codes_that_live_stay() -> None:
-    quantizer = VectorQuantizer(2, 1, restart=0.5)
-    quantizer.codebook.copy_(torch.tensor([[-1.0], [1.0]]))
-    encoded = torch.tensor([-1.0, -1.0, 1.0, 1.0]).view(4, 1, 1, 1)
-    for seed in range(5):
-        quantizer.learn(encoded, quantizer.nearest(encoded), seed)
-    assert torch.allclose(quantizer.codebook.flatten(), torch.tensor([-1.0, 1.0]), atol=1e-4)
-
-
-@pytest.mark.parametrize("levels", [(3,), (2, 3), (8, 5, 5, 5), (4, 2, 7)])
-def test_finite_scalars_count_all_their_vectors(levels: tuple[int, ...]) -> None:
-    quantizer = FiniteScalar(levels)
-    codes = torch.arange(quantizer.codes).view(-1, 1, 1, 1)
-    vectors = quantizer.vectors(codes)
-    assert vectors.shape == (math.prod(levels), len(levels), 1, 1) and vectors.abs().max() <= 1
-    assert torch.equal(quantizer.nearest(vectors), codes)
-    assert len({tuple(row) for row in vectors[:, :, 0, 0].tolist()}) == quantizer.codes
-    line = torch.linspace(-9, 9, 901).view(-1, 1, 1, 1).expand(-1, len(levels), 1, 1)
-    reached = quantizer.vectors(quantizer.nearest(quantizer.bounded(line)))
-    assert [len(reached[:, i].unique()) for i in range(len(levels))] == list(levels)
-    middle = quantizer.vectors(quantizer.nearest(quantizer.bounded(torch.full((1, len(levels), 1, 1), 1e-6))))
-    assert all(value == 0 for size, value in zip(levels, middle.flatten().tolist(), strict=True) if size > 2)
-
-
-def test_finite_scalars_round_to_the_nearest() -> None:
-    quantizer = FiniteScalar((5, 4))
-    encoded = torch.randn(30, 4, 1, 1) * 2
-    bounded = quantizer.bounded(encoded)
-    every = quantizer.vectors(torch.arange(20).view(-1, 1, 1, 1)).flatten(1)
-    found = quantizer.nearest(bounded)
-    apart = torch.cdist(bounded.view(-1, 2), every)
-    assert torch.equal(apart.argmin(1).view(30, 2), found.flatten(1))
-
-
-def test_perplexity() -> None:
-    assert math.isclose(float(perplexity(torch.tensor([4, 2, 1, 1, 0]))), 3.3635857, rel_tol=1e-7)
-    assert float(perplexity(torch.tensor([7, 0]))) == 1
-
 
 # The model
 
@@ -302,6 +125,20 @@ def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> 
 
 
 # Training
+
+
+def test_the_encoder_learns_what_the_vectors_of_its_codes_would() -> None:
+    model, x = model_of(), symbols()
+    topdown = topdown_of(model)
+    posterior = topdown.posterior(x)
+    vectors = topdown.quantizer.vectors(posterior.codes).requires_grad_()
+    cost = -model.likelihood.log_prob(x, model.descend(x, mean).features).sum()
+    bounded = torch.autograd.grad(cost, list(topdown.encoder.parameters()), allow_unused=True)
+    decoded = model.topdown.decoder(vectors, None)  # type: ignore[operator]
+    (slope,) = torch.autograd.grad(-model.likelihood.log_prob(x, ancestral.Context(grid=decoded)).sum(), vectors)
+    expected = torch.autograd.grad(posterior.bounded, list(topdown.encoder.parameters()), slope, allow_unused=True)
+    assert all(torch.allclose(a, b) for a, b in zip(bounded, expected, strict=True) if a is not None and b is not None)
+    assert any(gradient is not None and gradient.abs().max() > 0 for gradient in bounded)
 
 
 @torch.no_grad()
@@ -482,63 +319,3 @@ def test_there_is_nothing_between_codes() -> None:
     for way in ways:
         with pytest.raises(ValueError, match="codes, with nothing in between"):
             way()
-
-
-# Files
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"conditional": True}, {"prior": "uniform"}, {"quantizer": "fsq", "prior": "transformer"}]
-)
-def test_two_parts_come_back_and_take_what_they_cost(options: dict[str, Any]) -> None:
-    model, labels = model_of(**options), torch.arange(40) % 3
-    told = labels if "conditional" in options else None
-    x = sample(model, 40, seed=1, labels=told, engine="eager")
-    vector = None if told is None else torch.nn.functional.one_hot(told, 3).double()
-    assert schemes(model) == ("two-part",)
-    made = twin(model, x, "eager", vector=vector)
-    assert isinstance(made.latents, ExactGenerator)
-    payload = encode(made, made.latents, x, vector)
-    assert torch.equal(decode(made, made.latents, payload, len(x), vector), x)
-    nats, elbo = made.cost(x, vector=vector), model.elbo(x, None if vector is None else ancestral.Context(vector=vector))
-    assert abs(8 * len(payload) - float(nats.sum()) / math.log(2)) < 8 * 16
-    assert float(nats.sum()) < -1.002 * float(elbo.bound.detach().sum())  # less where tables give rare symbols more than they had
-    assert torch.allclose(made.latents.rate(made.latents.codes(x, vector), vector), elbo.rate, rtol=5e-3)
-    codes = model.encode(x, None if vector is None else ancestral.Context(vector=vector))["codes"]
-    assert torch.equal(made.latents.codes(x, vector), codes.flatten(1))
-    again = restored(model, made.calibration, "eager")
-    assert again.identity == made.identity
-    with torch.no_grad():
-        next(topdown_of(model).prior.parameters(), model.topdown.decoder.head.weight).add_(1e-3)  # type: ignore[union-attr]
-    assert restored(model, made.calibration, "eager").identity != made.identity
-
-
-def test_another_codebook_is_another_twin() -> None:
-    model, x = model_of(), symbols()
-    made = twin(model, x, "eager")
-    topdown_of(model).quantizer.codebook[1] += 0.01  # type: ignore[index, operator]
-    assert restored(model, made.calibration, "eager").identity != made.identity
-
-
-@torch.no_grad()
-def test_files_begin_with_codes() -> None:
-    model = model_of(conditional=True).float()
-    labels = torch.arange(10) % 3
-    x = sample(model, 10, seed=1, labels=labels)
-    blob = ancestral.compress(model, x, labels=labels)
-    assert torch.equal(ancestral.decompress(model, blob), x)
-    shown = torch.cat(list(previews(Opened(Reader(blob), model, "eager"))))
-    kept = lossy(model, x, labels)
-    assert torch.equal(shown, kept.seen)
-    vector = torch.nn.functional.one_hot(labels, 3).float()
-    expected = model.encode(x, ancestral.Context(vector=vector))["codes"]
-    assert torch.equal(kept.z["codes"], expected) and kept.z["codes"].dtype == torch.long
-    alone = ancestral.compress(model, x, labels=labels, scheme=LATENTS)
-    assert len(alone) < len(blob)
-    assert torch.equal(ancestral.decompress(model, alone), sample(model, 10, labels=labels, z={"codes": expected}))
-
-
-def test_more_codes_than_files_take() -> None:
-    model = model_of(codes=1025)
-    with pytest.raises(LoweringError, match="files take symbols of fewer kinds"):
-        twin(model, symbols(), "eager")
