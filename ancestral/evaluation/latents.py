@@ -50,7 +50,7 @@ class Uses:
 
         Example:
             >>> Uses.of("codes", [4, 2, 1, 1, 0]).words
-            '4 of 5 codes used, perplexity 3.4'
+            '4 of 5 codes used, perplexity 3.36'
         """
         tensor = torch.tensor(counts)
         return cls(name, int((tensor > 0).sum()), len(counts), float(perplexity(tensor)))
