@@ -52,6 +52,11 @@ def save(model: Model, folder: Folder, *, extra: Mapping[str, Any] | None = None
     write_weights(model, folder)
 
 
+def parts_of(model: Model) -> list[str]:
+    """Names of a model's parts, and of the parts of those, such as ``topdown`` and ``topdown.encoder``."""
+    return [name for name, _ in model.named_modules() if name and name.count(".") < 2]
+
+
 def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None = None) -> None:
     """Write ``config.json`` alone: name, configuration and data of a model, its order if not the usual, and the versions."""
     made = {

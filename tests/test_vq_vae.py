@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_cli import Call
 from tiny_codes import SMALL, model_of, symbols, topdown_of
 from tiny_training import DIGITS, QUIET, CtrlC, same
 from torch import Tensor
@@ -188,6 +189,18 @@ def test_a_prior_trains_on_the_codes_of_another_run() -> None:
     fit(model, DIGITS, steps=3, **QUIET)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed and all(name.startswith("topdown.prior.") for name in changed)
+
+
+def test_another_prior_begins_with_the_codes_of_a_run(call: Call, tmp_path: Path) -> None:
+    words = ("train", "vq-vae", "--data", "digits", "--preset", "tiny", "--limit", 40, "--steps", 3, "--no-progress")
+    code, _, err = call(*words, "--prior", "uniform", "--out", tmp_path / "codes")
+    assert code == 0, err
+    parts = ("topdown.encoder", "topdown.quantizer", "topdown.decoder", "likelihood")
+    start = ("--from", tmp_path / "codes", "--parts", *parts, "--prior-share", 1)
+    code, _, err = call(*words, "--prior", "transformer", *start, "--out", tmp_path / "prior")
+    assert code == 0, err
+    one, two = (ancestral.load(tmp_path / name).state_dict() for name in ("codes", "prior"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items()) and len(two) > len(one)
 
 
 @pytest.mark.parametrize(("objective", "at"), [("quantized", 3), ("code_prior", 2)])

@@ -16,7 +16,7 @@ from ancestral.cli.parsing import refuse
 from ancestral.cli.runs import device_of, threads_of
 from ancestral.data.loading import load_data
 from ancestral.data.splits import Splits
-from ancestral.hub import WEIGHTS, LoadError, Model, fill, load
+from ancestral.hub import WEIGHTS, LoadError, Model, fill, load, parts_of
 from ancestral.models import MODELS, build, nearest
 from ancestral.report.describe import amount, describe
 from ancestral.training import Run, fit, plan, resume
@@ -68,10 +68,10 @@ def _warm(model: Model, run: Path, parts: Sequence[str]) -> None:
     weights = other.state_dict()
     for part in parts:
         for whose, each in (("the model", model), (f"the model of {run}", other)):
-            there = [name for name, _ in each.named_children()]
+            there = parts_of(each)
             if part not in there:
                 raise ValueError(f"{whose} has no part {part!r}; {nearest(part, there)}")
-    taken = {name: value for name, value in weights.items() if not parts or name.split(".")[0] in parts}
+    taken = {name: value for name, value in weights.items() if not parts or name.startswith(tuple(f"{part}." for part in parts))}
     try:
         fill(model, {**model.state_dict(), **taken} if parts else taken, run / WEIGHTS)
     except LoadError as error:

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ancestral.data.features import mel_of
 from ancestral.data.splits import Splits
-from ancestral.hub import Model
+from ancestral.hub import Model, parts_of
 from ancestral.latent.latent import Latent
 from ancestral.models import nearest
 from ancestral.objectives import OBJECTIVES, Batch, Terms
@@ -63,7 +63,7 @@ def stages_of(model: Model) -> tuple[Stage, ...]:
     """
     alone = Stage("elbo", "elbo") if isinstance(model, Latent) else Stage("likelihood", "nll")
     stages: tuple[Stage, ...] = (alone,) if model.config is None else model.config.stages
-    parts = [name for name, _ in model.named_modules() if name]
+    parts = parts_of(model)
     for stage in stages:
         if stage.objective not in OBJECTIVES:
             raise ValueError(
