@@ -17,6 +17,7 @@ from ancestral.latent.configs import (
     VlaeConfig,
     VqVaeConfig,
 )
+from ancestral.latent.sequence_configs import TransformerVaeConfig, WaveNetVaeConfig
 from ancestral.latent.two_stage_configs import TwoStageConfig
 from ancestral.networks.configs import (
     DeepNADEConfig,
@@ -58,6 +59,8 @@ Config = (
     | DiagonalBiLSTMConfig
     | WaveNetConfig
     | TransformerConfig
+    | TransformerVaeConfig
+    | WaveNetVaeConfig
 )
 
 
@@ -137,6 +140,18 @@ MODELS: dict[str, Entry] = {
         "ancestral.latent.two_stage:two_stage",
         "bound",
         "a grey or smaller image of x first, then x given it, each by a PixelCNN",
+    ),
+    "transformer-vae": Entry(
+        TransformerVaeConfig,
+        "ancestral.latent.transformer_vae:transformer_vae",
+        "bound",
+        "VAE of text with a Transformer decoder, z kept in use by a bag of words as an option",
+    ),
+    "wavenet-vae": Entry(
+        WaveNetVaeConfig,
+        "ancestral.latent.wavenet_vae:wavenet_vae",
+        "bound",
+        "VAE of sound with a WaveNet decoder, z of a clip, along it or both, coarser sound as an option",
     ),
 }
 

@@ -28,7 +28,8 @@ from ancestral.causal.program import Add, Part
 class Embedding(Input):
     """Symbols 0 .. levels - 1 to rows of a table, one for each colour channel: a 1x1 map of one-hot vectors.
 
-    (n, C, H, W) integers to (n, C features, H, W), starting standard normal.
+    (n, C, H, W) integers to (n, C features, H, W), starting standard normal. Given as real numbers, a symbol below 0 stands for
+    one that is not read, which has zeros.
     """
 
     def __init__(self, channels: int, levels: int, features: int) -> None:
@@ -36,7 +37,11 @@ class Embedding(Input):
         self.table = nn.Parameter(torch.randn(channels, levels, features))
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = [functional.embedding(symbols.long(), table) for table, symbols in zip(self.table, x.unbind(1), strict=True)]
+        tables, symbols = self.table.unbind(), x.unbind(1)
+        if x.is_floating_point():
+            tables = tuple(functional.pad(table, (0, 0, 1, 0)) for table in tables)
+            symbols = tuple(each.clamp_min(-1) + 1 for each in symbols)
+        rows = [functional.embedding(each.long(), table) for table, each in zip(tables, symbols, strict=True)]
         return torch.cat(rows, -1).movedim(-1, 1)
 
     def absorb(self, symbol: Tensor, channel: int) -> Tensor:

@@ -17,12 +17,14 @@ from ancestral.networks.factorised import Factorised
 
 HIDDEN = 2**36  # stream of the uniforms that choose what is not read; it never changes, nor do the numbers that come of it
 
+NONE = -1.0  # in the place of a symbol that would be looked up; see `Embedding`
+
 
 class Blindfold(Network):
-    """A network that does not read some symbols: in their place it is given the middle of the alphabet.
+    """A network that does not read some symbols: in their place it is given the middle of the alphabet, or no row of a table.
 
-    Networks of images scale that to zero, which is also what they find beyond the border; real values are standardised, so
-    that zero is in the middle.
+    Networks that read symbols as numbers scale the middle to zero, which is also what they find beyond the border; real values
+    are standardised, so that zero is in the middle. Those that look symbols up find zeros in the place of a row.
 
     Args:
         network: what reads the rest.
@@ -32,29 +34,35 @@ class Blindfold(Network):
 
     def __init__(self, network: Network, hidden: Tensor, levels: int | None) -> None:
         super().__init__(tuple(network.shape), network.discrete)
-        self.network, self.hidden, self.middle = network, hidden, 0.0 if levels is None else (levels - 1) / 2
+        looked_up = any(isinstance(module, Embedding) for module in network.modules())
+        self.network, self.hidden = network, hidden
+        self.stand_in = NONE if looked_up else 0.0 if levels is None else (levels - 1) / 2
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        return self.network(x.to(self.network.anchor.dtype).masked_fill(self.hidden, self.middle), context)  # type: ignore[no-any-return]
+        return self.network(x.to(self.network.anchor.dtype).masked_fill(self.hidden, self.stand_in), context)  # type: ignore[no-any-return]
 
 
 def readable(network: Network) -> bool:
-    """Whether a network reads symbols, and as numbers, so that the middle of the alphabet can stand for one that is missing."""
-    return not isinstance(network, Factorised) and not any(isinstance(module, Embedding) for module in network.modules())
+    """Whether a network reads symbols at all."""
+    return not isinstance(network, Factorised)
 
 
 def blindfolded(likelihood: Autoregressive, x: Tensor, dropout: float, seed: int, rows: Sequence[int]) -> Autoregressive:
-    """The likelihood of (n, *shape) symbols that reads each of them with probability 1 - dropout; of a pixel all colours or none.
+    """The likelihood of (n, *shape) symbols that reads each of them with probability 1 - dropout.
+
+    Of a pixel it reads all colours or none, of a sample of sound all parts or none.
 
     Which it reads is a pure function of (seed, row, place). It still predicts all of them.
 
     Raises:
-        ValueError: its network reads no symbols, or looks them up in a table, which has no row for none.
+        ValueError: its network reads no symbols.
     """
     network, spec = likelihood.network, likelihood.spec
     if not readable(network):
-        what = "sees z alone" if isinstance(network, Factorised) else "looks them up in a table"
-        raise ValueError(f"decoder dropout is for decoders that read their symbols as numbers; this one {what}, so leave it out")
-    shape = (1, *x.shape[2:]) if spec.kind == "image" else tuple(x.shape[1:])
+        raise ValueError("decoder dropout is for decoders that read their symbols; this one sees z alone, so leave it out")
+    if None in spec.shape and network.shape != x.shape[1:]:
+        network = network.arrange(shape=tuple(x.shape[1:]))
+    shape = (1, *x.shape[2:]) if spec.kind == "image" else (x.shape[1] // spec.parts, *x.shape[2:])
     hidden = (uniforms(seed, rows, prod(shape), HIDDEN) < dropout).view(-1, *shape).to(x.device)
+    hidden = hidden.repeat_interleave(spec.parts, 1) if spec.parts > 1 else hidden
     return Autoregressive(Blindfold(network, hidden, spec.levels), likelihood.family, spec)

@@ -308,10 +308,39 @@ class VqVaeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
+class GuidedFields(ChargeFields):
+    """Auxiliary guidance (Lucas & Verbeek 2018): what a second, factorised likelihood of y(x) makes of training."""
+
+    pretrained: ClassVar[str] = "decoder"  # what the stage is called in which the decoder of x trains without z
+
+    lambda_: float = 2.0  # weight of the KL in the joint stage (eq. 7); evaluation always takes 1
+    auxiliary: bool = True  # whether there is an auxiliary loss; without it this is a VAE with an autoregressive decoder
+    pretraining: float = 0.5  # share of the steps in which VAE and decoder train apart; 1 for a pair that other runs start from
+    pretrain: str = "both"  # which of them: both, vae, or the decoder
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """How it trains: the VAE on y, the decoder on x alone, then both together; without auxiliary loss, together."""
+        apart = [
+            Stage("vae", "auxiliary_elbo", self.rate_options(), parts=("topdown", "auxiliary"), share=0.3),
+            Stage(self.pretrained, "nll", parts=("likelihood",), share=0.7),
+        ]
+        apart = [stage for stage in apart if self.pretrain in ("both", stage.name) and (self.auxiliary or stage.name != "vae")]
+        whole = sum(stage.share for stage in apart)
+        before = [replace(stage, share=stage.share / whole * self.pretraining) for stage in apart]
+        joint = Stage("joint", "auxiliary_guided" if self.auxiliary else "elbo", self._weight(), share=1 - self.pretraining)
+        return tuple(stage for stage in (*before, joint) if stage.share > 0)
+
+    def _weight(self) -> dict[str, float]:
+        return {"lambda_" if self.auxiliary else "beta": self.lambda_, **self.rate_options()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgaveConfig(GuidedFields, PixelFields, EncoderFields):
     """Auxiliary-guided autoregressive VAE (Lucas & Verbeek 2018)."""
 
     name: ClassVar[str] = "agave"
+    pretrained: ClassVar[str] = "pixelcnn"
     presets: ClassVar[Presets] = {
         "tiny": {
             "layers": 2,
@@ -345,26 +374,7 @@ class AgaveConfig(ChargeFields, PixelFields, EncoderFields):
     decoder: str = "gated-pixelcnn"  # or pixelcnn++, which the paper has: it takes channels, components and what follows
     resnets: int = 2  # of pixelcnn++: layers at each of three resolutions on the way down; see `PixelCNNPlusPlusConfig`
     dropout: float = 0.0  # of pixelcnn++: probability that a feature inside a layer is dropped in training
-    lambda_: float = 2.0  # weight of the KL in the joint stage (eq. 7); evaluation always takes 1
-    auxiliary: bool = True  # whether there is an auxiliary loss; without it this is a VAE with a PixelCNN decoder
     colours: int = 0  # levels b of the auxiliary image; 0 for as many as the data have
     factor: int = 1  # the auxiliary image is smaller by this factor, both ways
     stream: int = 32  # features of the unmasked convolutions over f(z) beside the causal layers
-    pretraining: float = 0.5  # share of the steps in which VAE and PixelCNN train apart; 1 for a pair that other runs start from
-    pretrain: str = "both"  # which of them: both, vae, or pixelcnn
-
-    @property
-    def stages(self) -> tuple[Stage, ...]:
-        """How it trains: the VAE on y, the PixelCNN on x alone, then both together; without auxiliary loss, together."""
-        apart = [
-            Stage("vae", "auxiliary_elbo", self.rate_options(), parts=("topdown", "auxiliary"), share=0.3),
-            Stage("pixelcnn", "nll", parts=("likelihood",), share=0.7),
-        ]
-        apart = [stage for stage in apart if self.pretrain in ("both", stage.name) and (self.auxiliary or stage.name != "vae")]
-        whole = sum(stage.share for stage in apart)
-        before = [replace(stage, share=stage.share / whole * self.pretraining) for stage in apart]
-        joint = Stage("joint", "auxiliary_guided" if self.auxiliary else "elbo", self._weight(), share=1 - self.pretraining)
-        return tuple(stage for stage in (*before, joint) if stage.share > 0)
-
-    def _weight(self) -> dict[str, float]:
-        return {"lambda_" if self.auxiliary else "beta": self.lambda_, **self.rate_options()}
+    pretrain: str = "both"  # which of VAE and PixelCNN train apart: both, vae, or pixelcnn

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, kl_divergence
 
-from ancestral.core import Context
+from ancestral.core import Context, OrderError
 from ancestral.draw import uniforms
 from ancestral.latent.generation import Generator
 
@@ -147,6 +147,14 @@ class TopDown(nn.Module, ABC):
             context: labels for prior, posterior and likelihood.
             n: how many rows to draw where neither evidence nor context tells.
         """
+
+    def arranged(self, shape: tuple[int, ...]) -> TopDown:
+        """The same for examples of another shape.
+
+        Raises:
+            OrderError: its latents belong to one.
+        """
+        raise OrderError("the latents of this model belong to one shape and one order: only models without take others")
 
     def generator(self) -> Generator:
         """The generative direction alone, for files.

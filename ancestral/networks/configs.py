@@ -90,15 +90,8 @@ class PixelCNNPlusPlusConfig(ByLikelihood):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WaveNetConfig(ByLikelihood):
-    """WaveNet (van den Oord et al. 2016)."""
-
-    name: ClassVar[str] = "wavenet"
-    presets: ClassVar[Presets] = {
-        "tiny": {"layers": 2, "cycles": 2, "channels": 4, "gates": 4, "skip": 8, "head": 8, "components": 2},
-        "small": {"layers": 9, "cycles": 2, "skip": 128, "head": 128},
-        "paper": {"cycles": 5, "first_kernel": 2, "skip": 512, "head": 512},  # widths are not in the paper: a public choice
-    }
+class WaveFields:
+    """Sizes of a WaveNet, alone or as the decoder of a latent-variable model."""
 
     layers: int = 10  # layers of a cycle, whose windows have taps 1, 2, 4, ... samples apart
     cycles: int = 3  # how often that is repeated
@@ -112,6 +105,19 @@ class WaveNetConfig(ByLikelihood):
     family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: a softmax, of two levels a Bernoulli
     components: int = 10  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveNetConfig(ByLikelihood, WaveFields):
+    """WaveNet (van den Oord et al. 2016)."""
+
+    name: ClassVar[str] = "wavenet"
+    presets: ClassVar[Presets] = {
+        "tiny": {"layers": 2, "cycles": 2, "channels": 4, "gates": 4, "skip": 8, "head": 8, "components": 2},
+        "small": {"layers": 9, "cycles": 2, "skip": 128, "head": 128},
+        "paper": {"cycles": 5, "first_kernel": 2, "skip": 512, "head": 512},  # widths are not in the paper: a public choice
+    }
+
     condition: str = "none"  # none, or mel: follow the log-mel spectrogram of each clip
     local: int = 0  # features of a grid that accompanies the samples; 0 for none, and for 40 bands of a spectrogram
     hop: int = 1  # samples that one place of that grid lasts; of a spectrogram 128 where nothing is said

@@ -20,6 +20,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ancestral.causal import (
     Angles,
@@ -28,6 +29,7 @@ from ancestral.causal import (
     Embedding,
     LeftAffine,
     Normalisation,
+    Once,
     Previous,
     Rotation,
     Signal,
@@ -46,8 +48,12 @@ SPREAD, SPREAD_OF_PLACES = 0.02, 0.01  # of weights at first
 BEGINNING = -1  # in the place of a site: there is none before
 
 
-def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
+def transformer(config: TransformerConfig, spec: DataSpec, latents: int = 0, form: str = "tokens") -> Autoregressive:
     """The model of a `TransformerConfig`, for integers of any kind.
+
+    Args:
+        latents: numbers that ``context.vector`` begins with, before the label.
+        form: how that vector enters; see `Transformer`.
 
     Raises:
         ValueError: real values, or settings that contradict each other or the data.
@@ -72,9 +78,8 @@ def transformer(config: TransformerConfig, spec: DataSpec) -> Autoregressive:
     chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
     family = image_family(chosen, spec.levels, config.components)
     tied = isinstance(family, Categorical)
-    network = Transformer(
-        shape, spec.levels, 0 if tied else family.size, config, (spec.classes or 0) * config.conditional, spec.parts
-    )
+    vector = latents + (spec.classes or 0) * config.conditional
+    network = Transformer(shape, spec.levels, 0 if tied else family.size, config, vector, spec.parts, form)
     return Autoregressive(network, family, spec, config)
 
 
@@ -86,8 +91,10 @@ class Transformer(SiteNetwork):
         levels: the alphabet of the symbols.
         size: parameters of one conditional; 0 for logits of all levels, which the table of the symbols then gives.
         sizes: all else that can be chosen.
-        vector: size of ``context.vector``, added to every token.
+        vector: size of ``context.vector``.
         parts: how many symbols of a sequence belong together, each of a kind of its own.
+        form: how the vector enters: ``"tokens"`` (added to every token; it starts at zero), ``"prefix"`` (added to the first
+            token alone, which all others attend to), or ``"layers"`` (added to every token in every block).
 
     Raises:
         ValueError: heads do not share keys evenly, or cannot be turned; a sequence longer than its places.
@@ -102,17 +109,25 @@ class Transformer(SiteNetwork):
     """
 
     def __init__(
-        self, shape: tuple[int, ...], levels: int, size: int, sizes: TransformerConfig, vector: int = 0, parts: int = 1
+        self,
+        shape: tuple[int, ...],
+        levels: int,
+        size: int,
+        sizes: TransformerConfig,
+        vector: int = 0,
+        parts: int = 1,
+        form: str = "tokens",
     ) -> None:
         sites = torch.Size(shape).numel()
         super().__init__(shape, layout=(1, sites, 1))
         width, head, rotary = sizes.width, sizes.width // sizes.heads, sizes.places == "rotary"
-        self.any_order, self.parts = sizes.any_order, parts
+        self.any_order, self.parts, self.form = sizes.any_order, parts, form
         self.embedding, self.previous = Embedding(1, levels, width), Previous()
         self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
         self.angles = Angles(head, sites) if rotary else None
-        self.feed, self.dropout = Feed(vector, 0, width), Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.feed, self.dropout = Feed(vector if form == "tokens" else 0, 0, width), Dropout(sizes.dropout)
+        self.prefix = Once(First(vector, width)) if form == "prefix" else None
+        self.blocks = nn.ModuleList(Block(sizes, vector if form == "layers" else 0) for _ in range(sizes.layers))
         self.norm = Normalisation(width, sizes.norm == "layer")
         self.output = LeftAffine((0,) * width, (0,) * size) if size else Unembedding(self.embedding)
         self._scatter(sizes.layers)
@@ -139,6 +154,8 @@ class Transformer(SiteNetwork):
             if name.endswith(("mix.weight", "down.weight")):
                 weight.div_((2 * layers) ** 0.5)
         nn.init.normal_(self.embedding.table, std=SPREAD)
+        if self.prefix is not None:
+            nn.init.normal_(self.prefix.module.linear.weight, std=SPREAD)  # type: ignore[union-attr, arg-type]
 
     # -- orders and lengths --------------------------------------------------------------------------------------------------
 
@@ -182,18 +199,22 @@ class Transformer(SiteNetwork):
         seen = (size[0], size[2], size[1]) if symmetry.transposed else size
         self.places = self.places.arranged(seen, Order.raster(seen), self.parts)
         self.angles = self.angles and self.angles.arranged(self.layout[1])
+        self.prefix = self.prefix and Once(self.prefix.module.arranged(self.layout[1]))  # type: ignore[operator]
 
     # -- what it computes ----------------------------------------------------------------------------------------------------
 
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
-        start = self.feed(self.places(x), vector, grid)
-        return self._through(self.previous(self.embedding(x), start), None if self.angles is None else self.angles(x))
+        start = self.feed(self.places(x), vector if self.form == "tokens" else None, grid)
+        if vector is not None and self.prefix is not None:
+            start = start + self.prefix(vector)
+        angles = None if self.angles is None else self.angles(x)
+        return self._through(self.previous(self.embedding(x), start), angles, vector=vector)
 
-    def _through(self, h: Tensor, angles: Tensor | None, mask: Tensor | None = None) -> Tensor:
+    def _through(self, h: Tensor, angles: Tensor | None, mask: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
         """Tokens to parameters, (n, c, T, 1) to (n, k, T, 1)."""
         h = self.dropout(h)
         for block in self.blocks:
-            h = block(h, angles, mask)
+            h = block(h, angles, mask, vector if self.form == "layers" else None)
         return self.output(self.norm(h))  # type: ignore[no-any-return]
 
     def along(self, x: Tensor, orders: Tensor, context: Context | None = None) -> Tensor:
@@ -235,14 +256,36 @@ class Transformer(SiteNetwork):
         return torch.zeros_like(y).scatter(1, sites[..., None].expand_as(y), y).view(*x.shape, -1)
 
 
+class First(nn.Module):
+    """(n, d) vectors to (n, c, T, 1): a linear map of them at the first token, zeros at the others.
+
+    Args:
+        vector, features: d and c.
+    """
+
+    def __init__(self, vector: int, features: int) -> None:
+        super().__init__()
+        self.linear, self.others = nn.Linear(vector, features, bias=False), 0
+
+    def arranged(self, tokens: int) -> Self:
+        """The same for another number of tokens, T, its weights shared."""
+        view = copy.copy(self)
+        view.others = tokens - 1
+        return view
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.pad(self.linear(x)[:, :, None, None], (0, 0, 0, self.others))
+
+
 class Block(nn.Module):
     """h' = h + attention(norm h); h' + down(gelu(up(norm h'))).
 
     Args:
         sizes: width, heads, window and the rest.
+        vector: size of a vector that is added to h first, 0 for none.
     """
 
-    def __init__(self, sizes: TransformerConfig) -> None:
+    def __init__(self, sizes: TransformerConfig, vector: int = 0) -> None:
         super().__init__()
         width, head, centred = sizes.width, sizes.width // sizes.heads, sizes.norm == "layer"
         shared = sizes.key_heads or sizes.heads
@@ -253,9 +296,12 @@ class Block(nn.Module):
         self.turn_query, self.turn_keys = Rotation(width, head), Rotation(shared * head, head)
         self.mix = LeftAffine(units, units)
         self.up, self.gelu, self.down = LeftAffine(units, units * 4), gelu(), LeftAffine(units * 4, units)
-        self.dropout = Dropout(sizes.dropout)
+        self.feed, self.dropout = Feed(vector, 0, width), Dropout(sizes.dropout)
+        if self.feed.vector is not None:
+            nn.init.normal_(self.feed.vector.module.weight, std=SPREAD)  # type: ignore[arg-type]
 
-    def forward(self, h: Tensor, angles: Tensor | None, mask: Tensor | None) -> Tensor:
+    def forward(self, h: Tensor, angles: Tensor | None, mask: Tensor | None, vector: Tensor | None) -> Tensor:
+        h = self.feed(h, vector, None)
         y = self.first(h)
         query, keys = self.query(y), self.keys(y)
         if angles is not None:

@@ -41,8 +41,11 @@ from ancestral.spec import DataSpec
 LENGTH = 1024  # samples of a network for sequences of any length, until it is arranged for others
 
 
-def wavenet(config: WaveNetConfig, spec: DataSpec) -> Autoregressive:
+def wavenet(config: WaveNetConfig, spec: DataSpec, latents: int = 0) -> Autoregressive:
     """The model of a `WaveNetConfig`, for sequences of integers.
+
+    Args:
+        latents: numbers that ``context.vector`` begins with, before the label.
 
     Raises:
         ValueError: the data are of another kind, the family does not fit them, or a size is too small.
@@ -56,7 +59,7 @@ def wavenet(config: WaveNetConfig, spec: DataSpec) -> Autoregressive:
     family = image_family("categorical" if automatic else config.family, spec.levels, config.components)
     length = spec.shape[0] or LENGTH * spec.parts
     sizes = {name: getattr(config, name) for name in SIZES}
-    vector = (spec.classes or 0) if config.conditional else 0
+    vector = latents + ((spec.classes or 0) if config.conditional else 0)
     local, hop = config.grid
     made = WaveNet(length, spec.levels, family.size, parts=spec.parts, vector=vector, local=local, hop=hop, **sizes)
     return Autoregressive(made, family, spec, config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -81,15 +82,21 @@ def needs_numbers(model: Model, what: str) -> Latent:
     return latent
 
 
-def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Autoregressive:
+@overload
+def arrange(model: Autoregressive, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Autoregressive: ...
+@overload
+def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Model: ...
+def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int] | None = None) -> Model:
     """The same model, its weights shared, for symbols settled in another order or examples of another shape.
 
     Convolutional and recurrent models of images take any height and width, larger than in training too, and the eight
     symmetries of the raster order; those of any order take every `Order`. What was learned of one size or order need not hold
     in another.
 
+    Models with latents take other lengths where z is of a sequence as a whole.
+
     Raises:
-        OrderError: the network cannot, or there are latents, which belong to one shape and one order.
+        OrderError: the network cannot, or there are latents that belong to one shape or one order.
 
     Example:
         >>> import ancestral
@@ -98,7 +105,10 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
         torch.Size([2])
     """
     if isinstance(model, Latent):
-        raise OrderError("the latents of this model belong to one shape and one order: only models without take others")
+        if order is not None or shape is None:
+            raise OrderError("the latents of this model belong to one order: only models without take others")
+        topdown, likelihood = model.topdown.arranged(tuple(shape)), arrange(model.likelihood, shape=shape)
+        return Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, model.auxiliary)
     own = order is None and (shape is None or tuple(shape) == model.network.shape)
     network = model.network if own else model.network.arrange(order, None if shape is None else tuple(shape))
     spec = model.spec if shape is None else replace(model.spec, shape=tuple(shape))
