@@ -28,12 +28,13 @@ from ancestral.training.loop import Tick, run_stage
 from ancestral.training.stages import Planned, validate
 
 RGB = DataSpec("image", (3, 4, 4), levels=5)
+SEQUENCES = {"transformer-vae": DataSpec("text", (8,), levels=17), "wavenet-vae": DataSpec("audio", (8,), levels=17)}
 LATENT = [name for name, entry in MODELS.items() if issubclass(entry.config, ChargeFields)]
 
 
 def latent(name: str = "agave", spec: DataSpec = DIGITS.spec, **overrides: Any) -> Latent:
     torch.manual_seed(0)
-    model = build(name, spec, preset="tiny", **overrides)
+    model = build(name, SEQUENCES.get(name, spec), preset="tiny", **overrides)
     assert isinstance(model, Latent)
     return model
 
@@ -154,7 +155,7 @@ def test_a_missing_symbol_is_the_zero_that_lies_beyond_the_border() -> None:
     """An image whose pixels are all hidden reads as one of which there is nothing."""
     network = latent(spec=DataSpec("image", (1, 3, 3), levels=2)).likelihood.network
     assert float(network.scale(torch.full((1, 1, 1, 1), 0.5))) == 0  # type: ignore[operator]
-    assert Blindfold(network, torch.ones(1, 1, 1, 1).bool(), 2).middle == 0.5
+    assert Blindfold(network, torch.ones(1, 1, 1, 1).bool(), 2).stand_in == 0.5
 
 
 def test_dropout_is_of_training_alone() -> None:

@@ -134,6 +134,15 @@ CASES = {
     "two-stage, enumerable": ("two-stage", SQUARE, {}),
     "two-stage, by label": ("two-stage", replace(DIGITS, classes=3), {"halvings": 2, "conditional": True}),
     "two-stage, grey": ("two-stage", PHOTO, {"form": "grey"}),
+    "transformer-vae, prefix": ("transformer-vae", UP_TO, {"form": "prefix", "places": "learned"}),
+    "transformer-vae, bag of words": ("transformer-vae", TEXT, {"form": "layers", "auxiliary": True, "counts": 2}),
+    "transformer-vae, by label": ("transformer-vae", LINES, {"form": "layers", "conditional": True}),
+    "transformer-vae, flows": ("transformer-vae", UP_TO, {"form": "prefix", "posterior": "iaf", "prior": "flow"}),
+    "wavenet-vae, of a clip": ("wavenet-vae", CLIP, {}),
+    "wavenet-vae, along it": ("wavenet-vae", CLIP, {"form": "local", "latent": 1, "halvings": 3, "conditional": True}),
+    "wavenet-vae, guided": ("wavenet-vae", CLIP, {"form": "local", "halvings": 2, "auxiliary": True, "colours": 2}),
+    "wavenet-vae, both of two bytes": ("wavenet-vae", BYTES, {"form": "both"}),
+    "wavenet-vae, any length": ("wavenet-vae", ANY, {}),
 }
 EXEMPT = {
     "gated-pixelcnn, enumerable": {"context", "bound"},
@@ -207,6 +216,8 @@ EXEMPT = {
     "agave, colours and resolution": {"bound"},
     "two-stage, by label": {"bound"},
     "two-stage, grey": {"bound"},
+    "wavenet-vae, guided": {"bound"},
+    "wavenet-vae, both of two bytes": {"bound"},
 }
 
 

@@ -12,7 +12,8 @@ from ancestral.models import MODELS, build, configure
 from ancestral.spec import DataSpec, Stage
 
 SPEC = DataSpec("image", (1, 8, 8), levels=17)
-OWN = {"rnade": DataSpec("vector", (5,)), "wavenet": DataSpec("audio", (8,), levels=17)}  # models that take no images
+CLIP, LINES = DataSpec("audio", (8,), levels=17), DataSpec("text", (None,), levels=17, end=16)
+OWN = {"rnade": DataSpec("vector", (5,)), "wavenet": CLIP, "wavenet-vae": CLIP, "transformer-vae": LINES}  # that take no images
 
 
 @pytest.mark.parametrize("name", MODELS)

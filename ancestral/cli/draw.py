@@ -17,7 +17,7 @@ from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said
-from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
+from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, lasting, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
@@ -139,7 +139,16 @@ def reconstruct(command: Reconstruct) -> Answer:
     items = items_of(model, command.run, command.pictures, command.number, command.size, command.labels)
     with inference(model):
         context = context_of(model, len(items.x), items.labels, None)
-        x = model.reconstruct(items.x, context, command.seed, command.temperature)
+        z = model.encode(items.x, context)
+    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    if notation is not None:
+        same, how = lasting(model, items.x), Draw(command.seed, command.temperature)
+        with progress("drawing") as tick, inference(model):
+            x = sampled(Rows(same, len(items.x), context, z), how, "cached", 64, "auto", tick).x
+        pairs = [row for pair in zip(items.x, x, strict=True) for row in pair]
+        return _as_sequences(command, "reconstruct", model, x, pairs, notation, items.names, "originals and reconstructions")
+    with inference(model):
+        x = model.decode(z, context, command.seed, command.temperature)
     levels, columns = model.spec.levels, min(COLUMNS, len(x))
     path = _write(
         command, "reconstruct", model.spec, x, lambda: stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
@@ -227,11 +236,34 @@ def interpolate(command: Interpolate) -> Answer:
         raise DataError(f"{len(items.x)} pictures make no pairs: give an even number")
     a, b = items.x[0::2], items.x[1::2]
     labels = None if items.labels is None else items.labels[0::2]
+    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    model = model if notation is None else needs_latents(lasting(model, items.x), "interpolate")
     way = sampling.interpolate(model, a, b, command.steps, seed=command.seed, labels=labels, temperature=command.temperature)
+    if notation is not None:
+        ways = [row for one, between, other in zip(a, way.unbind(1), b, strict=True) for row in (one, *between, other)]
+        return _as_sequences(command, "interpolate", model, way, ways, notation, items.names, "pairs with what lies on the way")
     rows = torch.cat([a[None], way, b[None]]).transpose(0, 1)
     columns = rows.shape[1]
     path = _write(command, "interpolate", model.spec, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
     return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {command.steps} images on the way of each"])
+
+
+def _as_sequences(
+    command: Drawing,
+    name: str,
+    model: Model,
+    x: Tensor,
+    rows: Sequence[Tensor],
+    notation: Notation,
+    names: Sequence[str],
+    what: str,
+) -> Answer:
+    """Texts or clips beside those that they were made from, in turn; as an array the new ones alone."""
+    if command.out is not None and command.out.suffix.lower() == ".npy":
+        path = _write(command, name, model.spec, x, lambda: np.zeros(0, np.uint8), 1)
+        return Answer({"out": path, "items": names}, [f"{path}: {what}, without the originals"])
+    values, place = answered(command, name, rows, notation)
+    return _told(values | {"items": names}, [f"{place}: {what}, in turn"], model.spec)
 
 
 def _check_options(command: Sample | Complete, spec: DataSpec) -> None:

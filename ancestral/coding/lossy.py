@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.coding import two_part
-from ancestral.coding.blocks import block_items
+from ancestral.coding.blocks import SEQUENCES, block_items, unpacked_lengths
 from ancestral.coding.codec import Opened, labelled_header, spec_of
 from ancestral.coding.container import STORED
 from ancestral.coding.errors import CodecError
@@ -138,7 +138,10 @@ def latent_bytes(reader: Reader) -> int | None:
         if alone:
             size += len(block.payload) - before
         elif block.kind != STORED:
-            size += len(two_part.parts(block.payload[before:])[0])
+            payload = block.payload[before:]
+            if spec.kind in SEQUENCES:
+                _, payload = unpacked_lengths(payload, block.items, spec.sites)
+            size += len(two_part.parts(payload)[0])
     return size
 
 

@@ -117,11 +117,11 @@ def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None, lengths: Tenso
     vector, known = label_vector(labels, spec), None
     if isinstance(exact.latents, ExactLatents):
         return bits_back.encode(exact, exact.latents, x, vector)
-    if exact.latents is not None:
-        return two_part.encode(exact, exact.latents, x, vector)
     if lengths is not None:
         known = past(lengths, spec.sites)
         x = x[:, : spec.sites].masked_fill(known, filling(spec))
+    if exact.latents is not None:
+        return two_part.encode(exact, exact.latents, x, vector, known=known)
     stack = Stack()
     autoregressive.push(stack, exact.likelihood, x, None if vector is None else Context(vector=vector), known)
     return stack.to_bytes()
@@ -142,14 +142,15 @@ def payload_items(
     vector, known = label_vector(labels, spec), None
     if isinstance(exact.latents, ExactLatents):
         return bits_back.decode(exact, exact.latents, payload, n, vector)
-    if exact.latents is not None:
-        return two_part.decode(exact, exact.latents, payload, n, vector)
     if lengths is not None:
         known = torch.full((n, spec.sites), filling(spec)), past(lengths, spec.sites)
-    stack = Stack.from_bytes(payload)
-    items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector), known)
-    if not stack.empty:
-        raise CodecError("bits are left over: the data are damaged, or they were made with another model")
+    if exact.latents is not None:
+        items = two_part.decode(exact, exact.latents, payload, n, vector, known)
+    else:
+        stack = Stack.from_bytes(payload)
+        items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector), known)
+        if not stack.empty:
+            raise CodecError("bits are left over: the data are damaged, or they were made with another model")
     if width is None or width == spec.sites:
         return items
     return torch.nn.functional.pad(items, (0, width - spec.sites), value=filling(spec))

@@ -20,28 +20,44 @@ from ancestral.walking.twin import Twin
 SIZE = 4  # bytes that say how many the first part has
 
 
-def encode(twin: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None = None, codes: Tensor | None = None) -> bytes:
+def encode(
+    twin: Twin,
+    latents: ExactGenerator,
+    x: Tensor,
+    vector: Tensor | None = None,
+    codes: Tensor | None = None,
+    known: Tensor | None = None,
+) -> bytes:
     """(n, *shape) symbols as bytes: how many those of z are, z, and x.
 
     Args:
         vector: (n, classes) labels, for a twin that is told them.
         codes: (n, units) bins of z; those that the posterior chooses by default.
+        known: (n, *shape) booleans, True where whoever decodes knows a symbol.
     """
     codes = latents.codes(x, vector) if codes is None else codes
     first, stack = pushed(latents, codes, vector), Stack()
-    autoregressive.push(stack, twin.likelihood, x, latents.features(codes, vector))
+    autoregressive.push(stack, twin.likelihood, x, latents.features(codes, vector), known)
     return len(first).to_bytes(SIZE, "little") + first + stack.to_bytes()
 
 
-def decode(twin: Twin, latents: ExactGenerator, payload: bytes, n: int, vector: Tensor | None = None) -> Tensor:
-    """The (n, *shape) symbols that ``encode`` was given, with the same labels.
+def decode(
+    twin: Twin,
+    latents: ExactGenerator,
+    payload: bytes,
+    n: int,
+    vector: Tensor | None = None,
+    known: autoregressive.Known | None = None,
+) -> Tensor:
+    """The (n, *shape) symbols that ``encode`` was given, with the same labels and, by its symbols, what was known.
 
     Raises:
         CodecError: the payload holds something else.
     """
     first, second = parts(payload)
     stack = Stack.from_bytes(second)
-    items = autoregressive.pop(stack, twin.likelihood, n, latents.features(popped(latents, first, n, vector), vector))
+    features = latents.features(popped(latents, first, n, vector), vector)
+    items = autoregressive.pop(stack, twin.likelihood, n, features, known)
     _check_empty(stack)
     return items
 

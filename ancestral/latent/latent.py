@@ -13,7 +13,7 @@ from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
 from ancestral.spec import DataSpec
-from ancestral.symbols import check_symbols
+from ancestral.symbols import check_symbols, ended
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ class Latent(nn.Module):
 
     @torch.no_grad()
     def decode(self, z: Mapping[str, Tensor], context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
-        """(n, *shape) symbols drawn from p(x | z)."""
+        """(n, *shape) symbols drawn from p(x | z); where lengths vary as long as the network's own, filled up after their end."""
         n = len(next(iter(z.values())))
-        return self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature))
+        return ended(self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature)), self.spec)
 
     def reconstruct(self, x: Tensor, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """(n, *shape) symbols drawn from p(x' | z) at x's posterior mean: what z kept, the rest as the decoder imagines it."""

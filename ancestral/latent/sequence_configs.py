@@ -41,8 +41,8 @@ class TransformerVaeConfig(SequenceVaeFields):
     norm: str = "layer"  # layer or rms
     dropout: float = 0.0  # probability that a feature of a token, or of what a block adds to it, is dropped in training
     conditional: bool = False  # condition on the labels of the data
-    width: int = 128  # features of the encoder
-    blocks: int = 2  # its residual blocks at each rate
+    width: int = 64  # features of the encoder
+    blocks: int = 1  # its residual blocks at each rate
     halvings: int = 1  # how often the sequence is halved before what is left is pooled
     counts: int = 4  # with auxiliary: y tells of every symbol whether it stands in x 0, 1, .. or at least counts - 1 times
 

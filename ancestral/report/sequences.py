@@ -19,19 +19,21 @@ from ancestral.data.notation import Notation, Sound, Text
 from ancestral.data.sounds import wav
 from ancestral.evaluation import surprisal
 from ancestral.evaluation.complexity import samples as centred
+from ancestral.latent.latent import Latent
 from ancestral.objectives import with_grid
 from ancestral.report.figures import clips
 from ancestral.report.page import drawing, figure, paragraph, section, tag, visible
 from ancestral.report.surprise import LONGEST, Scale, Shower, legend
-from ancestral.sampling import complete, sample
-from ancestral.sampling.strategies import Model, context_of, sized
+from ancestral.sampling import complete, interpolate, sample
+from ancestral.sampling.strategies import Model, context_of, inference, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import lengths
 
 FEW = 4  # samples, and examples that are completed or shown symbol by symbol
 MOST = {"text": LONGEST, "audio": 2**15}  # symbols of a sample, and of an example that is shown
 PLAYED = 2**20  # bytes of a clip that can be heard
-COMPLETIONS = 2  # of one example
+COMPLETIONS = DRAWS = 2  # of one example
+STEPS = 6  # between two examples
 RATE = 8000  # of drawings of sound whose rate is not known
 
 
@@ -62,6 +64,11 @@ class Sequences:
         labels, mel = context_of(self.model, len(self.x), self.labels, None), mel_of(self.model.config, self.notation)
         return with_grid(labels, None if mel is None else mel(self.x), self.model.anchor)
 
+    @property
+    def sized(self) -> Model:
+        """The model for examples as long as these."""
+        return sized(self.model, tuple(self.x.shape[1:]))
+
     def upto(self, row: Tensor) -> Tensor:
         """The symbols of (T,) up to their end."""
         return row[: int(lengths(row[None], self.model.spec)[0])].cpu()
@@ -87,6 +94,16 @@ class Sequences:
         players = "".join(self._player(name, row) for name, row in rows)
         return figure(drawn + tag("div", players, class_="players"), caption)
 
+    def beside(self, groups: Sequence[Sequence[tuple[str, Tensor]]]) -> list[str]:
+        """Groups of examples with their names, as text or to be heard."""
+        if not self.text:
+            return [self.heard(rows, f"Example {i}.") for i, rows in enumerate(groups, 1)]
+        bodies = [
+            "".join(tag("div", tag("span", escape(f"{name}: "), class_="soft"), escape(self.written(row))) for name, row in rows)
+            for rows in groups
+        ]
+        return [figure(tag("div", body, class_="text"), f"example {i}") for i, body in enumerate(bodies, 1)]
+
     def _player(self, name: str, row: Tensor) -> str:
         label = tag("span", escape(name), class_="soft")
         if not isinstance(self.notation, Sound):
@@ -103,7 +120,7 @@ def samples(subject: Sequences) -> str:
     model, n = subject.model, min(FEW, len(subject.x))
     context = subject.context()
     context = context and context.select(torch.arange(n, device=model.anchor.device))
-    drawn = sample(sized(model, tuple(subject.x.shape[1:])), n, seed=subject.seed, context=context)
+    drawn = sample(subject.sized, n, seed=subject.seed, context=context)
     follow = "" if context is None else " Sample i has what example i is conditioned on"
     follow += "" if not follow else ", its label." if context and context.grid is None else ", its features among it."
     caption = f"{n} samples at temperature 1, seed {subject.seed}, not selected.{follow}"
@@ -125,7 +142,7 @@ def completions(subject: Sequences) -> str:
     known = torch.arange(x.shape[1], device=x.device) < halves[:, None]
     context = context and context.select(torch.arange(n, device=subject.model.anchor.device)).repeat(COMPLETIONS)
     whole = x.repeat_interleave(COMPLETIONS, 0), known.repeat_interleave(COMPLETIONS, 0)
-    done = complete(sized(subject.model, tuple(x.shape[1:])), *whole, context=context, seed=subject.seed)
+    done = complete(subject.sized, *whole, context=context, seed=subject.seed)
     caption = f"Held-out examples of which the first half is known, and {COMPLETIONS} continuations of it ({done.status})."
     rows = done.x.view(n, COMPLETIONS, -1)
     if not subject.text:
@@ -143,6 +160,37 @@ def completions(subject: Sequences) -> str:
     return section("Completion", paragraph(caption, "soft"), tag("div", *shown, class_="items text"))
 
 
+def reconstructions(subject: Sequences) -> str:
+    """Examples beside what is drawn given the mean of the posterior of their z."""
+    model, n = subject.model, min(FEW, len(subject.x))
+    if not isinstance(model, Latent):
+        return ""
+    labels = None if subject.labels is None else subject.labels[:n]
+    with inference(model):
+        z = model.encode(subject.x[:n], context_of(model, n, labels, None))
+    repeated = {name: values.repeat_interleave(DRAWS, 0) for name, values in z.items()}
+    again = None if labels is None else labels.repeat_interleave(DRAWS)
+    drawn = sample(subject.sized, n * DRAWS, z=repeated, labels=again, seed=subject.seed).view(n, DRAWS, -1)
+    caption = f"Held-out examples, and {DRAWS} drawn given z, which is the mean of the posterior: what they share z has kept."
+    names = ["data", *(f"draw {j + 1}" for j in range(DRAWS))]
+    rows = [list(zip(names, [subject.x[i], *drawn[i]], strict=True)) for i in range(n)]
+    return section("Reconstructions", paragraph(caption, "soft"), *subject.beside(rows))
+
+
+def interpolations(subject: Sequences) -> str:
+    """What lies between examples."""
+    model, pairs = subject.model, min(FEW, len(subject.x)) // 2
+    if not isinstance(model, Latent) or not pairs:
+        return ""
+    a, b = subject.x[:pairs], subject.x[pairs : 2 * pairs]
+    labels = None if subject.labels is None else subject.labels[:pairs]
+    way = interpolate(subject.sized, a, b, STEPS, seed=subject.seed, labels=labels)
+    caption = f"Pairs of held-out examples, and {STEPS} decoded on the spherical way from the z of one to that of the other."
+    names = ["data", *(f"step {j + 1}" for j in range(STEPS)), "data"]
+    rows = [list(zip(names, [a[i], *way[:, i], b[i]], strict=True)) for i in range(pairs)]
+    return "".join([paragraph(caption, "soft"), *subject.beside(rows)])
+
+
 def surprises(subject: Sequences) -> str:
     """Where the examples surprise the model."""
     n = min(FEW, len(subject.x))
@@ -154,9 +202,10 @@ def surprises(subject: Sequences) -> str:
     pairs = enumerate(zip(x.cpu(), maps, strict=True), 1)
     shown = [figure(shower.show(row, each, scale, f"example {i}"), f"example {i}") for i, (row, each) in pairs]
     what = "symbol" if subject.text else "sample"
-    caption = (
-        f"Bits that each {what} of held-out examples costs given those before it. The sum over an example is its exact cost."
-    )
+    given = "those before it. The sum over an example is its exact cost."
+    if isinstance(subject.model, Latent):
+        given = "those before it and z. The sum over an example is its distortion, a part of the bound."
+    caption = f"Bits that each {what} of held-out examples costs given {given}"
     items = tag("div", *shown, class_=f"items {subject.model.spec.kind}")
     return section("Surprisal", paragraph(caption, "soft"), legend(subject.model.spec, scale), items)
 

@@ -47,6 +47,8 @@ PICTURES: dict[str, Callable[[Subject], str]] = {
 CARRIED = ("readings", "classes", "traversals", "interpolations")
 SEQUENCES: dict[str, Callable[[Sequences], str]] = {
     "samples": sequences.samples,
+    "reconstructions": sequences.reconstructions,
+    "interpolations": sequences.interpolations,
     "completions": sequences.completions,
     "surprisal maps": sequences.surprises,
 }

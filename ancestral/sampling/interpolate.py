@@ -10,7 +10,9 @@ from torch import Tensor
 from ancestral.core import Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
+from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, needs_numbers
+from ancestral.sampling.stream import settled
 
 
 def interpolate(
@@ -163,7 +165,7 @@ def _decoded(model: Latent, z: Mapping[str, Tensor], context: Context | None, dr
     rows = Rows(model, steps * n, wide, {name: values.flatten(0, 1) for name, values in z.items()})
     parts = []
     for some, seen in rows.batches(batch_size):
-        choose = draw_rows(draw, [row % n for row in some], model.spec.sites, device)
-        parts.append(model.likelihood.walk(len(some), seen).run(choose))
+        choose = draw_rows(draw, [row % n for row in some], model.likelihood.network.shape.numel(), device)
+        parts.append(settled(stepping(model.likelihood, "auto", len(some)).walk(len(some), seen), choose, model.spec))
     x = torch.cat(parts)
     return x.view(steps, n, *x.shape[1:])
