@@ -136,6 +136,7 @@ CASES = {
     "two-stage, grey": ("two-stage", PHOTO, {"form": "grey"}),
     "transformer-vae, prefix": ("transformer-vae", UP_TO, {"form": "prefix", "places": "learned"}),
     "transformer-vae, bag of words": ("transformer-vae", TEXT, {"form": "layers", "auxiliary": True, "counts": 2}),
+    "transformer-vae, cross": ("transformer-vae", UP_TO, {"form": "cross"}),
     "transformer-vae, by label": ("transformer-vae", LINES, {"form": "layers", "conditional": True}),
     "transformer-vae, flows": ("transformer-vae", UP_TO, {"form": "prefix", "posterior": "iaf", "prior": "flow"}),
     "wavenet-vae, of a clip": ("wavenet-vae", CLIP, {}),

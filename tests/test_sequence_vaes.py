@@ -36,6 +36,7 @@ PAIRS = DataSpec("audio", (16,), levels=8, parts=2)
 FORMS: dict[str, tuple[str, DataSpec, dict[str, Any]]] = {
     "prefix": ("transformer-vae", LINES, {"form": "prefix"}),
     "layers": ("transformer-vae", LINES, {"form": "layers"}),
+    "cross": ("transformer-vae", LINES, {"form": "cross"}),
     "global": ("wavenet-vae", CLIPS, {}),
     "local": ("wavenet-vae", CLIP, {"form": "local", "halvings": 2}),
     "both": ("wavenet-vae", PAIRS, {"form": "both", "halvings": 2}),
@@ -91,11 +92,15 @@ def test_a_place_of_z_reaches_the_samples_that_it_lasts_and_those_its_decoder_br
     assert model.likelihood.network.turned(features).grid.shape == (1, 3, 16, 1)  # type: ignore[operator]
 
 
-def test_a_prefix_is_at_the_first_token_alone_and_follows_the_length() -> None:
-    network = made("prefix").likelihood.network
+@pytest.mark.parametrize(("form", "count"), [("prefix", 1), ("layers", 0), ("cross", 2)])
+def test_a_prefix_is_at_the_first_token_alone_and_follows_the_length(form: str, count: int) -> None:
+    network = made(form).likelihood.network
     for length in (5, 9):
-        added = network.arrange(shape=(length,)).prefix(torch.ones(1, 2))  # type: ignore[operator]
-        assert added.shape == (1, 8, length, 1) and bool(added[:, :, 0].any()) and not bool(added[:, :, 1:].any())
+        prefixes = network.arrange(shape=(length,)).prefixes
+        assert len(prefixes) == count  # type: ignore[arg-type]
+        for each in prefixes:  # type: ignore[union-attr]
+            added = each(torch.ones(1, 2))  # type: ignore[operator]
+            assert added.shape == (1, 8, length, 1) and bool(added[:, :, 0].any()) and not bool(added[:, :, 1:].any())
 
 
 # -- what fills up a batch, or comes after the end -------------------------------------------------------------------------------

@@ -30,12 +30,11 @@ class TransformerVaeConfig(SequenceVaeFields):
     }
 
     form: str = (
-        "layers"  # how z enters: prefix (at the first token), layers (at every token of every block), or cross (attended to)
+        "layers"  # how z enters: prefix (at the first token), layers (at each, in every block), cross (at the first, in each)
     )
     layers: int = 3  # blocks of the decoder
     channels: int = 128  # features of a token
     heads: int = 4  # heads of attention, which share them
-    slots: int = 4  # of form cross: vectors that z becomes, to be attended to in every block
     places: str = "rotary"  # rotary, which knows distances and takes any length, or learned: vectors of every place
     context: int = 256  # how many places have vectors; the length of samples where lengths vary
     norm: str = "layer"  # layer or rms

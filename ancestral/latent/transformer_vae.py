@@ -6,7 +6,8 @@
                          KL with p(z)  └──▶ p(y | z)                y: which symbols x has, and how often
 
 z enters the decoder as a summand of the first token, which all others attend to (``prefix``); of every token in every block
-(``layers``); or as a few vectors that every token attends to in every block (``cross``).
+(``layers``); or of the first one in every block (``cross``), where all others then attend to it by a key and a value that the
+block makes of z, which is the memory of Optimus.
 
 A decoder that strong models text without z, which is then left empty. Besides word dropout, and what else decides how much z
 carries, there is auxiliary guidance (Lucas & Verbeek 2018), here of a bag of words: y says of every symbol of the alphabet how
@@ -33,7 +34,7 @@ from ancestral.networks.transformer import transformer
 from ancestral.spec import DataSpec
 from ancestral.symbols import scored
 
-FORMS = ("prefix", "layers")
+FORMS = ("prefix", "layers", "cross")
 
 
 def bag(x: Tensor, spec: DataSpec, counts: int) -> Tensor:

@@ -94,7 +94,8 @@ class Transformer(SiteNetwork):
         vector: size of ``context.vector``.
         parts: how many symbols of a sequence belong together, each of a kind of its own.
         form: how the vector enters: ``"tokens"`` (added to every token; it starts at zero), ``"prefix"`` (added to the first
-            token alone, which all others attend to), or ``"layers"`` (added to every token in every block).
+            token alone, which all others attend to), ``"layers"`` (added to every token in every block), or ``"cross"`` (added to
+            the first token in every block, so that it is attended to there directly, by keys and values of its own).
 
     Raises:
         ValueError: heads do not share keys evenly, or cannot be turned; a sequence longer than its places.
@@ -126,7 +127,8 @@ class Transformer(SiteNetwork):
         self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
         self.angles = Angles(head, sites) if rotary else None
         self.feed, self.dropout = Feed(vector if form == "tokens" else 0, 0, width), Dropout(sizes.dropout)
-        self.prefix = Once(First(vector, width)) if form == "prefix" else None
+        slots = {"prefix": 1, "cross": sizes.layers}.get(form, 0)
+        self.prefixes = nn.ModuleList(Once(First(vector, width)) for _ in range(slots))  # before the first blocks
         self.blocks = nn.ModuleList(Block(sizes, vector if form == "layers" else 0) for _ in range(sizes.layers))
         self.norm = Normalisation(width, sizes.norm == "layer")
         self.output = LeftAffine((0,) * width, (0,) * size) if size else Unembedding(self.embedding)
@@ -154,8 +156,9 @@ class Transformer(SiteNetwork):
             if name.endswith(("mix.weight", "down.weight")):
                 weight.div_((2 * layers) ** 0.5)
         nn.init.normal_(self.embedding.table, std=SPREAD)
-        if self.prefix is not None:
-            nn.init.normal_(self.prefix.module.linear.weight, std=SPREAD)  # type: ignore[union-attr, arg-type]
+        for layer in self.modules():
+            if isinstance(layer, First):
+                nn.init.normal_(layer.linear.weight, std=SPREAD)
 
     # -- orders and lengths --------------------------------------------------------------------------------------------------
 
@@ -199,21 +202,21 @@ class Transformer(SiteNetwork):
         seen = (size[0], size[2], size[1]) if symmetry.transposed else size
         self.places = self.places.arranged(seen, Order.raster(seen), self.parts)
         self.angles = self.angles and self.angles.arranged(self.layout[1])
-        self.prefix = self.prefix and Once(self.prefix.module.arranged(self.layout[1]))  # type: ignore[operator]
+        self.prefixes = nn.ModuleList(Once(each.module.arranged(self.layout[1])) for each in self.prefixes)  # type: ignore[union-attr, operator]
 
     # -- what it computes ----------------------------------------------------------------------------------------------------
 
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         start = self.feed(self.places(x), vector if self.form == "tokens" else None, grid)
-        if vector is not None and self.prefix is not None:
-            start = start + self.prefix(vector)
         angles = None if self.angles is None else self.angles(x)
         return self._through(self.previous(self.embedding(x), start), angles, vector=vector)
 
     def _through(self, h: Tensor, angles: Tensor | None, mask: Tensor | None = None, vector: Tensor | None = None) -> Tensor:
         """Tokens to parameters, (n, c, T, 1) to (n, k, T, 1)."""
         h = self.dropout(h)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            if vector is not None and i < len(self.prefixes):
+                h = h + self.prefixes[i](vector)
             h = block(h, angles, mask, vector if self.form == "layers" else None)
         return self.output(self.norm(h))  # type: ignore[no-any-return]
 
