@@ -17,7 +17,7 @@ from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said
-from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, lasting, shown, spoken, streams
+from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
@@ -31,7 +31,7 @@ from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES
 from ancestral.sampling.sample import sampled
-from ancestral.sampling.strategies import Rows, context_of, inference, likelihood_of, needs_latents, prompted, sized
+from ancestral.sampling.strategies import Rows, context_of, inference, lasting, likelihood_of, needs_latents, prompted, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
@@ -142,7 +142,7 @@ def reconstruct(command: Reconstruct) -> Answer:
         z = model.encode(items.x, context)
     notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
     if notation is not None:
-        same, how = lasting(model, items.x), Draw(command.seed, command.temperature)
+        same, how = lasting(model, items.x.shape[1]), Draw(command.seed, command.temperature)
         with progress("drawing") as tick, inference(model):
             x = sampled(Rows(same, len(items.x), context, z), how, "cached", 64, "auto", tick).x
         pairs = [row for pair in zip(items.x, x, strict=True) for row in pair]
@@ -237,7 +237,6 @@ def interpolate(command: Interpolate) -> Answer:
     a, b = items.x[0::2], items.x[1::2]
     labels = None if items.labels is None else items.labels[0::2]
     notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
-    model = model if notation is None else needs_latents(lasting(model, items.x), "interpolate")
     way = sampling.interpolate(model, a, b, command.steps, seed=command.seed, labels=labels, temperature=command.temperature)
     if notation is not None:
         ways = [row for one, between, other in zip(a, way.unbind(1), b, strict=True) for row in (one, *between, other)]

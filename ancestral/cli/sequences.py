@@ -108,12 +108,6 @@ def clip_of(path: Path, notation: Notation) -> Tensor:
     return torch.from_numpy(tape.read(0, len(tape)).astype(np.int64))
 
 
-def lasting(model: Model, x: Tensor) -> Model:
-    """The model for sequences as long as its own, or as (n, T) others where those are longer and lengths vary."""
-    own = likelihood_of(model).network.shape[0]
-    return sized(model, (max(own, x.shape[1]),) if None in model.spec.shape else None)
-
-
 def _length(command: Lasting, notation: Notation) -> int | None:
     """How many symbols the command line asks for.
 

@@ -134,6 +134,8 @@ def latent_bytes(reader: Reader) -> int | None:
         return None
     labels, size = labelled_header(header, spec), 0
     for block in reader:
+        if not block.items:  # what is kept beside the symbols
+            continue
         before = label_bytes(block.items, spec.classes or 0) if labels else 0
         if alone:
             size += len(block.payload) - before

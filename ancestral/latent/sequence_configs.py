@@ -29,9 +29,7 @@ class TransformerVaeConfig(SequenceVaeFields):
         "paper": {"layers": 12, "channels": 768, "heads": 12, "context": 1024, "places": "learned", "width": 768, "dropout": 0.1},
     }
 
-    form: str = (
-        "layers"  # how z enters: prefix (at the first token), layers (at each, in every block), cross (at the first, in each)
-    )
+    form: str = "layers"  # how z enters: prefix (at the first token), layers (at all of every block), cross (at the first)
     layers: int = 3  # blocks of the decoder
     channels: int = 128  # features of a token
     heads: int = 4  # heads of attention, which share them

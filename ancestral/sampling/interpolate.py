@@ -11,7 +11,7 @@ from ancestral.core import Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
 from ancestral.sampling.particles import stepping
-from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, needs_numbers
+from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, lasting, likelihood_of, needs_numbers
 from ancestral.sampling.stream import settled
 
 
@@ -53,7 +53,7 @@ def interpolate(
         ends = latent.encode(_here(latent, a), context), latent.encode(_here(latent, b), context)
         shares = torch.linspace(0, 1, steps, dtype=torch.float64).tolist()
         z = {name: torch.stack([slerp(ends[0][name], ends[1][name], t) for t in shares]) for name in ends[0]}
-        return _decoded(latent, z, context, Draw(seed, temperature), batch_size)
+        return _decoded(latent, z, context, Draw(seed, temperature), batch_size, max(a.shape[-1], b.shape[-1]))
 
 
 def slerp(a: Tensor, b: Tensor, t: float) -> Tensor:
@@ -113,7 +113,7 @@ def traverse(
         z = {name: mean.expand(len(settings), *mean.shape).clone() for name, mean in means.items()}
         for place, setting in zip(z[group], settings, strict=True):
             place[:, unit] = setting
-        return _decoded(latent, z, context, Draw(seed, temperature), batch_size)
+        return _decoded(latent, z, context, Draw(seed, temperature), batch_size, x.shape[-1])
 
 
 def shift(
@@ -150,22 +150,29 @@ def shift(
             raise ValueError(f"there is no latent group {unknown[0]!r}; there is {', '.join(z)}")
         vectors = {name: by[name].to(mean) if name in by else torch.zeros_like(mean) for name, mean in z.items()}
         z = {name: torch.stack([mean + share * vectors[name] for share in steps]) for name, mean in z.items()}
-        return _decoded(latent, z, context, Draw(seed, temperature), batch_size)
+        return _decoded(latent, z, context, Draw(seed, temperature), batch_size, x.shape[-1])
 
 
 def _here(model: Latent, x: Tensor) -> Tensor:
     return x.to(model.anchor.device)
 
 
-def _decoded(model: Latent, z: Mapping[str, Tensor], context: Context | None, draw: Draw, batch_size: int) -> Tensor:
-    """(steps, n, *shape) symbols of latents (steps, n, *latent); row i has its own uniforms, the same in every step."""
+def _decoded(
+    latent: Latent, z: Mapping[str, Tensor], context: Context | None, draw: Draw, batch_size: int, longest: int
+) -> Tensor:
+    """(steps, n, *shape) symbols of latents (steps, n, *latent); row i has its own uniforms, the same in every step.
+
+    Where lengths vary there is room for ``longest`` symbols at least.
+    """
+    model = lasting(latent, longest)
+    likelihood = likelihood_of(model)
     steps, n = next(iter(z.values())).shape[:2]
     device = model.anchor.device
     wide = context and context.select(torch.arange(n, device=device).repeat(steps))
     rows = Rows(model, steps * n, wide, {name: values.flatten(0, 1) for name, values in z.items()})
     parts = []
     for some, seen in rows.batches(batch_size):
-        choose = draw_rows(draw, [row % n for row in some], model.likelihood.network.shape.numel(), device)
-        parts.append(settled(stepping(model.likelihood, "auto", len(some)).walk(len(some), seen), choose, model.spec))
+        choose = draw_rows(draw, [row % n for row in some], likelihood.network.shape.numel(), device)
+        parts.append(settled(stepping(likelihood, "auto", len(some)).walk(len(some), seen), choose, model.spec))
     x = torch.cat(parts)
     return x.view(steps, n, *x.shape[1:])

@@ -126,6 +126,15 @@ def sized(model: Model, shape: Sequence[int] | None = None) -> Model:
     return model if tuple(shape) == model.spec.shape else arrange(model, shape=shape)
 
 
+def lasting(model: Model, sites: int) -> Model:
+    """The model for sequences as long as its network's own, or of so many symbols if those are more, where lengths vary.
+
+    Raises:
+        OrderError: its network cannot take so many.
+    """
+    return sized(model, (max(likelihood_of(model).network.shape[0], sites),)) if None in model.spec.shape else model
+
+
 def prompted(likelihood: Autoregressive, prompt: Tensor | Sequence[int], n: int) -> tuple[Tensor, Tensor]:
     """What is known of n rows that begin with a prompt: (n, *shape) symbols, and booleans that are True at its sites.
 

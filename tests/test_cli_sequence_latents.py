@@ -1,0 +1,101 @@
+"""Latents of text and sound on the command line: what is made again, what lies between, files, figures and pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_cli import Ask, Call
+
+import ancestral
+from ancestral.data.notation import Text
+from ancestral.data.sounds import wav
+from ancestral.hub import load
+from ancestral.latent.latent import Latent
+from ancestral.sampling import interpolate, sample
+
+LINES = ("the sea", "a ship", "the shore", "a day at sea", "sea", "the day")
+LETTERS = Text.characters("".join(LINES))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fresh runs on lines of text, ``lines``, and on blocks of sound, ``clips``, with files of both."""
+    folder = tmp_path_factory.mktemp("home")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    (folder / "lines.txt").write_text("\n".join(LINES * 20))
+    (folder / "few.txt").write_text("\n".join(LINES[:4]))
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        (folder / "sounds").mkdir(exist_ok=True)
+        (folder / "sounds" / f"{name}.wav").write_bytes(wav(rng.integers(-3000, 3000, 640).astype(np.int16), 8000))
+    text = {"notation": LETTERS.to_dict(), "pieces": "lines"}
+    data = ancestral.data(str(folder / "lines.txt"), **text)
+    writer = ancestral.build("transformer-vae", data.spec, preset="tiny", auxiliary=True)
+    record = {"data": {**data.describe(), "source": str(folder / "lines.txt"), "options": text}}
+    ancestral.save(writer, folder / "lines", extra=record)
+    sound = {"notation": "pcm16", "rate": 8000, "pieces": "blocks", "length": 32}
+    data = ancestral.data(str(folder / "sounds"), **sound)
+    player = ancestral.build("wavenet-vae", data.spec, preset="tiny", form="both", auxiliary=True)
+    record = {"data": {**data.describe(), "source": str(folder / "sounds"), "options": sound}}
+    ancestral.save(player, folder / "clips", extra=record)
+    return folder
+
+
+def model_of(run: Path) -> Latent:
+    model = load(run)
+    assert isinstance(model, Latent)
+    return model
+
+
+def test_lines_are_drawn_made_again_and_bridged(home: Path, ask: Ask, call: Call) -> None:
+    run, model = home / "lines", model_of(home / "lines")
+    code, out, err = call("sample", run, "-n", 3, "--seed", 2, "--engine", "eager")
+    x = sample(model, 3, seed=2, engine="eager")
+    assert (code, err) == (0, "") and out == "".join(f"{LETTERS.decode(row)}\n" for row in x)
+    assert ask("sample", run, "-n", 3, "--seed", 2, "--engine", "eager")["texts"] == [LETTERS.decode(row) for row in x]
+
+    told = ask("reconstruct", run, home / "few.txt")
+    assert told["texts"][::2] == list(LINES[:4]) and len(told["texts"]) == 8
+    ways = ask("interpolate", run, home / "few.txt", "--steps", 3)["texts"]
+    assert len(ways) == 10 and [ways[i] for i in (0, 4, 5, 9)] == list(LINES[:4])
+    a, b = (
+        torch.stack([torch.nn.functional.pad(LETTERS.encode(line), (0, 16 - len(line)), value=LETTERS.levels)])
+        for line in LINES[:2]
+    )
+    assert ways[1:4] == [LETTERS.decode(row[0]) for row in interpolate(model, a, b, 3)]
+
+
+def test_sounds_are_made_again_and_bridged(home: Path, ask: Ask, tmp_path: Path) -> None:
+    run = home / "clips"
+    told = ask("reconstruct", run, home / "sounds" / "a.wav", "--out", tmp_path / "again.wav")
+    assert len(told["out"]) == 40 and all(Path(path).exists() for path in told["out"])
+    told = ask("interpolate", run, "-n", 2, "--steps", 4, "--out", tmp_path / "way.npy")
+    assert np.load(tmp_path / "way.npy").shape == (4, 2, 64)
+    assert len(ask("interpolate", run, "-n", 1, "--steps", 4, "--out", tmp_path / "ways")["out"]) == 6
+
+
+@pytest.mark.parametrize(("run", "files"), [("lines", "few.txt"), ("clips", "sounds")])
+def test_files_hold_z_and_say_how_much_of_them_it_is(run: str, files: str, home: Path, ask: Ask, tmp_path: Path) -> None:
+    made = tmp_path / "made.anc"
+    ask("compress", home / run, home / files, "--out", made, "--engine", "eager")
+    about = ask("info", made)
+    assert about["scheme"] == "two-part" and 0 < about["latent_bytes"] < made.stat().st_size
+    ask("decompress", made, "--out", tmp_path / "back", "--model", home / run, "--engine", "eager")
+    for path in (home / files).rglob("*.wav") if run == "clips" else [home / files]:
+        assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("run", ["lines", "clips"])
+def test_figures_and_pages(run: str, home: Path, ask: Ask, tmp_path: Path) -> None:
+    found = ask("evaluate", home / run, "--importance-samples", 2, "--limit", 8, "--subset", 4)
+    assert found["status"] == "bound" and found["auxiliary"] > 0 and found["verdict"]
+    ask("score", home / run, "--limit", 3, "--out", tmp_path / "scores.csv")
+    assert (tmp_path / "scores.csv").read_text().count("\n") >= 3
+    page = tmp_path / "page.html"
+    ask("report", home / run, "--out", page, "--importance-samples", 2)
+    text = page.read_text()
+    assert "Reconstructions" in text and "spherical way" in text and "a part of the bound" in text
