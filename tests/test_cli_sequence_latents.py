@@ -14,6 +14,7 @@ from ancestral.data.notation import Text
 from ancestral.data.sounds import wav
 from ancestral.hub import load
 from ancestral.latent.latent import Latent
+from ancestral.report import report
 from ancestral.sampling import interpolate, sample
 
 LINES = ("the sea", "a ship", "the shore", "a day at sea", "sea", "the day")
@@ -29,9 +30,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lines.txt").write_text("\n".join(LINES * 20))
     (folder / "few.txt").write_text("\n".join(LINES[:4]))
     rng = np.random.default_rng(0)
-    for name in ("a", "b", "c"):
+    for name in "abcdefgh":
         (folder / "sounds").mkdir(exist_ok=True)
-        (folder / "sounds" / f"{name}.wav").write_bytes(wav(rng.integers(-3000, 3000, 640).astype(np.int16), 8000))
+        (folder / "sounds" / f"{name}.wav").write_bytes(wav(rng.integers(-3000, 3000, 320).astype(np.int16), 8000))
     text = {"notation": LETTERS.to_dict(), "pieces": "lines"}
     data = ancestral.data(str(folder / "lines.txt"), **text)
     writer = ancestral.build("transformer-vae", data.spec, preset="tiny", auxiliary=True)
@@ -72,7 +73,7 @@ def test_lines_are_drawn_made_again_and_bridged(home: Path, ask: Ask, call: Call
 def test_sounds_are_made_again_and_bridged(home: Path, ask: Ask, tmp_path: Path) -> None:
     run = home / "clips"
     told = ask("reconstruct", run, home / "sounds" / "a.wav", "--out", tmp_path / "again.wav")
-    assert len(told["out"]) == 40 and all(Path(path).exists() for path in told["out"])
+    assert len(told["out"]) == 20 and all(Path(path).exists() for path in told["out"])
     told = ask("interpolate", run, "-n", 2, "--steps", 4, "--out", tmp_path / "way.npy")
     assert np.load(tmp_path / "way.npy").shape == (4, 2, 64)
     assert len(ask("interpolate", run, "-n", 1, "--steps", 4, "--out", tmp_path / "ways")["out"]) == 6
@@ -83,7 +84,8 @@ def test_files_hold_z_and_say_how_much_of_them_it_is(run: str, files: str, home:
     made = tmp_path / "made.anc"
     ask("compress", home / run, home / files, "--out", made, "--engine", "eager")
     about = ask("info", made)
-    assert about["scheme"] == "two-part" and 0 < about["latent_bytes"] < made.stat().st_size
+    assert about["scheme"] == "two-part" and 0 <= about["latent_bytes"] < made.stat().st_size
+    assert run == "clips" or about["latent_bytes"] > 0  # noise is stored as it is
     ask("decompress", made, "--out", tmp_path / "back", "--model", home / run, "--engine", "eager")
     for path in (home / files).rglob("*.wav") if run == "clips" else [home / files]:
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
@@ -95,7 +97,5 @@ def test_figures_and_pages(run: str, home: Path, ask: Ask, tmp_path: Path) -> No
     assert found["status"] == "bound" and found["auxiliary"] > 0 and found["verdict"]
     ask("score", home / run, "--limit", 3, "--out", tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text().count("\n") >= 3
-    page = tmp_path / "page.html"
-    ask("report", home / run, "--out", page, "--importance-samples", 2)
-    text = page.read_text()
+    text = report(home / run, out=tmp_path / "page.html", importance_samples=1).read_text()
     assert "Reconstructions" in text and "spherical way" in text and "a part of the bound" in text
