@@ -153,12 +153,12 @@ def distortion(model: Latent, batch: Batch) -> Terms:
 
 
 def auxiliary_elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
-    """-log p(y | z) + beta * rate: the VAE of the auxiliary image by itself, which AGAVE pretrains; options as `Charge` has them.
+    """-log p(y | z) + beta * rate: the VAE of the auxiliary y by itself, which AGAVE pretrains; options as `Charge` has them.
 
     The decoder of x has no part in it, so ``dropout`` does nothing.
     """
     if model.auxiliary is None:
-        raise ValueError("the model has no auxiliary image")
+        raise ValueError("the model has no auxiliary loss")
     descent = _descended(model, batch)
     cost = -model.auxiliary.log_prob(batch.x, descent.features)
     return _charged({"auxiliary": cost}, {group.name: group.kl for group in descent.groups}, _charge(charge), batch)
@@ -169,7 +169,7 @@ def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0, **charge
     charged = _charge({**charge, "beta": lambda_})
     parts = _elbo(model, batch, charged.dropout)
     if parts.auxiliary is None:
-        raise ValueError("the model has no auxiliary image to guide it")
+        raise ValueError("the model has no auxiliary loss to guide it")
     return _charged({"distortion": parts.distortion, "auxiliary": parts.auxiliary}, parts.groups, charged, batch)
 
 

@@ -2,7 +2,7 @@
 
 R = KL(q(z | x) || p(z)) and D = -log p(x | z) at one z from the posterior; -(R + D) is the evidence lower bound, and
 H(x) - D <= I(x; z) <= R (Alemi et al. 2018, "Fixing a Broken ELBO", arXiv:1711.00464). The weight of R is 1 whatever the
-model was trained with, and the auxiliary image is apart from both.
+model was trained with, and the auxiliary loss is apart from both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class RateDistortion:
     """The terms of the bound on a set of n examples, float64, in nats.
 
     Attributes:
-        rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary image.
+        rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary loss.
         kl: mean rate of every unit by group; units of a grid are summed over its cells, one number a feature map.
         means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell; codes have none.
         uses: (K,) how often each of K codes was chosen, by group, of models that have codes.

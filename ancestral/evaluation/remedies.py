@@ -38,14 +38,16 @@ OFFERS: dict[str, Remedy] = {  # by the field of a model's configuration that of
         " began on the toy",
     ),
     "auxiliary": Remedy(
-        "the auxiliary image",
+        "the auxiliary loss",
         "auxiliary=True",
-        "z carries what a coarser image needs, whatever the decoder sees (rate 0.82 on the toy); lambda_ sets how much",
+        "z carries what a coarser image or sound or a bag of words needs, whatever the decoder sees (rate 0.82 on the toy); lambda_"
+        " sets how much",
     ),
     "lambda_": Remedy(
         "a lower lambda",
         "lambda_=2",
-        "z carries more of the auxiliary image (digits: 15 nats at lambda 1, 7 at 2, 2 at 4, none at 8); below 2 the bound pays",
+        "z carries more of what the auxiliary loss asks for (digits: 15 nats at lambda 1, 7 at 2, 2 at 4, none at 8); below 2 the"
+        " bound pays",
     ),
     "free_bits": Remedy(
         "free bits",
@@ -72,7 +74,7 @@ OFFERS: dict[str, Remedy] = {  # by the field of a model's configuration that of
     "decoder_dropout": Remedy(
         "decoder dropout",
         "decoder_dropout=0.3",
-        "z is paid for by what hidden pixels would have told; give it with kl_warmup (alone it did not begin z on the toy)",
+        "z is paid for by what hidden symbols would have told; give it with kl_warmup (alone it did not begin z on the toy)",
     ),
     "kl_cycles": Remedy(
         "a KL weight that rises several times",

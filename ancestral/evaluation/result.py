@@ -211,7 +211,7 @@ class Evaluation:
         ]
         lines = [" + ".join(said)]
         if self.auxiliary is not None:
-            lines.append(f"auxiliary image {self.auxiliary:.2f} nats, no part of the bits above")
+            lines.append(f"auxiliary loss {self.auxiliary:.2f} nats, no part of the bits above")
         return lines
 
     def _subset_lines(self) -> list[str]:

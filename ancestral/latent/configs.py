@@ -41,7 +41,7 @@ class ChargeFields:
     soft_free_bits: float = 0.0  # nats that z is to carry: training lowers the weight of the KL until it does; 0 for no such aim
     kl_warmup: float = 0.0  # steps over which the weight of the KL rises from 0; up to 1, that share of a stage or cycle
     kl_cycles: int = 1  # how often it rises in each stage
-    decoder_dropout: float = 0.0  # probability that the decoder does not read a pixel, in training alone; 0.1 to 0.5 are usual
+    decoder_dropout: float = 0.0  # probability that the decoder does not read a pixel or symbol, in training alone; 0.1 to 0.5
 
     def rate_options(self) -> dict[str, float]:
         """Options of the objectives of models with latents; see `ancestral.objectives.Charge`."""

@@ -24,7 +24,7 @@ class Elbo:
         distortion: (n,) -log p(x | z) at one z drawn from the posterior, in nats.
         rate: (n,) KL(q(z | x) || p(z)), in nats.
         groups: the KL of every unit, (n, *latent) nats, by group.
-        auxiliary: (n,) -log p(y(x) | z) in nats where the model has an auxiliary image; it is no part of the bits of x.
+        auxiliary: (n,) -log p(y(x) | z) in nats where the model has an auxiliary loss; it is no part of the bits of x.
     """
 
     distortion: Tensor
@@ -39,7 +39,7 @@ class Elbo:
 
 
 class Auxiliary(nn.Module):
-    """A second, factorised reading of the features: the likelihood of y(x), an image that x determines.
+    """A second, factorised reading of the features: the likelihood of y(x), an image, a sound or counts that x determines.
 
     It shapes training (Lucas & Verbeek 2018, eq. 7) and is never counted in the bits of x.
 

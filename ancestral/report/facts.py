@@ -116,7 +116,7 @@ def _terms(found: Evaluation) -> list[Row]:
         ("Distortion", distortion, "nats", "bound", f"−log p(x|z), what x costs given z: {bits(found.distortion):,.1f} bits"),
     ]
     if found.auxiliary is not None:
-        note = "−log p(y|z) of the auxiliary image: shapes training, no part of the bits of x"
+        note = "−log p(y|z) of the auxiliary y: shapes training, no part of the bits of x"
         rows.append(("Auxiliary image", f"{found.auxiliary:,.2f}", "nats", "approximate", note))
     return rows
 
