@@ -91,6 +91,11 @@ def test_files_hold_z_and_say_how_much_of_them_it_is(run: str, files: str, home:
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
 
 
+def test_what_is_drawn_anew_is_no_file_of_text(home: Path, call: Call, tmp_path: Path) -> None:
+    code, out, err = call("compress", home / "lines", home / "few.txt", "--scheme", "latents", "--out", tmp_path / "z.anc")
+    assert (code, out) == (1, "") and "take two-part" in err
+
+
 @pytest.mark.parametrize("run", ["lines", "clips"])
 def test_figures_and_pages(run: str, home: Path, ask: Ask, tmp_path: Path) -> None:
     found = ask("evaluate", home / run, "--importance-samples", 2, "--limit", 8, "--subset", 4)

@@ -181,6 +181,11 @@ def _pictures(command: Compress, model: Model) -> Packed:
 
 def _sequences(command: Compress, model: Model) -> Packed:
     """Files of text or sound, arrays, or test examples; errors as for pictures."""
+    if command.scheme == LATENTS:
+        raise ValueError(
+            "--scheme latents: how long texts and sounds are, and what their alphabet lacks, would not fit what is drawn anew:"
+            " take two-part, or `ancestral reconstruct`"
+        )
     known = None
     if command.files:
         found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit)

@@ -40,8 +40,8 @@ OFFERS: dict[str, Remedy] = {  # by the field of a model's configuration that of
     "auxiliary": Remedy(
         "the auxiliary loss",
         "auxiliary=True",
-        "z carries what a coarser image or sound or a bag of words needs, whatever the decoder sees (rate 0.82 on the toy); lambda_"
-        " sets how much",
+        "z carries what a coarser image or sound or a bag of words needs, whatever the decoder sees (rate 0.82 on the toy);"
+        " lambda_ sets how much",
     ),
     "lambda_": Remedy(
         "a lower lambda",
