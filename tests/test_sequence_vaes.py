@@ -176,6 +176,24 @@ def test_the_bound_lies_below_the_probability_by_enumeration_and_quadrature(form
     assert bool(((mean.mean(0) - distortion).abs() <= 5 * mean.std(0) / 8 + 1e-9).all())
 
 
+@pytest.mark.parametrize("form", ["layers", "local", "both"])
+@pytest.mark.parametrize(
+    ("posterior", "prior"),
+    [("logistic", "logistic"), ("iaf", "normal"), ("normal", "mixture"), ("iaf", "flow"), ("normal", "delta")],
+)
+def test_every_posterior_and_prior_goes_with_every_form(form: str, posterior: str, prior: str) -> None:
+    name, spec, settings = FORMS[form]
+    model = build(name, spec, preset="tiny", posterior=posterior, prior=prior, **settings)
+    x = ended(some(model), model.spec)
+    found = model.elbo(x)
+    assert bool(found.bound.isfinite().all()) and float(found.rate.detach().mean()) > -1e-6
+    for group, kl in found.groups.items():
+        assert kl.shape[1:] == dict(zip(found.groups, [level.shape for level in model.topdown.groups], strict=True))[group]  # type: ignore[union-attr, operator]
+    assert sample(model, 2, length=x.shape[1]).shape == (2, x.shape[1])
+    blob = compress(model, x[:1], engine="eager")
+    assert torch.equal(decompress(model, blob, engine="eager"), x[:1])
+
+
 # -- auxiliary guidance ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor
 
 from ancestral.causal.embedding import Embedding
@@ -37,9 +38,10 @@ class Blindfold(Network):
         looked_up = any(isinstance(module, Embedding) for module in network.modules())
         self.network, self.hidden = network, hidden
         self.stand_in = NONE if looked_up else 0.0 if levels is None else (levels - 1) / 2
+        self.dtype = torch.float32 if looked_up else network.anchor.dtype  # which holds large alphabets
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        return self.network(x.to(self.network.anchor.dtype).masked_fill(self.hidden, self.stand_in), context)  # type: ignore[no-any-return]
+        return self.network(x.to(self.dtype).masked_fill(self.hidden, self.stand_in), context)  # type: ignore[no-any-return]
 
 
 def readable(network: Network) -> bool:
