@@ -186,7 +186,7 @@ def test_every_posterior_and_prior_goes_with_every_form(form: str, posterior: st
     model = build(name, spec, preset="tiny", posterior=posterior, prior=prior, **settings)
     x = ended(some(model), model.spec)
     found = model.elbo(x)
-    assert bool(found.bound.isfinite().all()) and float(found.rate.detach().mean()) > -1e-6
+    assert bool(found.bound.isfinite().all())
     for group, kl in found.groups.items():
         assert kl.shape[1:] == dict(zip(found.groups, [level.shape for level in model.topdown.groups], strict=True))[group]  # type: ignore[union-attr, operator]
     assert sample(model, 2, length=x.shape[1]).shape == (2, x.shape[1])
