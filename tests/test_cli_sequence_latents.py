@@ -12,6 +12,7 @@ from tiny_cli import Ask, Call
 import ancestral
 from ancestral.data.notation import Text
 from ancestral.data.sounds import wav
+from ancestral.evaluation.study import study
 from ancestral.hub import load
 from ancestral.latent.latent import Latent
 from ancestral.report import report
@@ -30,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lines.txt").write_text("\n".join(LINES * 20))
     (folder / "few.txt").write_text("\n".join(LINES[:4]))
     rng = np.random.default_rng(0)
-    for name in "abcdefgh":
+    for name in ("0_a", "1_b", "0_c", "1_d", "0_e", "1_f", "0_g", "1_h"):
         (folder / "sounds").mkdir(exist_ok=True)
         (folder / "sounds" / f"{name}.wav").write_bytes(wav(rng.integers(-3000, 3000, 320).astype(np.int16), 8000))
     text = {"notation": LETTERS.to_dict(), "pieces": "lines"}
@@ -38,7 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = ancestral.build("transformer-vae", data.spec, preset="tiny", auxiliary=True)
     record = {"data": {**data.describe(), "source": str(folder / "lines.txt"), "options": text}}
     ancestral.save(writer, folder / "lines", extra=record)
-    sound = {"notation": "pcm16", "rate": 8000, "pieces": "blocks", "length": 32}
+    sound = {"notation": "pcm16", "rate": 8000, "pieces": "blocks", "length": 32, "label_from": ["0"]}
     data = ancestral.data(str(folder / "sounds"), **sound)
     player = ancestral.build("wavenet-vae", data.spec, preset="tiny", form="both", auxiliary=True)
     record = {"data": {**data.describe(), "source": str(folder / "sounds"), "options": sound}}
@@ -72,7 +73,7 @@ def test_lines_are_drawn_made_again_and_bridged(home: Path, ask: Ask, call: Call
 
 def test_sounds_are_made_again_and_bridged(home: Path, ask: Ask, tmp_path: Path) -> None:
     run = home / "clips"
-    told = ask("reconstruct", run, home / "sounds" / "a.wav", "--out", tmp_path / "again.wav")
+    told = ask("reconstruct", run, home / "sounds" / "0_a.wav", "--out", tmp_path / "again.wav")
     assert len(told["out"]) == 20 and all(Path(path).exists() for path in told["out"])
     told = ask("interpolate", run, "-n", 2, "--steps", 4, "--out", tmp_path / "way.npy")
     assert np.load(tmp_path / "way.npy").shape == (4, 2, 64)
@@ -96,6 +97,13 @@ def test_what_is_drawn_anew_is_no_file_of_text(home: Path, call: Call, tmp_path:
     assert (code, out) == (1, "") and "take two-part" in err
 
 
+def test_probes_of_clips_of_any_length(home: Path) -> None:
+    data = ancestral.data(str(home / "sounds"), pieces="files", label_from=["0"], length=64)
+    assert data.spec.shape == (None,)
+    found = study(ancestral.build("wavenet-vae", data.spec, preset="tiny"), data, few=())
+    assert found.probes[0].dimensions == 2 and found.probes[-1].dimensions >= 2
+
+
 @pytest.mark.parametrize("run", ["lines", "clips"])
 def test_figures_and_pages(run: str, home: Path, ask: Ask, tmp_path: Path) -> None:
     found = ask("evaluate", home / run, "--importance-samples", 2, "--limit", 8, "--subset", 4)
@@ -103,4 +111,5 @@ def test_figures_and_pages(run: str, home: Path, ask: Ask, tmp_path: Path) -> No
     ask("score", home / run, "--limit", 3, "--out", tmp_path / "scores.csv")
     assert (tmp_path / "scores.csv").read_text().count("\n") >= 3
     text = report(home / run, out=tmp_path / "page.html", importance_samples=1).read_text()
+    assert ("probe" in text) is (run == "clips")  # which has labels
     assert "Reconstructions" in text and "spherical way" in text and "a part of the bound" in text

@@ -70,5 +70,7 @@ def pooled(z: Tensor, most: int = MOST_ENTRIES) -> Tensor:
         torch.Size([2, 128])
     """
     if z.dim() == 4 and z[0].numel() > most:
-        z = adaptive_avg_pool2d(z, max(1, int((most / z.shape[1]) ** 0.5)))
+        cells = most / z.shape[1]
+        along = z.shape[3] == 1  # of sequences
+        z = adaptive_avg_pool2d(z, (max(1, int(cells)), 1) if along else max(1, int(cells**0.5)))
     return z.flatten(1)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ancestral.data.loading import load_data
 from ancestral.data.source import PARTS
@@ -135,7 +136,8 @@ def study(
     for name, values in features.items():
         three = [Labelled(_array(values[part]), y[part]) for part in PARTS]
         found += probes(name, *three, few=few if name in (MEANS, DRAWN) else (), seed=seed)
-    found += _raw({part: Labelled(_array(chosen.x), y[part]) for part, chosen in sets.items()}, found[0].dimensions, few, seed)
+    raw = _alike({part: chosen.x for part, chosen in sets.items()}, model.spec.end)
+    found += _raw({part: Labelled(_array(x), y[part]) for part, x in raw.items()}, found[0].dimensions, few, seed)
     return Study(
         probes=found,
         chance=chance(y["train"], y["test"]),
@@ -169,6 +171,14 @@ def _raw(sets: Mapping[str, Labelled], numbers: int, few: Sequence[int], seed: i
     if numbers < width:
         found += probes(f"{RAW}, {numbers} principal components", *three, scaled=False, components=numbers, seed=seed)
     return found
+
+
+def _alike(sets: Mapping[str, Tensor], end: int | None) -> Mapping[str, Tensor]:
+    """The same examples, all as long as the longest of all sets where lengths vary."""
+    if end is None:
+        return sets
+    longest = max(x.shape[1] for x in sets.values())
+    return {part: functional.pad(x, (0, longest - x.shape[1]), value=end) for part, x in sets.items()}
 
 
 def _array(x: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
