@@ -105,8 +105,10 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
         torch.Size([2])
     """
     if isinstance(model, Latent):
-        if order is not None or shape is None:
+        if order is not None:
             raise OrderError("the latents of this model belong to one order: only models without take others")
+        if shape is None:
+            return model
         topdown, likelihood = model.topdown.arranged(tuple(shape)), arrange(model.likelihood, shape=shape)
         return Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, model.auxiliary)
     own = order is None and (shape is None or tuple(shape) == model.network.shape)
