@@ -156,9 +156,6 @@ class Transformer(SiteNetwork):
             if name.endswith(("mix.weight", "down.weight")):
                 weight.div_((2 * layers) ** 0.5)
         nn.init.normal_(self.embedding.table, std=SPREAD)
-        for layer in self.modules():
-            if isinstance(layer, First):
-                nn.init.normal_(layer.linear.weight, std=SPREAD)
 
     # -- orders and lengths --------------------------------------------------------------------------------------------------
 
@@ -259,6 +256,11 @@ class Transformer(SiteNetwork):
         return torch.zeros_like(y).scatter(1, sites[..., None].expand_as(y), y).view(*x.shape, -1)
 
 
+def scatter(layer: nn.Linear) -> None:
+    """Start a map of latents so that what it gives of standard normal ones is as large as a token."""
+    nn.init.normal_(layer.weight, std=SPREAD / layer.in_features**0.5)
+
+
 class First(nn.Module):
     """(n, d) vectors to (n, c, T, 1): a linear map of them at the first token, zeros at the others.
 
@@ -269,6 +271,7 @@ class First(nn.Module):
     def __init__(self, vector: int, features: int) -> None:
         super().__init__()
         self.linear, self.others = nn.Linear(vector, features, bias=False), 0
+        scatter(self.linear)
 
     def arranged(self, tokens: int) -> Self:
         """The same for another number of tokens, T, its weights shared."""
@@ -301,7 +304,7 @@ class Block(nn.Module):
         self.up, self.gelu, self.down = LeftAffine(units, units * 4), gelu(), LeftAffine(units * 4, units)
         self.feed, self.dropout = Feed(vector, 0, width), Dropout(sizes.dropout)
         if self.feed.vector is not None:
-            nn.init.normal_(self.feed.vector.module.weight, std=SPREAD)  # type: ignore[arg-type]
+            scatter(self.feed.vector.module)  # type: ignore[arg-type]
 
     def forward(self, h: Tensor, angles: Tensor | None, mask: Tensor | None, vector: Tensor | None) -> Tensor:
         h = self.feed(h, vector, None)
