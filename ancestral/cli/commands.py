@@ -81,9 +81,7 @@ class New(Generic[Config]):
     preset: Literal["tiny", "small", "paper"] = "small"  # where the settings of the model start from, as shown below
     force: Switch = False  # replace the run that is in the folder
     from_: Annotated[Path | None, arg(name="from", metavar="RUN")] = None  # begin with the weights of a run of the same shapes
-    parts: tuple[
-        str, ...
-    ] = ()  # take these parts of that run's model alone, such as likelihood (a decoder), topdown, topdown.encoder
+    parts: tuple[str, ...] = ()  # take these parts of that run's model alone, such as likelihood (a decoder), topdown.encoder
     dry_run: Switch = False  # train nothing: say what it would take in parameters, memory and time
     model: OmitArgPrefixes[Config]
     training: OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
