@@ -211,7 +211,7 @@ def test_constraints_pin_what_the_project_asks_for() -> None:
     assert isinstance(table, dict)
     asked = [
         *table["dependencies"],
-        *(each for extra in ("audio", "tensorboard", "dev") for each in table["optional-dependencies"][extra]),
+        *(each for extra in ("audio", "docs", "tensorboard", "dev") for each in table["optional-dependencies"][extra]),
     ]
     requirements = [requirement for requirement in map(Requirement, asked) if requirement.name != "ancestral"]
     assert [str(each) for each in requirements if not each.specifier.contains(pins.get(each.name, "0"))] == []
