@@ -2,11 +2,12 @@
 # make demo    train, measure and report a model of handwritten digits and compress some with it, in at most three minutes
 # make test    every test that is not slow
 # make check   lint, format and types
+# make docs    the documentation, as build/docs/index.html; warnings are errors
 
 PYTHON ?= python3
 PIP_ARGS ?=
 
-.PHONY: setup demo test check
+.PHONY: setup demo test check docs
 
 setup: .venv/.installed
 
@@ -32,3 +33,6 @@ check: setup
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --strict ancestral
+
+docs: setup
+	.venv/bin/python -m sphinx -E -W --keep-going -q docs build/docs

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # notebooks need no widgets
 sys.path.insert(0, str(Path(__file__).parent))  # so that the extension beside this file is found
 
 import ancestral
@@ -21,9 +23,10 @@ nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_cache_path = str(Path(__file__).parent.parent / "build" / "notebooks")
 nb_merge_streams = True
-suppress_warnings = ["mystnb.unknown_mime_type"]
+suppress_warnings = ["ref.python"]  # a type of the same name in two modules is no fault
 
 default_role = "code"
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_class_signature = "separated"

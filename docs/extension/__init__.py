@@ -12,7 +12,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-from extension import commands, figures, mathml, models, pictures, table
+from extension import commands, docstrings, figures, mathml, models, pictures, reference, table
 
 MARK = re.compile(r"^<!-- made: ([a-z-]+) -->$", re.MULTILINE)
 OF_A_MODEL: dict[str, Callable[[str], str]] = {
@@ -27,6 +27,8 @@ OF_ALL: dict[str, Callable[[], str]] = {
     "training": models.training,
     "models": table.models,
     "collapse": figures.collapse,
+    "names": reference.names,
+    "elsewhere": reference.elsewhere,
 }
 
 
@@ -53,4 +55,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.connect("source-read", _read)
     mathml.setup(app)
+    docstrings.setup(app)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
