@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # notebooks need no widgets
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found,ignore::FutureWarning"  # of what notebooks load: widgets, Lightning
 sys.path.insert(0, str(Path(__file__).parent))  # so that the extension beside this file is found
 
 import ancestral

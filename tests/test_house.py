@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from examples import blocks, commands
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -233,41 +234,12 @@ def test_the_wheel_works_away_from_the_source_tree(tmp_path: Path) -> None:
     assert "train" in run([sys.executable, str(site / "bin" / "ancestral"), "--help"], cwd=tmp_path, PYTHONPATH=str(site))
 
 
-def blocks(*languages: str) -> Iterator[tuple[str, int, str]]:
-    """(heading, line, text) of the README's fenced blocks in these languages; the heading is the last ``##`` above."""
-    heading, start, body = "top", 0, list[str]()
-    language: str | None = None
-    for number, line in enumerate(README.read_text(encoding="utf-8").splitlines() if README.exists() else [], 1):
-        if line.startswith("```"):
-            if language in languages:
-                yield heading, start, "\n".join(body)
-            language, start, body = (line[3:].strip() if language is None else None), number, []
-        elif language is not None:
-            body.append(line)
-        elif line.startswith("## "):
-            heading = line[3:]
-
-
 PYTHON: dict[str, list[tuple[int, str]]] = {}
-for _heading, _line, _text in blocks("python"):
+for _heading, _line, _text in blocks(README, "python"):
     PYTHON.setdefault(_heading, []).append((_line, _text))
 
 
-def commands() -> list[list[str]]:
-    """The ``ancestral`` commands of the README's shell blocks, in words, up to a pipe, a redirection or ``&&``."""
-    found = []
-    for _, _, text in blocks("bash", "console", "sh", "shell"):
-        for line in text.replace("\\\n", " ").splitlines():
-            lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars=True)
-            lexer.whitespace_split = True  # otherwise pixelcnn++ would be three words
-            words = list(lexer)
-            end = next((i for i, word in enumerate(words) if set(word) <= set("|&;<>()")), len(words))
-            if words[:1] in (["ancestral"], [".venv/bin/ancestral"]):
-                found.append(words[1:end])
-    return found
-
-
-COMMANDS = commands()
+COMMANDS = commands(README)
 
 
 def test_the_readme_has_examples() -> None:

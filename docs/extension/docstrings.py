@@ -18,6 +18,7 @@ def _plain(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
         if not example:
             parts = CODE.split(line)
             lines[i] = "".join(part if part.startswith("`") else MARKS.sub(r"\\\g<0>", part) for part in parts)
+            lines[i] = re.sub(r"(?<=\w)`(?=s\b)", r"`\\ ", lines[i])  # the plural of a name
     if what == "module":
         lines[:] = _drawings(lines)
 

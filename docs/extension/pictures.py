@@ -41,11 +41,11 @@ def seen(name: str) -> str:
     torch.manual_seed(0)
     under = subject(build(name, spec, preset="small", **options), n=1)
     with torch.no_grad():
-        panels = [_conditional(under), *(_reaches(under) if isinstance(under.model, Latent) else [])]
+        panels = [conditional(under), *(_reaches(under) if isinstance(under.model, Latent) else [])]
     return f'<figure class="seen">\n{drawn(panels)}\n<figcaption>{caption(panels, spec, options)}</figcaption>\n</figure>\n'
 
 
-def _conditional(under: Subject) -> Panel:
+def conditional(under: Subject) -> Panel:
     """How much the parameters of one site move when another symbol is edited.
 
     Raises:
@@ -103,8 +103,10 @@ def caption(panels: list[Panel], spec: DataSpec, options: dict[str, Any]) -> str
     count = sum(value > 0 for row in panel.strengths for value in row)
     kind = {"image": "pixels", "audio": "samples", "text": "characters", "vector": "values"}[spec.kind]
     sizes = "".join(f", {name}={value}" for name, value in options.items())
-    text = f"Measured with random weights (small{sizes}) by editing one symbol at a time: {count} of the {before} {kind} before the marked one"
-    text += " change its distribution (the darker, the more; by factors of ten), and none of those after it."
+    text = (
+        f"Measured with random weights (small{sizes}) by editing one symbol at a time: {count} of the {before} {kind} before the"
+        " marked one change its distribution (the darker, the more; by factors of ten), and none of those after it."
+    )
     silent = [each.title for each in panels[1:] if not any(value for row in each.strengths for value in row)]
     return text + (" Empty: it has to do with x through the groups below it alone." if silent else "")
 
@@ -123,7 +125,9 @@ def drawn(panels: list[Panel]) -> str:
 
 
 def _cell(x: int, y: int, strength: float, place: tuple[int, int], panel: Panel) -> str:
-    kind, shade = ("site", "") if place == panel.site else ("on", f' style="opacity: {strength:.2f}"') if strength else ("off", "")
+    kind, shade = (
+        ("site", "") if place == panel.site else ("on", f' style="opacity: {strength:.2f}"') if strength else ("off", "")
+    )
     if kind == "off" and panel.site is not None and place > panel.site:
         kind = "later"
     return f'<rect class="{kind}" x="{x}" y="{y}" width="{CELL - 1}" height="{CELL - 1}"{shade}/>'

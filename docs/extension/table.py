@@ -11,7 +11,5 @@ from extension.models import table as markdown
 def models() -> str:
     """Every model with a link to its page, its status, and the figures of the README."""
     known = readme()
-    rows = [
-        [f"[`{name}`]({PAGES[name]}.md)", entry.status, entry.summary, *known[name][2:]] for name, entry in MODELS.items()
-    ]
+    rows = [[f"[`{name}`]({PAGES[name]}.md)", entry.status, entry.summary, *known[name][2:]] for name, entry in MODELS.items()]
     return markdown(["model", "likelihood", "in a line", "measured here", "the paper's figure"], rows)
