@@ -10,9 +10,9 @@ from ancestral.cli.parsing import NAMES, parse
 
 
 def help_text(*words: str) -> str:
-    """What ``ancestral WORDS --help`` prints on a terminal of 110 columns without colours."""
+    """What ``ancestral WORDS --help`` prints on a terminal of 92 columns without colours."""
     before, out = dict(os.environ), StringIO()
-    os.environ.update(COLUMNS="110", NO_COLOR="1", TERM="dumb")
+    os.environ.update(COLUMNS="92", NO_COLOR="1", TERM="dumb")
     try:
         with redirect_stdout(out):
             parse([*words, "--help"])

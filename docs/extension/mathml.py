@@ -9,7 +9,7 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-NAMES = re.compile(r"\\(log|exp|ln|max|min)(?![a-zA-Z])(?!\s*[_^(\[{\\]|\\[bB]ig)")
+NAMES = re.compile(r"\\(log|exp|ln|max|min)(?![a-zA-Z])(?!\s*(?:[_^(\[{]|\\[bB]ig|\\left))")
 
 
 def _mathml(latex: str, display: str) -> str:

@@ -42,6 +42,7 @@ SIZES = {
     "30 real values": DataSpec("vector", (30,), None),
 }
 MANY = 1000  # sites from which on a model is not made to count its parameters
+DRAWN = {"iaf-vae": "ancestral.latent.resnet"}  # modules with the picture, where it is not in the constructor's
 PRESETS = ("tiny", "small", "paper")
 Model = Autoregressive | Latent
 
@@ -185,7 +186,7 @@ def comment(kind: type, name: str) -> str:
 
 def diagram(name: str) -> str:
     """The picture in the docstring of the module that builds the model: its lines with arrows."""
-    text = getdoc(import_module(MODELS[name].constructor.split(":")[0])) or ""
+    text = getdoc(import_module(DRAWN.get(name) or MODELS[name].constructor.split(":")[0])) or ""
     blocks = (block.strip("\n") for block in re.split(r"\n\s*\n|::\n", text))
     drawn = [block for block in blocks if re.search("──|a_1 = c", block)]
     return "\n".join(f"```text\n{_shifted(block)}\n```\n" for block in drawn)

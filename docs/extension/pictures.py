@@ -62,7 +62,7 @@ def conditional(under: Subject) -> Panel:
     if (moved[site:] > LEAST * moved.max()).any():
         raise ValueError(f"{type(under.network).__name__}: a conditional sees its own symbol or a later one")
     given = ", z" if isinstance(under.model, Latent) else ""
-    return Panel(f"what p(x_i | x_<i{given}) sees", _scaled(moved, shape[-1]), divmod(site, shape[-1]))
+    return Panel(f"p(x_i | x_<i{given})", _scaled(moved, shape[-1]), divmod(site, shape[-1]))
 
 
 def _parameters(under: Subject, x: Tensor, context: Context | None) -> Tensor:
@@ -91,7 +91,7 @@ def _reaches(under: Subject) -> list[Panel]:
         before, after = (under.forward(under.x, model.features(z | {name: each})) for each in (z[name], edited))  # type: ignore[union-attr]
         moved = (after - before).abs().amax((0, 2))
         units = " x ".join(map(str, shape))
-        panels.append(Panel(f"what one unit of {name} moves ({units} units)", _scaled(moved, under.network.shape[-1])))
+        panels.append(Panel(f"one unit of {name} ({units})", _scaled(moved, under.network.shape[-1])))
     return panels
 
 
@@ -107,6 +107,8 @@ def caption(panels: list[Panel], spec: DataSpec, options: dict[str, Any]) -> str
         f"Measured with random weights (small{sizes}) by editing one symbol at a time: {count} of the {before} {kind} before the"
         " marked one change its distribution (the darker, the more; by factors of ten), and none of those after it."
     )
+    if len(panels) > 1:
+        text += " The other panels: what one unit in the middle of a group of latents moves, and the size of the group."
     silent = [each.title for each in panels[1:] if not any(value for row in each.strengths for value in row)]
     return text + (" Empty: it has to do with x through the groups below it alone." if silent else "")
 

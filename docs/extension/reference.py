@@ -41,7 +41,7 @@ def names() -> str:
     rows = []
     for name, each in public().items():
         role = {"class": "class", "exception": "exc", "function": "func"}[kind(each)]
-        first = re.split(r"(?<=[.])\s|\n\n|:\s", " ".join((each.__doc__ or "").split("\n\n")[0].split()))[0]
+        first = re.split(r"(?<=[.])(?<!al[.])\s", " ".join((each.__doc__ or "").split("\n\n")[0].split()))[0]
         rows.append([f"{{py:{role}}}`{name} <{home(each)}>`", first.replace("``", "`").replace("*", "\\*").replace("<", "&lt;")])
     return table(["name", "what it is"], rows)
 
