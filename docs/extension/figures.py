@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ancestral.models import MODELS
 from extension.models import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,7 @@ def records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(RESULTS.glob("*.json")):
         for key, row in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
             if row.get("model") == name and "status" in row and {"nats", "nats_per_symbol"} & set(row):
-                yield key.removeprefix(f"{name}, ").split(",")[0], row
+                yield key.removeprefix(f"{name}, ").split(",")[0] if "data" in row else path.stem, row
 
 
 def figures(name: str) -> str:
@@ -53,7 +55,9 @@ def _row(data: str, row: dict[str, Any]) -> list[str]:
         figure = f"{row['nats_per_symbol']:.3f} nats, {row['bits_per_dim']:.3f} bits a symbol"
     if row.get("verdict"):
         figure += f"; {row['verdict']}"
-    sizes = ", ".join(f"{key}={value}" for key, value in row.get("sizes", {}).items())
+    own = {field.name for field in fields(MODELS[row["model"]].config)} & set(row)
+    chosen = {**{key: row[key] for key in sorted(own)}, **row.get("sizes", {}), **row.get("reading", {})}
+    sizes = ", ".join(f"{key}={value}" for key, value in chosen.items())
     how = [sizes or "`small`", f"{row['steps']:,} steps" if "steps" in row else "", f"{row['cpu_minutes']:g} CPU-minutes"]
     return [data, row["status"], figure, "; ".join(part for part in how if part), f"`{row['command']}`"]
 

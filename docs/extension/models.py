@@ -83,6 +83,7 @@ def facts(name: str) -> str:
         ["engines of a walk", _engines(model, network)],
         ["files", _files(model, DATA[kind])],
         ["stages of training", stages],
+        ["in code", f"`{MODELS[name].constructor.split(':')[0]}`, `{MODELS[name].config.__name__}`"],
     ]
     return table(["", ""], rows) + "\n" + sizes(name)
 

@@ -123,7 +123,11 @@ def drawn(panels: list[Panel]) -> str:
             shapes += [_cell(left + c * CELL, 20 + r * CELL, value, (r, c), panel) for c, value in enumerate(row)]
         left += max(columns * CELL, 7 * len(panel.title)) + GAP
         height = max(height, 20 + rows * CELL + 2)
-    return f'<svg viewBox="0 0 {left - GAP} {height}" style="max-width: {left - GAP}px" role="img">' + "".join(shapes) + "</svg>"
+    return (
+        f'<svg viewBox="0 0 {left - GAP} {height}" style="max-width: {left - GAP}px" role="img" aria-label="what is seen">'
+        + "".join(shapes)
+        + "</svg>"
+    )
 
 
 def _cell(x: int, y: int, strength: float, place: tuple[int, int], panel: Panel) -> str:
