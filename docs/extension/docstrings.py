@@ -19,6 +19,7 @@ def _plain(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: lis
             parts = CODE.split(line)
             lines[i] = "".join(part if part.startswith("`") else MARKS.sub(r"\\\g<0>", part) for part in parts)
             lines[i] = re.sub(r"(?<=\w)`(?=s\b)", r"`\\ ", lines[i])  # the plural of a name
+            lines[i] = re.sub(r"(: )(\w\.)$", r"\1\\\2", lines[i])  # "size: k." begins no list
     if what == "module":
         lines[:] = _drawings(lines)
 
@@ -37,8 +38,8 @@ def _drawings(lines: list[str]) -> list[str]:
 
 def _foreign(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
     """Leave out what other packages brought."""
-    module = getattr(obj, "__module__", None)
-    return True if what == "module" and module is not None and not module.startswith("ancestral") else None
+    own = str(getattr(obj, "__module__", None)).startswith("ancestral")
+    return True if callable(obj) and not own else None
 
 
 def setup(app: Sphinx) -> None:

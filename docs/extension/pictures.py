@@ -41,7 +41,7 @@ def seen(name: str) -> str:
     torch.manual_seed(0)
     under = subject(build(name, spec, preset="small", **options), n=1)
     with torch.no_grad():
-        panels = [conditional(under), *(_reaches(under) if isinstance(under.model, Latent) else [])]
+        panels = [conditional(under), *(_reaches(under, under.model) if isinstance(under.model, Latent) else [])]
     return f'<figure class="seen">\n{drawn(panels)}\n<figcaption>{caption(panels, spec, options)}</figcaption>\n</figure>\n'
 
 
@@ -67,7 +67,7 @@ def conditional(under: Subject) -> Panel:
 
 def _parameters(under: Subject, x: Tensor, context: Context | None) -> Tensor:
     """(n, D, k), some rows at a time."""
-    rows = torch.arange(len(x)).split(64)
+    rows = torch.split(torch.arange(len(x)), 64)
     return torch.cat([under.forward(x[i], None if context is None else context.select(i)) for i in rows])
 
 
@@ -78,17 +78,17 @@ def _scaled(moved: Tensor, width: int) -> list[list[float]]:
     return [values[i : i + width] for i in range(0, len(values), width)]
 
 
-def _reaches(under: Subject) -> list[Panel]:
+def _reaches(under: Subject, model: Latent) -> list[Panel]:
     """Where one unit of z, the one in the middle of a group, moves the parameters, of at most three groups."""
-    model, panels = under.model, []
-    z = model.encode(under.x)  # type: ignore[union-attr]
+    panels = []
+    z = model.encode(under.x)
     names = list(z) if len(z) < 4 else [list(z)[i] for i in (0, len(z) // 2, -1)]
     for name in names:
         shape = z[name].shape[1:]
         edited = z[name].clone()
         middle = (0, *(size // 2 for size in shape[1:])) if len(shape) > 1 else (0,)
         edited[(0, *middle)] += 1
-        before, after = (under.forward(under.x, model.features(z | {name: each})) for each in (z[name], edited))  # type: ignore[union-attr]
+        before, after = (under.forward(under.x, model.features(z | {name: each})) for each in (z[name], edited))
         moved = (after - before).abs().amax((0, 2))
         units = " x ".join(map(str, shape))
         panels.append(Panel(f"one unit of {name} ({units})", _scaled(moved, under.network.shape[-1])))
