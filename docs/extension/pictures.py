@@ -22,6 +22,9 @@ SUBJECTS: dict[str, tuple[DataSpec, dict[str, Any]]] = {  # other data and sizes
     "pixelcnn++": (IMAGE, {"channels": 12, "resnets": 1}),
     "wavenet": (DataSpec("audio", (48,), 256), {"layers": 4, "cycles": 2}),
     "transformer": (DataSpec("text", (48,), 32), {"layers": 2, "window": 8}),
+    "two-stage": (DataSpec("image", (1, 16, 16), 4), {"halvings": 1, "layers": 2}),
+    "transformer-vae": (DataSpec("text", (48,), 32), {"layers": 2}),
+    "wavenet-vae": (DataSpec("audio", (48,), 256), {"layers": 4, "cycles": 2, "halvings": 3}),
 }
 LEAST = 1e-9  # of the largest effect: below that it is the rounding of sums
 
