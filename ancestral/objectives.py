@@ -196,7 +196,7 @@ def quantized(model: Latent, batch: Batch, commitment: float = 0.25) -> Terms:
     topdown = _coded(model)
     descent = model.descend(batch.x, mean, _context(model, batch))
     posterior = topdown.nearest(descent)
-    codes = posterior.codes
+    codes = posterior.value
     cost = -model.likelihood.log_prob(batch.x, descent.features).mean()
     far = topdown.quantizer.distance(posterior.bounded, codes).mean()
     if model.training:
@@ -211,7 +211,7 @@ def code_prior(model: Latent, batch: Batch) -> Terms:
     topdown, context = _coded(model), _context(model, batch)
     vector = None if context is None else context.vector
     with torch.no_grad():
-        codes = topdown.posterior(batch.x, vector).codes
+        codes = topdown.posterior(batch.x, vector).value
     rate = -topdown.prior.log_prob(codes, context).mean()
     if model.training:
         return {"loss": rate, "rate": rate}

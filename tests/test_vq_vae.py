@@ -132,7 +132,7 @@ def test_the_encoder_learns_what_the_vectors_of_its_codes_would() -> None:
     model, x = model_of(), symbols()
     topdown = topdown_of(model)
     posterior = topdown.posterior(x)
-    vectors = topdown.quantizer.vectors(posterior.codes).requires_grad_()
+    vectors = topdown.quantizer.vectors(posterior.value).requires_grad_()
     cost = -model.likelihood.log_prob(x, model.descend(x, mean).features).sum()
     bounded = torch.autograd.grad(cost, list(topdown.encoder.parameters()), allow_unused=True)
     decoded = model.topdown.decoder(vectors, None)  # type: ignore[operator]
@@ -147,7 +147,7 @@ def test_the_objective_is_the_sum_that_it_says() -> None:
     model, x = model_of(), symbols()
     terms = quantized(model, Batch(x), commitment=0.25)
     posterior = topdown_of(model).posterior(x)
-    vectors = topdown_of(model).quantizer.vectors(posterior.codes)
+    vectors = topdown_of(model).quantizer.vectors(posterior.value)
     far = float((posterior.bounded - vectors).square().sum()) / len(x)  # summed over an example, as the distortion is
     assert math.isclose(float(terms["commitment"]), far)
     assert math.isclose(float(terms["loss"]), float(terms["distortion"]) + 0.25 * far)

@@ -145,11 +145,14 @@ class Carried:
     uses: Sequence[Uses] = ()
 
     @property
+    def hardly_chosen(self) -> bool:
+        """Whether of some codes nearly all are the same one."""
+        return any(use.perplexity < LEAST_PERPLEXITY for use in self.uses)
+
+    @property
     def little(self) -> bool:
         """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's, or one code is all."""
-        if self.uses and min(use.perplexity for use in self.uses) < LEAST_PERPLEXITY:
-            return True
-        return self.rate < LEAST_RATE or (self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST)
+        return self.hardly_chosen or self.rate < LEAST_RATE or (self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST)
 
 
 def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
@@ -169,7 +172,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
         return f"z carries {share}; {active}"
     named = ", ".join(f"{remedy.name} ({remedy.setting})" for remedy in remedies[:NAMED])
     helps = f"; remedies: {named}" if named else ""
-    if carried.uses and min(use.perplexity for use in carried.uses) < LEAST_PERPLEXITY:
+    if carried.hardly_chosen:
         return f"collapsed: the encoder hardly chooses among the codes; z carries {share}; {active}{helps}"
     if carried.rate >= LEAST_RATE:
         return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"

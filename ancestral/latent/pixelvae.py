@@ -26,7 +26,7 @@ from ancestral.latent.generation import Decoding, Generator, Stage, Step
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import Diagonal
 from ancestral.latent.priors import normal
-from ancestral.latent.topdown import Choose, Descent, Group, Mapped, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, Mapped, TopDown, rows_of
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.networks.images import image_model, listening
@@ -173,7 +173,7 @@ class HierarchicalTopDown(TopDown):
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
     ) -> Descent:
         vector = context.vector if context else None
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        rows = rows_of(evidence, vector, n)
         below, above = (None, None) if evidence is None else self._posteriors(evidence, vector)
         zeros = self.anchor.expand(rows, self.top)
         top = normal(zeros, zeros + 1)

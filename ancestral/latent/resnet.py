@@ -25,7 +25,7 @@ from ancestral.core import Context
 from ancestral.latent.encoders import scaled, sides
 from ancestral.latent.flows import InverseFlow, Steps
 from ancestral.latent.generation import Generator, Stage, Step
-from ancestral.latent.topdown import Choose, Descent, Group, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of
 from ancestral.spec import DataSpec
 
 RESIDUE = 0.1  # weight of what a layer adds
@@ -139,7 +139,7 @@ class ResNetTopDown(TopDown):
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
     ) -> Descent:
         vector = context.vector if context else None
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        rows = rows_of(evidence, vector, n)
         up, down = (0, 0) if self.labels is None or vector is None else (label(vector)[..., None, None] for label in self.labels)
         seen = [None] * len(self.layers) if evidence is None else self._ascend(evidence, up)
         h, groups = (self.start + down).expand(rows, -1, *self.top), list[Group]()

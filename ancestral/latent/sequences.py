@@ -15,7 +15,7 @@ from ancestral.latent.posteriors import posterior_of
 from ancestral.latent.priors import prior_of
 from ancestral.latent.sequence_configs import SequenceVaeFields
 from ancestral.latent.sequence_encoders import Places, PlacesDecoder, Pool, SequenceEncoder, halved
-from ancestral.latent.topdown import Choose, Descent, Group, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
 from ancestral.spec import DataSpec
 
 
@@ -91,19 +91,17 @@ class SequenceTopDown(TopDown):
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
     ) -> Descent:
         vector = context.vector if context else None
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
-        seen, groups, h = None if evidence is None else self.encoder(evidence, vector), list[Group](), None
+        rows = rows_of(evidence, vector, n)
+        encoded, groups, h = None if evidence is None else self.encoder(evidence, vector), list[Group](), None
         for level in self.groups:
             prior = level.prior(self.anchor.expand(rows, *level.shape), vector)
-            posterior: Distribution | None = None if seen is None else level.posterior(level.head(*seen).to(self.anchor.dtype))
+            posterior: Distribution | None = (
+                None if encoded is None else level.posterior(level.head(*encoded).to(self.anchor.dtype))
+            )
             z = choose(level.name, prior, posterior)
             groups.append(Group(level.name, z, prior, posterior))
             h = level.merge(h, z, vector)
-        return Descent(self._context(h, vector), groups)
-
-    @staticmethod
-    def _context(h: Tensor | None, vector: Tensor | None) -> Context:
-        return Context(vector=vector, grid=h) if h is not None and h.dim() == 4 else Context(vector=h)
+        return Descent(Context() if h is None else seen(h, vector), groups)
 
     def generator(self) -> Generator:
         return Generator(tuple(level.prior.stage(level.name, level.shape, level.merge) for level in self.groups))

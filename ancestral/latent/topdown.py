@@ -188,6 +188,16 @@ class TopDown(nn.Module, ABC):
         return z
 
 
+def rows_of(evidence: Tensor | None, vector: Tensor | None, n: int | None) -> int:
+    """How many rows a pass settles: one for each example, or for each label, or n, or 1."""
+    return len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+
+
+def seen(decoded: Tensor, vector: Tensor | None) -> Context:
+    """What z was decoded to, as the likelihood takes it: maps beside the labels' vector, or numbers in its place."""
+    return Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
+
+
 @dataclass
 class Noise:
     """z as a quantile of uniforms that (seed, row, group) alone decide: reparameterised, and the same in any batch.

@@ -23,7 +23,7 @@ from ancestral.core import Autoregressive, Context
 from ancestral.latent.codes import Certain, CodePrior
 from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Choose, Descent, Group, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of
 from ancestral.latent.two_stage_configs import TwoStageConfig
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.networks.images import image_family, image_model, listening
@@ -176,7 +176,7 @@ class TwoStageTopDown(TopDown):
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
     ) -> Descent:
         vector = context.vector if context else None
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        rows = rows_of(evidence, vector, n)
         known: Sequence[Tensor | None] = [None] * len(self.names) if evidence is None else self.images(evidence)
         grid, groups = None, list[Group]()
         for (name, model, shown), y in zip(self._parts(), known, strict=True):

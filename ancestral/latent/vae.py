@@ -21,7 +21,7 @@ from ancestral.latent.generation import Decoding, Generator
 from ancestral.latent.latent import Latent
 from ancestral.latent.posteriors import posterior_of
 from ancestral.latent.priors import prior_of
-from ancestral.latent.topdown import Choose, Descent, Group, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
 from ancestral.networks.factorised import Factorised
 from ancestral.spec import DataSpec
 
@@ -74,12 +74,10 @@ class FlatTopDown(TopDown):
     ) -> Descent:
         vector = context.vector if context else None
         posterior = None if evidence is None else self._posterior(evidence, vector)
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        rows = rows_of(evidence, vector, n)
         prior = self.prior(self.anchor.expand(rows, *self.latent), vector)
         z = choose("z", prior, posterior)
-        decoded = self.decoder(z, vector)
-        features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
-        return Descent(features, [Group("z", z, prior, posterior)])
+        return Descent(seen(self.decoder(z, vector), vector), [Group("z", z, prior, posterior)])
 
     def generator(self) -> Generator:
         return Generator((self.prior.stage("z", self.latent, Decoding(self.decoder)),))

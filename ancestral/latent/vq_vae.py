@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Context
 from ancestral.families import Categorical
-from ancestral.latent.codes import CodePrior
+from ancestral.latent.codes import Certain, CodePrior
 from ancestral.latent.configs import VqVaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
 from ancestral.latent.generation import Decoding, Generator, Stage
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import FiniteScalar, Quantizer, VectorQuantizer, finite_levels, straight_through
-from ancestral.latent.topdown import Choose, Descent, Group, Symbols, TopDown
+from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
 from ancestral.latent.vae import decoder_family
 from ancestral.networks.configs import GatedPixelCNNConfig, PixelCNNConfig, TransformerConfig
 from ancestral.networks.factorised import Factorised, Uniform
@@ -67,24 +67,17 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     return Latent(topdown, Autoregressive(Factorised(shape, family.size, learned), family, spec), spec, config)
 
 
-class Nearest(Symbols):
+class Nearest(Certain):
     """All mass on the codes whose vectors are nearest to what an encoder gives.
 
-    Attributes:
+    Args:
         bounded: (n, m d, h, w) what was quantised.
         codes: (n, m, h, w).
     """
 
     def __init__(self, bounded: Tensor, codes: Tensor) -> None:
-        super().__init__(codes.shape, validate_args=False)
-        self.bounded, self.codes = bounded, codes
-
-    def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
-        return self.codes
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """(n, m, h, w) nats of every code: 0, or minus infinity."""
-        return torch.zeros_like(value, dtype=self.bounded.dtype).masked_fill(value != self.codes, -torch.inf)
+        super().__init__(codes)
+        self.bounded = bounded
 
 
 class Sequence(nn.Module):
@@ -150,7 +143,7 @@ class CodedTopDown(TopDown):
     ) -> Descent:
         vector = context.vector if context else None
         posterior = None if evidence is None else self.posterior(evidence, vector)
-        rows = len(evidence) if evidence is not None else len(vector) if vector is not None else n or 1
+        rows = rows_of(evidence, vector, n)
         prior = CodePrior(self.prior, context, rows)
         codes = choose(self.group, prior, posterior)
         if posterior is None:
@@ -158,9 +151,7 @@ class CodedTopDown(TopDown):
         vectors = self.quantizer.vectors(codes)
         if posterior is not None:
             vectors = straight_through(posterior.bounded, vectors)
-        decoded = self.decoder(vectors, vector)
-        features = Context(vector=vector, grid=decoded) if decoded.dim() == 4 else Context(vector=decoded)
-        return Descent(features, [Group(self.group, codes, prior, posterior)])
+        return Descent(seen(self.decoder(vectors, vector), vector), [Group(self.group, codes, prior, posterior)])
 
     def _check(self, codes: Tensor) -> None:
         low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
@@ -206,6 +197,7 @@ def prior_of_codes(config: VqVaeConfig, spec: DataSpec) -> Autoregressive:
         ValueError: there is none.
     """
     layers, wide, conditional = config.prior_layers, config.prior_channels, config.conditional
+    pixels = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
     if config.prior == "uniform":
         shape, levels = tuple(size or 0 for size in spec.shape), spec.levels or 2
         return Autoregressive(Uniform(shape, levels), Categorical(levels), spec)
@@ -216,13 +208,11 @@ def prior_of_codes(config: VqVaeConfig, spec: DataSpec) -> Autoregressive:
         )
         made = transformer(sizes, spec)
     elif config.prior == "gated-pixelcnn":
-        head = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
-        gated = GatedPixelCNNConfig(**head, family="categorical", conditional=conditional)
+        gated = GatedPixelCNNConfig(**pixels, family="categorical", conditional=conditional)
         made = image_model(GatedPixelCNN, gated, spec, {**gated.decoder_sizes(), "embedding": wide})
     elif config.prior == "pixelcnn":
-        head = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
-        masked = PixelCNNConfig(**head, family="categorical", conditional=conditional)
-        made = image_model(PixelCNN, masked, spec, {**head, "embedding": wide})
+        masked = PixelCNNConfig(**pixels, family="categorical", conditional=conditional)
+        made = image_model(PixelCNN, masked, spec, {**pixels, "embedding": wide})
     else:
         raise ValueError(f"there is no prior {config.prior!r} of codes; choose one of {', '.join(PRIORS)}")
     return Autoregressive(made.network, made.family, spec)

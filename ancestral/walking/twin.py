@@ -24,7 +24,7 @@ from ancestral.draw import uniforms
 from ancestral.families import fixed
 from ancestral.families.integer import EqualMassBins
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Noise, seen
 from ancestral.latent.vae import FlatTopDown
 from ancestral.objectives import label_context
 from ancestral.spec import DataSpec, Order
@@ -106,8 +106,7 @@ class ExactLatents:
     def features(self, chosen: Tensor, bits: int, vector: Tensor | None = None) -> Context:
         """What the likelihood sees of (n, units) bins and of these labels."""
         z = EqualMassBins(bits).centres[chosen].double().view(len(chosen), *self.shape)
-        decoded = self._decoded(z, vector).integers
-        return Context(vector=vector, grid=decoded) if self.grid else Context(vector=decoded)
+        return seen(self._decoded(z, vector).integers, vector)
 
     def _decoded(self, z: Tensor, vector: Tensor | None) -> Fixed:
         return self.decoder(Fixed(z, fixed.MEAN), label(vector))

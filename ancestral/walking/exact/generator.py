@@ -20,7 +20,7 @@ from torch.distributions import Distribution
 
 from ancestral.core import Context
 from ancestral.latent.generation import Generator, Stage, Step
-from ancestral.latent.topdown import Noise, TopDown
+from ancestral.latent.topdown import Noise, TopDown, seen
 from ancestral.walking.exact.feedforward import IntegerNet
 from ancestral.walking.exact.groups import ExactCodes, ExactStage, ExactStep, label
 from ancestral.walking.exact.networks import calibrated_network, exact_model
@@ -86,8 +86,7 @@ class ExactGenerator:
 
     def features(self, codes: Tensor, vector: Tensor | None = None) -> Context:
         """What the likelihood sees of (n, units) bins and of these labels."""
-        found = self._features(codes, vector).integers
-        return Context(vector=vector, grid=found) if self.grid else Context(vector=found)
+        return seen(self._features(codes, vector).integers, vector)
 
     def _features(self, codes: Tensor, vector: Tensor | None) -> Fixed:
         *_, last = self.carried(codes, vector)
