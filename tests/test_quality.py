@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from sklearn.neighbors import NearestNeighbors
 
 import ancestral
+from ancestral.data.notation import Sound
 from ancestral.data.splits import Examples, Splits
 from ancestral.evaluation.classifier import Judge, judge_of, trained
 from ancestral.evaluation.likeness import kernel_distance, nearest, precision_recall, squared_mmd
 from ancestral.evaluation.quality import Quality, _nearness, quality
+from ancestral.evaluation.views import view_of
 from ancestral.symbols import DataError
 
 
@@ -102,7 +106,7 @@ def test_a_classifier_is_kept_and_read_again(digits: Splits, judge: Judge, tmp_p
     unlabelled = replace(digits, train=Examples(digits.train.x))
     with pytest.raises(DataError, match="no labels"):
         judge_of(tmp_path / "none", unlabelled)
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(DataError, match="a classifier takes images"):
         trained(ancestral.data("measurements"))
 
 
@@ -120,3 +124,67 @@ def test_quality_puts_training_examples_beside_samples(digits: Splits, judge: Ju
         quality(binary, ancestral.data("digits", levels=2), judge=judge)
     with pytest.raises(ValueError, match="samples is 3"):
         quality(model, digits, samples=3, judge=judge)
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Splits:
+    """Low and high tones of various lengths, four in five to train with."""
+    folder, rate = tmp_path_factory.mktemp("tones"), 1000
+    for i in range(100):
+        pitch = (60 if i % 2 else 220) * (1 + 0.02 * (i % 7))
+        wave = 0.5 * np.sin(2 * np.pi * pitch * np.arange(150 + 9 * (i % 5)) / rate)
+        soundfile.write(folder / f"{'ab'[i % 2]}-{i}.wav", wave, rate)
+    return ancestral.data(folder, label_from=("0",))
+
+
+def test_sound_is_looked_at_as_spectrograms_of_one_size(tones: Splits) -> None:
+    assert isinstance(tones.notation, Sound)
+    view = view_of(tones.spec, tones.notation)
+    x = tones.test.select(range(4)).x
+    seen = view(x)
+    assert seen.shape == (4, *view.size) and seen.dtype == torch.float32 and -1 <= float(seen.min()) <= float(seen.max()) <= 1.2
+    end = tones.spec.end
+    assert end is not None
+    alone = x[:1, : int((x[0] == end).cumsum(0).eq(0).sum())]
+    assert torch.allclose(view(alone)[0, 1], seen[0, 1])  # how long it is does not depend on what it is filled up with
+    plain = view.plain(x)
+    each = ((seen[:, None, 0] - seen[None, :, 0]) / 2).square().mean((2, 3)).sqrt()
+    assert torch.allclose(torch.cdist(plain, plain), each, atol=1e-3)
+    with pytest.raises(DataError, match="not text"):
+        view_of(ancestral.DataSpec("text", (8,), 5), None)
+
+
+def test_a_classifier_tells_sounds_apart_and_judges_samples(tones: Splits, tmp_path: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    judge = judge_of(tmp_path / "tones.safetensors", tones)
+    assert judge.made["accuracy"] == 1 and judge.made["rate"] == 1000
+    told = ancestral.build("wavenet", tones.spec, preset="tiny", conditional=True)
+    found = quality(told, tones, samples=8, judge=judge)
+    assert found.points == "spectrograms" and found.count == 8 and found.recognised.test == 1
+    assert found.recognised.samples is not None and found.recognised.reconstructions is None
+    assert found.samples.kid > abs(found.training.kid) and found.copies == 0
+    assert "in spectrograms" in " ".join(found.lines()) and Quality.from_dict(found.to_dict()) == found
+    vae = ancestral.build("wavenet-vae", tones.spec, preset="tiny")
+    found = quality(vae, tones, samples=8, judge=judge)
+    assert found.recognised.samples is None and found.recognised.reconstructions is not None
+    other = ancestral.DataSpec("image", (1, 8, 8), levels=17)
+    with pytest.raises(DataError, match="sound of 1,000 samples a second, the model makes images"):
+        quality(ancestral.build("vae", other, preset="tiny"), ancestral.data("digits"), judge=judge)
+
+
+def test_reconstructions_keep_the_class_that_they_are_shown_as(digits: Splits, judge: Judge) -> None:
+    torch.set_default_dtype(torch.float32)
+    vae = ancestral.build("vae", digits.spec, preset="tiny")
+    vae.encode = lambda x, context=None: {"z": x}  # type: ignore[method-assign]
+    seen: list[torch.Tensor] = []
+
+    def drawn(model: object, n: int, *, z: dict[str, torch.Tensor] | None = None, **_: object) -> torch.Tensor:
+        seen.append(torch.tensor(n))
+        return torch.zeros(n, 1, 8, 8, dtype=torch.long) if z is None else z["z"].long()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[quality.__module__], "sample", drawn)
+        found = quality(vae, digits, samples=70, judge=judge)
+    assert found.recognised.reconstructions == 1 and sum(map(int, seen)) == 140
+    truth = (judge.classes(digits.test.x) == digits.test.labels).double().mean()
+    assert found.recognised.test == pytest.approx(float(truth), abs=0.06)  # of 70 of them

@@ -21,6 +21,7 @@ import ancestral
 from ancestral.data.notation import Sound, Text
 from ancestral.data.splits import Splits
 from ancestral.evaluation import surprisal
+from ancestral.evaluation.likeness import NEIGHBOURS
 from ancestral.report import describe, report
 from ancestral.report.page import visible
 from ancestral.report.remake import commands
@@ -28,6 +29,7 @@ from ancestral.report.sequences import FEW
 from ancestral.sampling import sample
 
 SECTIONS = ["Figures", "Samples", "Completion", "Surprisal", "Configuration", "Provenance"]
+JUDGED = [*SECTIONS[:2], "Sample quality", *SECTIONS[2:]]
 MEL = {"condition": "mel", "local": 5, "hop": 16}
 PROSE = "The sea is <wide> & the shore is near; é goes far.\n" * 60
 
@@ -50,7 +52,10 @@ def test_a_page_of_text(notation: str, tmp_path: Path) -> None:
     options = {"vocabulary": 300} if notation == "bpe" else {}
     data = ancestral.data(tmp_path / "sea.txt", notation=notation, length=16, **options)
     page, model = written(data, tmp_path / "run", "transformer")
-    assert page.sections == SECTIONS and len(page.ids) == len(set(page.ids))
+    judged = len(data.test) > NEIGHBOURS
+    assert page.sections == (JUDGED if judged else SECTIONS) and ("Words not in training" in page.words) == judged
+    assert judged or notation == "bpe"
+    assert len(page.ids) == len(set(page.ids))
     assert isinstance(data.notation, Text)
     rows = torch.linspace(0, len(data.test) - 1, min(8, len(data.test))).round().long()
     examples = data.test.select(rows).x.long()
@@ -68,7 +73,7 @@ def test_a_page_of_lines_that_end(tmp_path: Path) -> None:
     lines = [f"{i} and {'so ' * (i % 4)}on" for i in range(40)]
     data = ancestral.data(lines, notation="characters")
     page, _ = written(data, tmp_path / "run", "transformer", places="rotary")
-    assert page.sections == SECTIONS
+    assert page.sections == JUDGED
     assert "⏹" in page.words  # what the end costs is shown too
 
 

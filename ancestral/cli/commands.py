@@ -136,10 +136,10 @@ class Latents(Computing):
 
 @dataclass(frozen=True, kw_only=True)
 class Quality(Computing):
-    """Judge samples of images: kernel distance, precision and recall, and nearest training examples."""
+    """Judge samples: of images and sound by a classifier's features, and how near training examples are; of text by its words."""
 
     run: Run  # folder of the run
-    labelled: MaybeSource = None  # data with labels for the classifier, where those the run was trained on have none
+    labelled: MaybeSource = None  # data with labels for the classifier, where those the run was trained on have none; not of text
     classifier: Place = None  # its weights; trained and written if they are not there; by default in the run
     samples: Number = 512  # how many, at most as many as there are test examples
     batch_size: int = 64  # samples that are drawn together

@@ -13,10 +13,12 @@ from ancestral.cli.keeping import keep, kept
 from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, opened, progress
 from ancestral.data.loading import load_data
+from ancestral.data.notation import Text
 from ancestral.data.splits import Splits
 from ancestral.evaluation.classifier import judge_of
 from ancestral.evaluation.quality import Quality as Judged
 from ancestral.evaluation.study import Study
+from ancestral.evaluation.wording import Wording
 from ancestral.hub import describe
 from ancestral.report.write import CLASSIFIER
 from ancestral.sampling.strategies import needs_latents
@@ -29,12 +31,12 @@ class Findings:
     """What `latents` and `quality` found of a run as it is now, and where the labels came from.
 
     Attributes:
-        study, judged: what they found, or None.
+        study, judged: what they found, or None; ``judged`` is a `Wording` of text.
         labelled: source and options of other labelled data than the run's own, or None.
     """
 
     study: Study | None
-    judged: Judged | None
+    judged: Judged | Wording | None
     labelled: Mapping[str, Any] | None
 
 
@@ -65,22 +67,23 @@ def quality(command: Quality) -> Answer:
     """Judge the samples of a run.
 
     Raises:
-        DataError: there are no labels for the classifier, or the run is not of images.
+        DataError: there are no labels for the classifier, or the run is of vectors.
+        ValueError: a classifier is named for text, which needs none.
     """
     model, data = opened(command, command.run), data_of(command.run, None, Reading())
+    drawing = {"samples": command.samples, "seed": command.seed, "batch_size": command.batch_size}
+    if isinstance(data.notation, Text):
+        if command.labelled or command.classifier:
+            raise ValueError("text is judged by its words, without a classifier: leave --labelled and --classifier out")
+        with progress("drawing") as tick:
+            told = evaluation.wording(model, data, **drawing, progress=tick)
+        keep(command.run, QUALITY, told.to_dict())
+        return Answer({"run": command.run, **told.to_dict()}, told.lines())
     labelled, origin = _labelled(command.run, command.labelled, command.reading)
     with progress("training the classifier") as tick:
         judge = judge_of(command.classifier or command.run / CLASSIFIER, labelled, progress=tick)
     with progress("drawing") as tick:
-        found = evaluation.quality(
-            model,
-            data,
-            samples=command.samples,
-            judge=judge,
-            seed=command.seed,
-            batch_size=command.batch_size,
-            progress=tick,
-        )
+        found = evaluation.quality(model, data, judge=judge, **drawing, progress=tick)
     keep(command.run, QUALITY, {"labelled": origin, **found.to_dict()})
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
@@ -92,7 +95,7 @@ def kept_findings(run: Path) -> Findings:
     try:
         return Findings(
             None if study is None else Study.from_dict(study),
-            None if judged is None else Judged.from_dict(judged),
+            None if judged is None else (Wording if "repeated" in judged.get("samples", {}) else Judged).from_dict(judged),
             sources[0] if sources else None,
         )
     except (KeyError, TypeError):

@@ -11,6 +11,7 @@ from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.score import Scores, score, surprisal
 from ancestral.evaluation.study import Study, study
 from ancestral.evaluation.summary import summary
+from ancestral.evaluation.wording import Wording, wording
 
 __all__ = [
     "Difference",
@@ -19,6 +20,7 @@ __all__ = [
     "Scores",
     "Separation",
     "Study",
+    "Wording",
     "compare",
     "complexity",
     "evaluate",
@@ -28,4 +30,5 @@ __all__ = [
     "study",
     "summary",
     "surprisal",
+    "wording",
 ]

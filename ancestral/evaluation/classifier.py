@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from ancestral.data.splits import Splits
 from ancestral.draw import uniforms
+from ancestral.evaluation.views import View, view_of
 from ancestral.files import write_whole
 from ancestral.sampling.strategies import Progress
-from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
 FEATURES = 64
@@ -36,18 +36,18 @@ KEY = "classifier"  # of the metadata in its file
 
 
 class Classifier(nn.Module):
-    """Images of symbols to features and classes: three convolutions, the first with stride 2 from 16 pixels on, and two layers.
+    """Maps to features and classes: three convolutions, the first with stride 2 from 16 points a side on, and two layers.
 
     Args:
-        spec: of the images.
+        size: (C, H, W) of the maps.
         classes: how many.
     """
 
-    def __init__(self, spec: DataSpec, classes: int) -> None:
+    def __init__(self, size: tuple[int, int, int], classes: int) -> None:
         super().__init__()
-        channels, height, width = (size or 0 for size in spec.shape)
+        channels, height, width = size
         strides = (2 if min(height, width) >= 16 else 1, 2, 2)
-        self.levels, self.classes = spec.levels or 2, classes
+        self.classes = classes
         self.body = nn.Sequential(
             nn.Conv2d(channels, 32, 3, strides[0], 1),
             nn.ReLU(),
@@ -62,16 +62,16 @@ class Classifier(nn.Module):
         )
         self.head = nn.Linear(FEATURES, classes)
         self.scale = nn.Buffer(torch.ones(()))
-        self.float()(torch.zeros(1, channels, height, width))  # sizes what is sized lazily
+        self.float()(torch.zeros(1, channels, height, width, dtype=torch.float32))  # sizes what is sized lazily
 
-    def features(self, x: Tensor) -> Tensor:
-        """(n, 64) features of (n, C, H, W) symbols; their mean square over the training set is 1."""
-        values: Tensor = self.body(x.float() * (2 / (self.levels - 1)) - 1)
+    def features(self, maps: Tensor) -> Tensor:
+        """(n, 64) features of (n, C, H, W) maps from -1 to 1; their mean square over the training set is 1."""
+        values: Tensor = self.body(maps)
         return values / self.scale
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, classes) logits of (n, C, H, W) symbols."""
-        logits: Tensor = self.head(self.features(x) * self.scale)
+    def forward(self, maps: Tensor) -> Tensor:
+        """(n, classes) logits of (n, C, H, W) maps from -1 to 1."""
+        logits: Tensor = self.head(self.features(maps) * self.scale)
         return logits
 
 
@@ -81,10 +81,12 @@ class Judge:
 
     Attributes:
         classifier: what it is.
+        view: how it looks at symbols.
         made: how: name and hash of the data, seed, steps, and its accuracy on the validation set.
     """
 
     classifier: Classifier
+    view: View
     made: Mapping[str, Any]
 
     @property
@@ -98,13 +100,13 @@ class Judge:
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """(n, 64) features of (n, C, H, W) symbols."""
-        return torch.cat([self.classifier.features(part.cpu()) for part in torch.split(x, AT_ONCE)])
+        """(n, 64) features of (n, *shape) symbols."""
+        return torch.cat([self.classifier.features(self.view(part.cpu())) for part in torch.split(x, AT_ONCE)])
 
     @torch.no_grad()
     def classes(self, x: Tensor) -> Tensor:
-        """(n,) the class that it takes each of (n, C, H, W) symbols for."""
-        return torch.cat([self.classifier(part.cpu()).argmax(1) for part in torch.split(x, AT_ONCE)])
+        """(n,) the class that it takes each of (n, *shape) symbols for."""
+        return torch.cat([self.classifier(self.view(part.cpu())).argmax(1) for part in torch.split(x, AT_ONCE)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights and how they were made into one file, which appears whole or not at all."""
@@ -114,55 +116,48 @@ class Judge:
 
 
 def trained(data: Splits, *, seed: int = 0, steps: int = STEPS, progress: Progress | None = None) -> Judge:
-    """The recipe: a `Classifier` trained by Adam with a cosine schedule on labelled images.
+    """The recipe: a `Classifier` trained by Adam with a cosine schedule on labelled images, or on sound.
 
     Args:
-        data: images of symbols with labels.
+        data: images of symbols, or sound, with labels.
         seed: of the first weights and the batches.
-        steps: of 64 images; fewer where that would be more than 40 passes over them.
+        steps: of 64 examples; fewer where that would be more than 40 passes over them.
         progress: is told (steps done, of how many).
 
     Raises:
-        DataError: the data are no images of symbols, or have no labels.
+        DataError: the data are neither images of symbols nor sound, or have no labels.
     """
-    labels = _labels(data)
+    view, labels = view_of(data.spec, data.notation), _labels(data)
     steps = min(steps, max(1, PASSES * len(labels) // BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        classifier = Classifier(data.spec, int(labels.max()) + 1)
+        classifier = Classifier(view.size, int(labels.max()) + 1)
     optimiser = torch.optim.Adam(classifier.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for step in range(steps):
         rows = (uniforms(seed, [step], BATCH)[0] * len(labels)).long()
-        loss = nn.functional.cross_entropy(classifier(data.train.select(rows).x), labels[rows])
+        loss = nn.functional.cross_entropy(classifier(view(data.train.select(rows).x)), labels[rows])
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         if progress is not None:
             progress(step + 1, steps)
-    return _judged(classifier.eval().requires_grad_(False), data, {"seed": seed, "steps": steps})
+    return _judged(Judge(classifier.eval().requires_grad_(False), view, {"seed": seed, "steps": steps}), data)
 
 
-def _judged(classifier: Classifier, data: Splits, made: Mapping[str, Any]) -> Judge:
+def _judged(judge: Judge, data: Splits) -> Judge:
     """Features brought to one scale, and how well the classifier does."""
     some = data.train.select(range(min(2048, len(data.train)))).x
-    classifier.scale.copy_(classifier.features(some).double().square().mean().sqrt().clamp_min(1e-6))
-    judge, held_out = Judge(classifier, {}), data.validation if len(data.validation) else data.train
+    judge.classifier.scale.copy_(judge.features(some).double().square().mean().sqrt().clamp_min(1e-6))
+    held_out = data.validation if len(data.validation) else data.train
     truth = held_out.labels if held_out.labels is not None else torch.zeros(0)
     accuracy = float((judge.classes(held_out.x) == truth.cpu()).double().mean())
-    return Judge(
-        classifier, {"data": data.name, "hash": data.hash, "accuracy": accuracy, **made, **_sizes(data.spec, classifier)}
-    )
-
-
-def _sizes(spec: DataSpec, classifier: Classifier) -> dict[str, Any]:
-    return {"shape": list(spec.shape), "levels": spec.levels, "classes": classifier.classes}
+    told = {"data": data.name, "hash": data.hash, "accuracy": accuracy, **judge.made, **judge.view.told}
+    return replace(judge, made={**told, "classes": judge.classifier.classes})
 
 
 def _labels(data: Splits) -> Tensor:
-    if data.spec.kind != "image" or data.spec.levels is None:
-        raise DataError(f"{data.name} are no images of whole levels, which the classifier takes")
     if data.train.labels is None or not len(data.train):
         raise DataError(f"{data.name} has no labels to train a classifier with: name a labelled set (labelled=, --labelled)")
     return data.train.labels.cpu()
@@ -172,25 +167,25 @@ def judge_of(path: str | os.PathLike[str], data: Splits, *, progress: Progress |
     """The classifier in a file; where there is none yet, one is trained on the data and written there.
 
     Raises:
-        DataError: there is none, and the data have no labels; or it is of other images than these, or damaged.
+        DataError: there is none, and the data have no labels; or it is of other data than these, or damaged.
     """
     path = Path(path)
     if path.exists():
-        return _read(path, data.spec)
+        return _read(path, view_of(data.spec, data.notation))
     judge = trained(data, progress=progress)
     judge.save(path)
     return judge
 
 
-def _read(path: Path, spec: DataSpec) -> Judge:
+def _read(path: Path, view: View) -> Judge:
     try:
         with safetensors.safe_open(path, "pt") as file:
             made = json.loads(file.metadata()[KEY])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-        if (made["shape"], made["levels"]) != (list(spec.shape), spec.levels):
-            raise DataError(f"{path} is a classifier of images {made['shape']} with {made['levels']} levels: take another file")
-        classifier = Classifier(spec, made["classes"])
+        if any(made.get(name) != value for name, value in view.told.items()):
+            raise DataError(f"{path} is a classifier of other data than {view.words}: take another file")
+        classifier = Classifier(view.size, made["classes"])
         classifier.load_state_dict(weights)
     except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise DataError(f"{path} is no classifier, or is damaged ({error}): remove it, and it will be trained again") from error
-    return Judge(classifier.eval().requires_grad_(False), made)
+    return Judge(classifier.eval().requires_grad_(False), view, made)

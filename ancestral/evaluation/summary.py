@@ -7,6 +7,7 @@ from typing import Any
 from ancestral.evaluation.quality import Quality
 from ancestral.evaluation.result import Evaluation
 from ancestral.evaluation.study import DRAWN, FEW, MEANS, Study
+from ancestral.evaluation.wording import Wording
 
 COSTS = (
     *("status", "examples", "nats", "nats_error", "bits_per_dim", "rate", "rate_error", "distortion", "distortion_error"),
@@ -15,11 +16,12 @@ COSTS = (
 )
 
 
-def summary(evaluation: Evaluation, study: Study | None = None, quality: Quality | None = None) -> dict[str, Any]:
+def summary(evaluation: Evaluation, study: Study | None = None, quality: Quality | Wording | None = None) -> dict[str, Any]:
     """Costs in nats, rate and distortion apart, and what is known of z and of samples, as numbers by name; None is unknown.
 
     ``rate_share`` is rate over nats, of whole numbers. ``probe_means`` and ``probe_drawn`` are accuracies with all labels,
-    ``probe_means_10`` with ten a class, each with ``_error``; ``kid``, ``precision`` and ``recall`` are those of samples.
+    ``probe_means_10`` with ten a class, each with ``_error``; ``kid``, ``precision`` and ``recall`` are those of samples, where
+    these are not text.
     """
     found = {name: getattr(evaluation, name) for name in COSTS}
     shared = evaluation.rate is not None and not evaluation.density

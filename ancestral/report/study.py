@@ -1,4 +1,4 @@
-"""The sections of a report on what can be read off z, where classes lie in it, and how samples compare with examples."""
+"""The sections of a report on what can be read off z, and where classes lie in it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ancestral.data.splits import Splits
 from ancestral.evaluation.attributes import ClassMeans, class_means
 from ancestral.evaluation.examples import chosen_examples
 from ancestral.evaluation.probes import DRAWS, Probe
-from ancestral.evaluation.quality import CAVEAT, SHOWN, Likeness, Quality
 from ancestral.evaluation.study import DRAWN, MEANS, MOST_AVERAGED, RAW, Study
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.report.figures import accuracies
 from ancestral.report.images import Pixels
-from ancestral.report.page import drawing, figure, paragraph, section, strips, table, tag
+from ancestral.report.page import drawing, figure, paragraph, strips, table, tag
 from ancestral.report.pictures import Subject, vae_images
 from ancestral.sampling import sample, shift
 from ancestral.sampling.strategies import Rows, inference
@@ -116,42 +115,3 @@ def _moved(subject: Subject, means: ClassMeans, data: Splits) -> str:
 
 def _name(label: int, data: Splits) -> str:
     return data.class_names[label] if label < len(data.class_names) else str(label)
-
-
-def sample_quality(subject: Subject, quality: Quality, data: Splits) -> str:
-    """How samples compare with test examples, and the training examples nearest to some."""
-    made, own = quality.samples, quality.training
-    rows = [
-        ["KID", _kid(made), _kid(own), "kernel distance to test examples, unbiased: about 0 where both are of one distribution"],
-        ["Precision", f"{made.precision:.1%}", f"{own.precision:.1%}", "share that lies among test examples"],
-        ["Recall", f"{made.recall:.1%}", f"{own.recall:.1%}", "share of the test examples that lie among them"],
-    ]
-    for what, near in (("pixels", quality.pixels), ("features", quality.features)):
-        note = f"median; the reference is that of test examples, than which {near.nearer:.0%} of the samples are nearer"
-        rows.append([f"Nearest training example, {what}", f"{near.samples:.4f}", f"{near.test:.4f}", note])
-    rows.append(["Copies", f"{quality.copies}", "", f"samples equal to one of {quality.pool:,} training examples"])
-    words = (
-        f"{quality.count:,} samples, and as many training examples, each against {quality.count:,} test examples. {CAVEAT} Its"
-        f" accuracy is {quality.classifier['accuracy']:.1%}, its hash {quality.classifier['weights'][:12]}."
-    )
-    return section(
-        "Sample quality",
-        table(("figure", "samples", "training examples", "what it is"), rows),
-        paragraph(words, "soft"),
-        _neighbours(subject, quality, data),
-    )
-
-
-def _kid(found: Likeness) -> str:
-    return f"{found.kid:.4f}" + ("" if found.kid_error is None else f" ± {found.kid_error:.4f}")
-
-
-def _neighbours(subject: Subject, quality: Quality, data: Splits) -> str:
-    n = min(SHOWN, subject.columns, quality.count)
-    labels = None if quality.labels is None else torch.tensor(quality.labels[:n])
-    drawn = sample(subject.model, n, labels=labels, seed=quality.seed)
-    rows = [("sample", subject.shown(drawn))]
-    for how, places in zip(("pixels", "features"), quality.neighbours, strict=True):
-        rows.append((f"nearest, {how}", subject.shown(data.train.select(list(places[:n])).x)))
-    caption = "Samples above the training examples nearest to them, by the difference of pixels and by that of features."
-    return figure(strips(rows, "samples and their nearest training examples"), caption)

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ancestral.data.loading import load_data
+from ancestral.data.notation import Sound, Text
 from ancestral.data.splits import Splits
-from ancestral.evaluation import Evaluation, Quality, Study, evaluate, quality, study
+from ancestral.evaluation import Evaluation, Quality, Study, Wording, evaluate, quality, study, wording
 from ancestral.evaluation.classifier import judge_of, trained
 from ancestral.evaluation.likeness import NEIGHBOURS
 from ancestral.files import write_whole
@@ -24,11 +25,12 @@ from ancestral.report import sequences
 from ancestral.report.facts import bars, configuration, curves, figures, headline, provenance, remedies
 from ancestral.report.history import read_history
 from ancestral.report.images import drawable
+from ancestral.report.judged import sample_quality, sample_wording
 from ancestral.report.page import document, section, tag
 from ancestral.report.pictures import Subject, completions, interpolations, reconstructions, samples, surprises, traversals
 from ancestral.report.remake import commands
 from ancestral.report.sequences import Sequences
-from ancestral.report.study import classes, readings, sample_quality
+from ancestral.report.study import classes, readings
 from ancestral.sampling.strategies import Model
 from ancestral.symbols import DataError
 
@@ -62,7 +64,7 @@ def report(
     evaluation: Evaluation | None = None,
     labelled: Any = None,
     studied: Study | None = None,
-    judged: Quality | None = None,
+    judged: Quality | Wording | None = None,
     samples: int = 256,
     out: str | os.PathLike[str] | None = None,
     examples: int = 8,
@@ -81,8 +83,8 @@ def report(
         model: with its weights, where it was made of your own network, which the folder cannot make again.
         evaluation: figures that are there already; otherwise the test set is evaluated.
         labelled: data with labels of the model's kind, for what is read off z and for the classifier; by default ``data``.
-        studied, judged: what is known of z and of samples already; otherwise it is found here, where there are labels. The
-            classifier for samples is that in ``classifier.safetensors`` of the folder, or is trained and kept there.
+        studied, judged: what is known of z and of samples already; otherwise it is found here, where there are labels or words.
+            The classifier for samples is that in ``classifier.safetensors`` of the folder, or is trained and kept there.
         samples: how many are drawn to judge them; 0 leaves that out.
         out: file to write; by default ``report.html`` in the folder.
         examples: images in a row.
@@ -109,11 +111,8 @@ def report(
     if studied is None and isinstance(model, Latent) and _told_apart(labelled):
         say("probing z")
         studied = study(model, labelled, seed=seed)
-    if judged is None and samples and drawable(model.spec) and _told_apart(labelled) and len(splits.test) > NEIGHBOURS:
-        say("judging samples")
-        path = folder / CLASSIFIER
-        judge = judge_of(path, labelled) if path.exists() or os.access(folder, os.W_OK) else trained(labelled)
-        judged = quality(model, splits, judge=judge, samples=samples, seed=seed)
+    if judged is None and samples and len(splits.test) > NEIGHBOURS:
+        judged = _judged(model, splits, labelled, samples, seed, folder / CLASSIFIER, say)
     pictures = _drawn(subject, say) | _labelled(subject, studied, judged, splits, labelled)
     title = f"{config['model'] or 'a model of your own'} on {evaluation.data['name']}"
     page = document(
@@ -163,14 +162,30 @@ def _told_apart(data: Splits) -> bool:
     return labels is not None and len(torch.unique(labels)) > 1
 
 
+def _judged(
+    model: Model, data: Splits, labelled: Splits, samples: int, seed: int, path: Path, say: Callable[[str], None]
+) -> Quality | Wording | None:
+    """What samples are like, where there are words, or classes to train a classifier with, which ``path`` is for."""
+    if isinstance(data.notation, Text):
+        say("judging samples")
+        return wording(model, data, samples=samples, seed=seed)
+    if not _told_apart(labelled) or not (drawable(model.spec) or isinstance(data.notation, Sound)):
+        return None
+    say("judging samples")
+    judge = judge_of(path, labelled) if path.exists() or os.access(path.parent, os.W_OK) else trained(labelled)
+    return quality(model, data, judge=judge, samples=samples, seed=seed)
+
+
 def _labelled(
-    subject: Subject | Sequences | None, studied: Study | None, judged: Quality | None, data: Splits, labelled: Splits
+    subject: Subject | Sequences | None, studied: Study | None, judged: Quality | Wording | None, data: Splits, labelled: Splits
 ) -> dict[str, str]:
     """The parts that need classes."""
     found = {} if studied is None else {"readings": readings(studied)}
     if isinstance(subject, Subject) and studied is not None and _told_apart(labelled):
         found["classes"] = classes(subject, studied, labelled)
-    if isinstance(subject, Subject) and judged is not None:
+    if isinstance(judged, Wording):
+        found["sample quality"] = sample_wording(judged)
+    elif judged is not None:
         found["sample quality"] = sample_quality(subject, judged, data)
     return found
 
