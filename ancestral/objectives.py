@@ -190,32 +190,33 @@ def _charged(costs: Terms, groups: Mapping[str, Tensor], charge: Charge, batch: 
 def quantized(model: Latent, batch: Batch, commitment: float = 0.25) -> Terms:
     """-log p(x | codes) + commitment * squared distance of what the encoder gives from the vectors (van den Oord et al. 2017).
 
-    All sums over an example. Of a model in training mode the vectors of the codes move, too. The rate is that of codes which are
-    all equally likely, as long as there is no other prior; ``perplexity`` is exp(H) of the codes of the batch.
+    All sums over an example and its grids of codes. Of a model in training mode the vectors of the codes move, too. The rate is
+    that of codes which are all equally likely, as long as there is no other prior; ``perplexity`` is exp(H) of the codes of the
+    batch, ``perplexity_top`` that of a coarser grid.
     """
     topdown = _coded(model)
     descent = model.descend(batch.x, mean, _context(model, batch))
-    posterior = topdown.nearest(descent)
-    codes = posterior.value
     cost = -model.likelihood.log_prob(batch.x, descent.features).mean()
-    far = topdown.quantizer.distance(posterior.bounded, codes).mean()
-    if model.training:
-        topdown.quantizer.learn(posterior.bounded, codes, batch.seed)
-    even = cost.new_tensor(topdown.units * log(topdown.quantizer.codes))
-    told = {"rate": even, "perplexity": perplexity(usage(codes, topdown.quantizer.codes)).to(cost)}
-    return {"loss": cost + commitment * far, "distortion": cost, "commitment": far, **told}
+    far, even, told = torch.zeros_like(cost), 0.0, Terms()
+    for grid, posterior in topdown.nearest(descent.groups):
+        far = far + grid.quantizer.distance(posterior.bounded, posterior.value).mean()
+        even += grid.units * log(grid.quantizer.codes)
+        name = "perplexity" if grid.name == "codes" else f"perplexity_{grid.name}"
+        told[name] = perplexity(usage(posterior.value, grid.quantizer.codes)).to(cost)
+        if model.training:
+            grid.quantizer.learn(posterior.bounded, posterior.value, batch.seed)
+    return {"loss": cost + commitment * far, "distortion": cost, "commitment": far, "rate": cost.new_tensor(even), **told}
 
 
 def code_prior(model: Latent, batch: Batch) -> Terms:
     """-log p(codes), exact, with encoder and codes as they are; of a model that is not in training mode its distortion, too."""
     topdown, context = _coded(model), _context(model, batch)
-    vector = None if context is None else context.vector
     with torch.no_grad():
-        codes = topdown.posterior(batch.x, vector).value
-    rate = -topdown.prior.log_prob(codes, context).mean()
+        groups, *_ = topdown.settled(mean, batch.x, context)
+    rate = -torch.stack([group.log_p.flatten(1).sum(1) for group in groups]).sum(0).mean()
     if model.training:
         return {"loss": rate, "rate": rate}
-    features = model.features({topdown.group: codes}, context)
+    features = model.features({group.name: group.z for group in groups}, context)
     return {"loss": rate, "rate": rate, "distortion": -model.likelihood.log_prob(batch.x, features).mean()}
 
 

@@ -58,7 +58,12 @@ class Uses:
     @property
     def words(self) -> str:
         """The figures in words."""
-        return f"{self.used:,} of {self.codes:,} {self.name} used, perplexity {_short(self.perplexity)}"
+        return f"{self.used:,} of {self.codes:,} {self.noun} used, perplexity {_short(self.perplexity)}"
+
+    @property
+    def noun(self) -> str:
+        """What they are called: codes, or those of a group such as the top."""
+        return self.name if self.name == "codes" else f"{self.name} codes"
 
 
 def derangement(n: int) -> list[int]:

@@ -4,51 +4,52 @@
 
     x ──▶ encoder ──▶ vectors ──▶ the nearest of a codebook ──▶ codes k ──▶ their vectors ──▶ decoder ──▶ p(x | k)
                                                                   ▲
-                          p(k) = prod over the grid of p(k_i | k_<i): a PixelCNN or a Transformer
+                          p(k) = prod over the grid of p(k_i | k_<i): a PixelCNN, an LSTM or a Transformer
 
 The encoder leaves no doubt about the codes, so log p(x) >= log p(x | k) + log p(k) at the codes of x: what both cost together is
 a bound, and what a file of both takes. Training has two stages: encoder, codebook and decoder, then the prior of the codes.
+
+With a second, coarser grid of codes t it is VQ-VAE-2: Razavi, van den Oord & Vinyals 2019, "Generating Diverse High-Fidelity
+Images with VQ-VAE-2" (arXiv:1906.00446), algorithm 1::
+
+    x ──▶ encoder ──┬─────────────────────────────────────────▶ join ──▶ codes k ──▶ vectors ──┬──▶ decoder ──▶ p(x | t, k)
+                    └──▶ top encoder ──▶ codes t ──▶ decoded ────┴─────────────────────────────┘
+                                                        └──▶ p(k | t), beside p(t)
 """
 
 from __future__ import annotations
 
-from math import prod
+from collections.abc import Sequence as Several
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Context
-from ancestral.families import Categorical
-from ancestral.latent.codes import Certain, CodePrior
+from ancestral.latent.code_grids import CodeGrid, Nearest, Top, quantizer_of
+from ancestral.latent.code_priors import prior_of_codes
 from ancestral.latent.configs import VqVaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
-from ancestral.latent.generation import Decoding, Generator, Stage
+from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
-from ancestral.latent.quantizers import FiniteScalar, Quantizer, VectorQuantizer, finite_levels, straight_through
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
 from ancestral.latent.vae import decoder_family
-from ancestral.networks.configs import GatedPixelCNNConfig, PixelCNNConfig, TransformerConfig
-from ancestral.networks.factorised import Factorised, Uniform
-from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.networks.images import image_model
-from ancestral.networks.pixelcnn import PixelCNN
-from ancestral.networks.transformer import transformer
+from ancestral.networks.factorised import Factorised
 from ancestral.spec import DataSpec
-
-PRIORS = ("gated-pixelcnn", "pixelcnn", "transformer", "uniform")
-HEADS = 4  # of attention, at most
 
 
 def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     """The model of a `VqVaeConfig`.
 
     The prior is an `Autoregressive` over images of codes, so all that works with one does with it: ``topdown.prior`` can be
-    sampled, searched, and completed where some codes are known.
+    sampled, searched, and completed where some codes are known. With two grids (``top_halvings``) ``topdown.top_prior`` is the
+    law of the top, and ``topdown.prior`` that of the finer codes in the context ``topdown.told(top)``.
 
     Sound of a fixed length is taken as an image of one row, so that the codes are, too: of them a Transformer sees all before.
 
     Raises:
-        ValueError: the data are no images and no such sound, or there is no such quantiser, prior or decoder.
+        ValueError: the data are no images and no such sound, there is no such quantiser, prior or decoder, or the prior cannot be
+            one of such codes.
 
     Example:
         >>> import ancestral
@@ -67,19 +68,6 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     return Latent(topdown, Autoregressive(Factorised(shape, family.size, learned), family, spec), spec, config)
 
 
-class Nearest(Certain):
-    """All mass on the codes whose vectors are nearest to what an encoder gives.
-
-    Args:
-        bounded: (n, m d, h, w) what was quantised.
-        codes: (n, m, h, w).
-    """
-
-    def __init__(self, bounded: Tensor, codes: Tensor) -> None:
-        super().__init__(codes)
-        self.bounded = bounded
-
-
 class Sequence(nn.Module):
     """A decoder to (n, k, 1, T) maps, its output as a vector: (n, T k), the numbers of a place together."""
 
@@ -92,8 +80,24 @@ class Sequence(nn.Module):
         return out.flatten(1)
 
 
+class Joined(nn.Module):
+    """A decoder of vectors beside what a coarser grid shows, if there is one, as the ``merge`` of a stage.
+
+    Args:
+        decoder: (n, d, h, w), with labels or none, to the features.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:
+        out: Tensor = self.decoder(z if h is None else torch.cat([z, h], 1), vector)
+        return out
+
+
 class CodedTopDown(TopDown):
-    """One grid of codes, which a quantiser makes of what an encoder gives.
+    """One grid of codes, which a quantiser makes of what an encoder gives, or two of which the coarser comes first.
 
     Args:
         spec: the data.
@@ -101,14 +105,14 @@ class CodedTopDown(TopDown):
         config: sizes.
 
     Attributes:
-        group: the name of the group.
-        shape: of the codes of one example, (m, h, w).
+        shape: of the codes of one example, (m, h, w), those of the finer grid.
+        quantizer, prior: of these codes; the prior is told those of the other.
+        top, top_prior: the coarser grid and its law, or None.
 
     Raises:
         ValueError: there is no such quantiser or prior.
     """
 
-    group = "codes"
     certain = True
 
     def __init__(self, spec: DataSpec, outputs: int, config: VqVaeConfig) -> None:
@@ -116,103 +120,95 @@ class CodedTopDown(TopDown):
         sequence = spec.kind != "image"
         colours, height, width = (1, 1, spec.sites) if sequence else (size or 0 for size in spec.shape)
         self.levels, self.quantizer, self.plane = spec.levels, quantizer_of(config), (colours, height, width)
-        vector = (spec.classes or 0) if config.conditional else 0
-        self.shape = (config.depth, *sides(height, width, config.halvings)[-1])
+        classes = spec.classes if config.conditional else None
+        plane = sides(height, width, config.halvings)[-1]
+        self.shape = (config.depth, *plane)
         features = config.depth * self.quantizer.features
-        sizes = (config.width, config.blocks, config.halvings, True, vector)
-        self.encoder = ImageEncoder(self.plane, features, *sizes)
-        decoder = ImageDecoder((outputs * colours, height, width), features, *sizes)
+        sizes = (config.width, config.blocks, config.halvings, True, classes or 0)
+        self.top = Top(config, plane, classes or 0) if config.top_halvings else None
+        maps = 0 if self.top is None else self.top.maps
+        self.encoder = ImageEncoder(self.plane, features if self.top is None else config.width, *sizes)
+        decoder = ImageDecoder((outputs * colours, height, width), features + maps, *sizes)
         self.decoder = Sequence(decoder) if sequence else decoder
-        codes = DataSpec("image", self.shape, self.quantizer.codes, spec.classes if config.conditional else None)
-        self.prior = prior_of_codes(config, codes)
+        codes = DataSpec("image", self.shape, self.quantizer.codes, classes)
+        self.prior = prior_of_codes(config.prior, config, codes, maps)
+        self.top_prior = (
+            None if self.top is None else prior_of_codes(config.prior_of_top, config, replace(codes, shape=self.top.shape))
+        )
         self.anchor = nn.Buffer(torch.zeros(()), persistent=False)  # tells device and type
 
     @property
-    def units(self) -> int:
-        """How many codes an example has."""
-        return prod(self.shape)
+    def grids(self) -> tuple[CodeGrid, ...]:
+        """The grids of codes, in the order in which they are settled."""
+        codes = CodeGrid("codes", self.shape, self.quantizer, self.prior)
+        if self.top is None or self.top_prior is None:
+            return (codes,)
+        return CodeGrid("top", self.top.shape, self.top.quantizer, self.top_prior), codes
 
-    def posterior(self, x: Tensor, vector: Tensor | None = None) -> Nearest:
-        """The codes of (n, *shape) symbols, with their labels where the model is conditional."""
-        seen = scaled(x, self.levels, self.anchor.dtype).view(-1, *self.plane)
-        bounded = self.quantizer.bounded(self.encoder(seen, vector).to(self.anchor.dtype))
-        return Nearest(bounded, self.quantizer.nearest(bounded))
+    def settled(
+        self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
+    ) -> tuple[list[Group], Tensor | None, Tensor]:
+        """The groups as they were settled, what the top shows, if there is one, and the vectors of the finer codes.
+
+        Args:
+            choose, evidence, context, n: see ``descend``.
+        """
+        vector = context.vector if context else None
+        rows = rows_of(evidence, vector, n)
+        encoded = None if evidence is None else self._encoded(evidence, vector)
+        groups, shown = list[Group](), None
+        if self.top is not None:
+            above = None if encoded is None else self.top.encoder(encoded, vector).to(self.anchor.dtype)
+            group, vectors = self.grids[0].settled(choose, above, context, rows)
+            groups, shown = [group], self.top.decoder(None, vectors, vector)
+            encoded = None if encoded is None else self.top.joined(encoded, shown, vector)
+            context = Context(vector=vector, grid=shown)
+        encoded = None if encoded is None else encoded.to(self.anchor.dtype)
+        group, vectors = self.grids[-1].settled(choose, encoded, context, rows)
+        return [*groups, group], shown, vectors
+
+    def _encoded(self, x: Tensor, vector: Tensor | None) -> Tensor:
+        out: Tensor = self.encoder(scaled(x, self.levels, self.anchor.dtype).view(-1, *self.plane), vector)
+        return out
 
     def descend(
         self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
     ) -> Descent:
+        groups, shown, vectors = self.settled(choose, evidence, context, n)
         vector = context.vector if context else None
-        posterior = None if evidence is None else self.posterior(evidence, vector)
-        rows = rows_of(evidence, vector, n)
-        prior = CodePrior(self.prior, context, rows)
-        codes = choose(self.group, prior, posterior)
-        if posterior is None:
-            self._check(codes)
-        vectors = self.quantizer.vectors(codes)
-        if posterior is not None:
-            vectors = straight_through(posterior.bounded, vectors)
-        return Descent(seen(self.decoder(vectors, vector), vector), [Group(self.group, codes, prior, posterior)])
+        return Descent(seen(Joined(self.decoder)(shown, vectors, vector), vector), groups)
 
-    def _check(self, codes: Tensor) -> None:
-        low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
-        if low < 0 or high >= self.quantizer.codes:
-            raise ValueError(f"codes range over {low} .. {high}; there are 0 .. {self.quantizer.codes - 1}")
+    def told(self, top: Tensor, vector: Tensor | None = None) -> Context:
+        """What the prior of the finer grid is told, of (n, m, h, w) codes of the top and of labels.
 
-    def nearest(self, descent: Descent) -> Nearest:
-        """What the evidence of a descent was quantised to.
+        Raises:
+            ValueError: there is no top.
+        """
+        if self.top is None:
+            raise ValueError(
+                "this model has one grid of codes, whose prior is told nothing of another: build it with top_halvings"
+            )
+        return Context(vector=vector, grid=self.top.decoder(None, self.top.quantizer.vectors(top), vector))
+
+    def nearest(self, groups: Several[Group]) -> list[tuple[CodeGrid, Nearest]]:
+        """Every grid with what the evidence was quantised to in it.
 
         Raises:
             ValueError: there was none.
         """
-        (group,) = descent.groups
-        if not isinstance(group.posterior, Nearest):
+        posteriors = [group.posterior for group in groups if isinstance(group.posterior, Nearest)]
+        if len(posteriors) < len(self.grids):
             raise ValueError("the codes were settled without evidence, so nothing was quantised")
-        return group.posterior
+        return list(zip(self.grids, posteriors, strict=True))
 
     def generator(self) -> Generator:
-        decoding = Decoding(self.decoder)
-        return Generator((Stage(self.group, self.shape, decoding, codes=self.prior, vectors=self.quantizer.vectors),))
+        merges = [Joined(self.decoder)] if self.top is None else [self.top.decoder, Joined(self.decoder)]
+        return Generator(
+            tuple(
+                Stage(grid.name, grid.shape, merge, codes=grid.prior, vectors=grid.quantizer.vectors)
+                for grid, merge in zip(self.grids, merges, strict=True)
+            )
+        )
 
     def numbers(self, name: str, z: Tensor) -> Tensor:
-        return self.quantizer.vectors(z)
-
-
-def quantizer_of(config: VqVaeConfig) -> Quantizer:
-    """The quantiser that a configuration names.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if config.quantizer == "vq":
-        return VectorQuantizer(config.codes, config.features, config.codebook_decay, config.restart)
-    if config.quantizer == "fsq":
-        return FiniteScalar(finite_levels(config.scalars))
-    raise ValueError(f"there is no quantizer {config.quantizer!r}; choose vq or fsq")
-
-
-def prior_of_codes(config: VqVaeConfig, spec: DataSpec) -> Autoregressive:
-    """The prior over images of codes, ``spec``, that a configuration names: its networks look codes up in a table.
-
-    Raises:
-        ValueError: there is none.
-    """
-    layers, wide, conditional = config.prior_layers, config.prior_channels, config.conditional
-    pixels = {"layers": layers, "channels": wide, "first_kernel": 5, "kernel": 3, "head": 2 * wide}
-    if config.prior == "uniform":
-        shape, levels = tuple(size or 0 for size in spec.shape), spec.levels or 2
-        return Autoregressive(Uniform(shape, levels), Categorical(levels), spec)
-    if config.prior == "transformer":
-        heads = next(heads for heads in range(HEADS, 0, -1) if wide % heads == 0)
-        sizes = TransformerConfig(
-            layers=layers, width=wide, heads=heads, dropout=0.0, family="categorical", conditional=conditional
-        )
-        made = transformer(sizes, spec)
-    elif config.prior == "gated-pixelcnn":
-        gated = GatedPixelCNNConfig(**pixels, family="categorical", conditional=conditional)
-        made = image_model(GatedPixelCNN, gated, spec, {**gated.decoder_sizes(), "embedding": wide})
-    elif config.prior == "pixelcnn":
-        masked = PixelCNNConfig(**pixels, family="categorical", conditional=conditional)
-        made = image_model(PixelCNN, masked, spec, {**pixels, "embedding": wide})
-    else:
-        raise ValueError(f"there is no prior {config.prior!r} of codes; choose one of {', '.join(PRIORS)}")
-    return Autoregressive(made.network, made.family, spec)
+        return next(grid for grid in self.grids if grid.name == name).quantizer.vectors(z)

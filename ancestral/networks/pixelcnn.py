@@ -36,7 +36,7 @@ def pixelcnn(config: PixelCNNConfig, spec: DataSpec) -> Autoregressive:
 
 
 class PixelCNN(CausalNetwork):
-    """x' = x + W2 relu(masked window of relu(W1 relu(x)) + V vector), block by block.
+    """x' = x + W2 relu(masked window of relu(W1 relu(x)) + V vector + U grid), block by block.
 
     (n, C, H, W) symbols to (n, C, H, W, size) parameters. Features are shared among the colour channels, and those of a
     channel see only the channels before it at their own pixel.
@@ -48,6 +48,7 @@ class PixelCNN(CausalNetwork):
         layers, channels, first_kernel, kernel, head: residual blocks, features h inside them, window sizes, features of the 1x1
             head.
         vector: size of ``context.vector``, added in every layer.
+        grid: features of ``context.grid`` (n, grid, H, W), likewise.
         embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
 
     Example:
@@ -68,6 +69,7 @@ class PixelCNN(CausalNetwork):
         kernel: int = 3,
         head: int = 1024,
         vector: int = 0,
+        grid: int = 0,
         embedding: int = 0,
     ) -> None:
         super().__init__(shape)
@@ -75,8 +77,8 @@ class PixelCNN(CausalNetwork):
         wide, hidden = spread(2 * channels, colours), spread(head, colours)
         self.scale, self.relu = Embedding(colours, levels, embedding) if embedding else Scale(colours, levels), relu()
         self.first = MaskedWindow(self.scale.labels, wide, first_kernel, strict=True)
-        self.feed = Feed(vector, 0, 2 * channels)
-        self.blocks = nn.ModuleList(Block(wide, spread(channels, colours), kernel, vector) for _ in range(layers))
+        self.feed = Feed(vector, grid, 2 * channels)
+        self.blocks = nn.ModuleList(Block(wide, spread(channels, colours), kernel, vector, grid) for _ in range(layers))
         self.head = nn.Sequential(
             *(relu(), LeftAffine(wide, hidden)),
             *(relu(), LeftAffine(hidden, hidden)),
@@ -86,7 +88,7 @@ class PixelCNN(CausalNetwork):
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         h = self.feed(self.first(self.scale(x)), vector, grid)
         for block in self.blocks:
-            h = block(h, vector)
+            h = block(h, vector, grid)
         return self.head(h)  # type: ignore[no-any-return]
 
 
@@ -96,19 +98,19 @@ class Block(nn.Module):
     Args:
         wide, narrow: colour channels of the features outside and inside.
         kernel: side of the window.
-        vector: size of ``context.vector``.
+        vector, grid: sizes of the context that it adds.
     """
 
-    def __init__(self, wide: Labels, narrow: Labels, kernel: int, vector: int) -> None:
+    def __init__(self, wide: Labels, narrow: Labels, kernel: int, vector: int, grid: int) -> None:
         super().__init__()
         self.relu = relu()
         self.before, self.after = LeftAffine(wide, narrow), LeftAffine(narrow, wide)
         self.window = MaskedWindow(narrow, narrow, kernel)
-        self.feed = Feed(vector, 0, len(narrow))
+        self.feed = Feed(vector, grid, len(narrow))
 
-    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         seen = self.window(self.relu(self.before(self.relu(x))))
-        return self.after(self.relu(self.feed(seen, vector, None))) + x  # type: ignore[no-any-return]
+        return self.after(self.relu(self.feed(seen, vector, grid))) + x  # type: ignore[no-any-return]
 
 
 class MaskedWindow(nn.Module):

@@ -30,6 +30,7 @@ from ancestral.causal import (
     CausalNetwork,
     ChannelMixture,
     Clock,
+    Embedding,
     Input,
     Labels,
     Reach,
@@ -58,9 +59,9 @@ ABOVE, BESIDE = Reach(above=1, left=1, right=1), Reach(above=1, left=1)  # 2x3 o
 
 
 def pixelcnnpp(
-    config: PixelCNNPlusPlusConfig, spec: DataSpec, grid: int = 0, stream: int = 32, upsample: int = 1
+    config: PixelCNNPlusPlusConfig, spec: DataSpec, grid: int = 0, stream: int = 32, upsample: int = 1, embedding: int = 0
 ) -> Autoregressive:
-    """The model of a `PixelCNNPlusPlusConfig`; as a decoder it also reads a grid, see `PixelCNNPlusPlus`.
+    """The model of a `PixelCNNPlusPlusConfig`; what else it takes as a decoder or of codes `PixelCNNPlusPlus` says.
 
     Raises:
         ValueError: the data are not images of integers with 1 or 3 colour channels, the family does not fit them, or a grid has
@@ -89,6 +90,7 @@ def pixelcnnpp(
         grid=grid,
         stream=stream,
         upsample=upsample,
+        embedding=embedding,
     )
     return Autoregressive(network, family, spec, config)
 
@@ -110,6 +112,7 @@ class PixelCNNPlusPlus(CausalNetwork):
         grid: features of ``context.grid`` (n, grid, H, W).
         stream: features of the convolutions over the grid, one a layer, that every layer reads.
         upsample: how many times smaller than the image the grid is, each way.
+        embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
     """
 
     initialised: Tensor
@@ -127,13 +130,15 @@ class PixelCNNPlusPlus(CausalNetwork):
         grid: int = 0,
         stream: int = 32,
         upsample: int = 1,
+        embedding: int = 0,
     ) -> None:
         super().__init__(shape)
         colours, f, context = shape[0], channels, (vector, stream if grid else 0)
-        self.marked = Marked(colours, levels)
-        self.above = normed(WindowAffine(colours + 1, f, Reach(2, 1, 1, own_row=False)))
-        self.over = normed(WindowAffine(colours + 1, f, Reach(1, 1, 1, own_row=False)))
-        self.left = normed(WindowAffine(colours + 1, f, Reach(above=1, left=1, own_site=False)))
+        self.marked = Marked(colours, levels, embedding)
+        read = len(self.marked.labels)
+        self.above = normed(WindowAffine(read, f, Reach(2, 1, 1, own_row=False)))
+        self.over = normed(WindowAffine(read, f, Reach(1, 1, 1, own_row=False)))
+        self.left = normed(WindowAffine(read, f, Reach(above=1, left=1, own_site=False)))
         counts = [resnets, *[resnets + 1] * (RESOLUTIONS - 1)]  # a shortcut for each layer below, and for the one that halves
         self.down = nn.ModuleList(pairs(resnets, f, dropout, context) for _ in counts)
         self.up = nn.ModuleList(pairs(count, f, dropout, context, shortcut=True) for count in counts)
@@ -349,17 +354,17 @@ class Piece(AffineLayer):
 
 
 class Marked(Input):
-    """Symbols scaled to [-1, 1], and a feature that is 1 where there is a pixel: (n, C, H, W) to (n, C + 1, H', W').
+    """Symbols, scaled or looked up, and a feature that is 1 where there is a pixel: (n, C, H, W) to (n, C e + 1, H', W').
 
     H' and W' are filled up to a multiple of 4 with zeros: a feature of 0 tells the border from the data.
     """
 
     fills = True
 
-    def __init__(self, colours: int, levels: int) -> None:
-        super().__init__(colours, 1)
+    def __init__(self, colours: int, levels: int, embedding: int = 0) -> None:
+        super().__init__(colours, embedding or 1)
         self.labels = (*self.labels, colours - 1)
-        self.scale = Scale(colours, levels)
+        self.scale = Embedding(colours, levels, embedding) if embedding else Scale(colours, levels)
 
     def forward(self, x: Tensor) -> Tensor:
         known = functional.pad(self.scale(x), (0, 0, 0, 0, 0, 1), value=1.0)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ancestral.causal import LSTM, CausalNetwork, Labels, LeftAffine, Reach, Scale, WindowAffine, relu, spread
+from ancestral.causal import LSTM, CausalNetwork, Embedding, Labels, LeftAffine, Reach, Scale, WindowAffine, relu, spread
 from ancestral.core import Autoregressive
 from ancestral.networks.configs import DiagonalBiLSTMConfig, RowLSTMConfig
 from ancestral.networks.images import Feed, image_model
@@ -46,6 +46,8 @@ class PixelRNN(CausalNetwork):
         layers, channels, first_kernel, head: depth, hidden values h of an LSTM, window of the first layer, features of the 1x1
             head.
         vector: size of ``context.vector``, added in every layer.
+        grid: features of ``context.grid`` (n, grid, H, W), likewise.
+        embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
 
     Example:
         >>> network = PixelRNN((1, 3, 11), levels=2, size=1, diagonal=False, layers=1, channels=2, first_kernel=3, head=2)
@@ -65,15 +67,18 @@ class PixelRNN(CausalNetwork):
         first_kernel: int = 7,
         head: int = 1024,
         vector: int = 0,
+        grid: int = 0,
+        embedding: int = 0,
     ) -> None:
         super().__init__(shape)
         colours = shape[0]
         wide, narrow, hidden = (spread(features, colours) for features in (2 * channels, channels, head))
-        self.scale = Scale(colours, levels)
+        self.scale = Embedding(colours, levels, embedding) if embedding else Scale(colours, levels)
         self.first = MaskedWindow(self.scale.labels, wide, first_kernel, strict=True)
-        self.feed = Feed(vector, 0, 2 * channels)
+        self.feed = Feed(vector, grid, 2 * channels)
         self.layers = nn.ModuleList(
-            Diagonal(colours, wide, narrow, vector) if diagonal else Row(wide, narrow, vector) for _ in range(layers)
+            Diagonal(self.scale.labels, wide, narrow, vector, grid) if diagonal else Row(wide, narrow, vector, grid)
+            for _ in range(layers)
         )
         self.diagonal = diagonal
         self.head = nn.Sequential(
@@ -86,7 +91,7 @@ class PixelRNN(CausalNetwork):
         symbols = self.scale(x)
         h = self.feed(self.first(symbols), vector, grid)
         for layer in self.layers:
-            h = layer(h, symbols, vector) if self.diagonal else layer(h, vector)
+            h = layer(h, symbols, vector, grid) if self.diagonal else layer(h, vector, grid)
         return self.head(h)  # type: ignore[no-any-return]
 
 
@@ -95,16 +100,16 @@ class Row(nn.Module):
 
     Args:
         wide, narrow: colour channels of the features outside, and of the hidden values.
-        vector: size of ``context.vector``.
+        vector, grid: sizes of the context that it adds.
     """
 
-    def __init__(self, wide: Labels, narrow: Labels, vector: int) -> None:
+    def __init__(self, wide: Labels, narrow: Labels, vector: int, grid: int) -> None:
         super().__init__()
-        self.term, self.feed = LeftAffine(wide, narrow * 4, left=1), Feed(vector, 0, 4 * len(narrow))
+        self.term, self.feed = LeftAffine(wide, narrow * 4, left=1), Feed(vector, grid, 4 * len(narrow))
         self.lstm, self.out = LSTM(narrow, "row"), LeftAffine(narrow, wide)
 
-    def forward(self, x: Tensor, vector: Tensor | None) -> Tensor:
-        return self.out(self.lstm(self.feed(self.term(x), vector, None))) + x  # type: ignore[no-any-return]
+    def forward(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        return self.out(self.lstm(self.feed(self.term(x), vector, grid))) + x  # type: ignore[no-any-return]
 
 
 class Diagonal(nn.Module):
@@ -114,22 +119,22 @@ class Diagonal(nn.Module):
     nothing of it is graded, and its symbols are read, too: no feature of a row knows its last pixel, which would go unseen.
 
     Args:
-        colours: of a pixel.
-        wide, narrow: colour channels of the features outside, and of the hidden values.
-        vector: size of ``context.vector``.
+        symbols, wide, narrow: colour channels of what symbols are read as, of the features outside, and of the hidden values.
+        vector, grid: sizes of the context that it adds.
     """
 
-    def __init__(self, colours: int, wide: Labels, narrow: Labels, vector: int) -> None:
+    def __init__(self, symbols: Labels, wide: Labels, narrow: Labels, vector: int, grid: int) -> None:
         super().__init__()
         h, above = len(narrow), Reach(above=1, own_row=False)
-        self.term, self.feed = LeftAffine(wide, narrow * 4), Feed(vector, 0, 4 * h)
+        self.term, self.feed = LeftAffine(wide, narrow * 4), Feed(vector, grid, 4 * h)
         self.lstm, self.out = LSTM(narrow, "diagonal"), LeftAffine(narrow, wide)
-        self.back_term, self.back_symbols = WindowAffine(len(wide), 4 * h, above), WindowAffine(colours, 4 * h, above, bias=False)
-        self.back_feed = Feed(vector, 0, 4 * h)
+        self.back_term = WindowAffine(len(wide), 4 * h, above)
+        self.back_symbols = WindowAffine(len(symbols), 4 * h, above, bias=False)
+        self.back_feed = Feed(vector, grid, 4 * h)
         self.back_lstm, self.back_out = LSTM(narrow, "reverse"), WindowAffine(h, len(wide), Reach(), bias=False)
 
-    def forward(self, x: Tensor, symbols: Tensor, vector: Tensor | None) -> Tensor:
-        ahead = self.out(self.lstm(self.feed(self.term(x), vector, None)))
-        back = self.back_feed(self.back_term(x) + self.back_symbols(symbols), vector, None)
+    def forward(self, x: Tensor, symbols: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
+        ahead = self.out(self.lstm(self.feed(self.term(x), vector, grid)))
+        back = self.back_feed(self.back_term(x) + self.back_symbols(symbols), vector, grid)
         back = self.back_out(self.back_lstm(back))
         return ahead + back + x  # type: ignore[no-any-return]

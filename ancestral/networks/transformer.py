@@ -16,6 +16,7 @@ of the sites can then be completed exactly.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -25,7 +26,6 @@ from torch.nn import functional
 from ancestral.causal import (
     Angles,
     Attention,
-    Constant,
     Embedding,
     LeftAffine,
     Normalisation,
@@ -42,18 +42,19 @@ from ancestral.families import Categorical
 from ancestral.networks.configs import TransformerConfig
 from ancestral.networks.images import Feed, image_family
 from ancestral.networks.nade import SiteNetwork, fixed_shape
+from ancestral.networks.places import BEGINNING, SPREAD, Places
 from ancestral.spec import DataSpec, Order, Symmetry
 
-SPREAD, SPREAD_OF_PLACES = 0.02, 0.01  # of weights at first
-BEGINNING = -1  # in the place of a site: there is none before
 
-
-def transformer(config: TransformerConfig, spec: DataSpec, latents: int = 0, form: str = "tokens") -> Autoregressive:
+def transformer(
+    config: TransformerConfig, spec: DataSpec, latents: int = 0, form: str = "tokens", grid: int = 0
+) -> Autoregressive:
     """The model of a `TransformerConfig`, for integers of any kind.
 
     Args:
         latents: numbers that ``context.vector`` begins with, before the label.
         form: how that vector enters; see `Transformer`.
+        grid: features of ``context.grid``, of images.
 
     Raises:
         ValueError: real values, or settings that contradict each other or the data.
@@ -79,7 +80,7 @@ def transformer(config: TransformerConfig, spec: DataSpec, latents: int = 0, for
     family = image_family(chosen, spec.levels, config.components)
     tied = isinstance(family, Categorical)
     vector = latents + (spec.classes or 0) * config.conditional
-    network = Transformer(shape, spec.levels, 0 if tied else family.size, config, vector, spec.parts, form)
+    network = Transformer(shape, spec.levels, 0 if tied else family.size, config, vector, spec.parts, form, grid)
     return Autoregressive(network, family, spec, config)
 
 
@@ -96,6 +97,8 @@ class Transformer(SiteNetwork):
         form: how the vector enters: ``"tokens"`` (added to every token; it starts at zero), ``"prefix"`` (added to the first
             token alone, which all others attend to), ``"layers"`` (added to every token in every block), or ``"cross"`` (added to
             the first token in every block, so that it is attended to there directly, by keys and values of its own).
+
+        grid: features of ``context.grid`` (n, grid, H, W), which are added to the tokens that predict their place.
 
     Raises:
         ValueError: heads do not share keys evenly, or cannot be turned; a sequence longer than its places.
@@ -118,6 +121,7 @@ class Transformer(SiteNetwork):
         vector: int = 0,
         parts: int = 1,
         form: str = "tokens",
+        grid: int = 0,
     ) -> None:
         sites = torch.Size(shape).numel()
         super().__init__(shape, layout=(1, sites, 1))
@@ -126,7 +130,7 @@ class Transformer(SiteNetwork):
         self.embedding, self.previous = Embedding(1, levels, width), Previous()
         self.places = Places(self._axes(shape, sizes), width, self.any_order, self.embedding if sizes.start == "last" else None)
         self.angles = Angles(head, sites) if rotary else None
-        self.feed, self.dropout = Feed(vector if form == "tokens" else 0, 0, width), Dropout(sizes.dropout)
+        self.feed, self.dropout = Feed(vector if form == "tokens" else 0, grid, width), Dropout(sizes.dropout)
         slots = {"prefix": 1, "cross": sizes.layers}.get(form, 0)
         self.prefixes = nn.ModuleList(Once(First(vector, width)) for _ in range(slots))  # before the first blocks
         self.blocks = nn.ModuleList(Block(sizes, vector if form == "layers" else 0) for _ in range(sizes.layers))
@@ -200,6 +204,12 @@ class Transformer(SiteNetwork):
         self.places = self.places.arranged(seen, Order.raster(seen), self.parts)
         self.angles = self.angles and self.angles.arranged(self.layout[1])
         self.prefixes = nn.ModuleList(Once(each.module.arranged(self.layout[1])) for each in self.prefixes)  # type: ignore[union-attr, operator]
+
+    def turned(self, context: Context | None) -> Context | None:
+        context = super().turned(context)
+        if context is None or context.grid is None or len(self.shape) < 3:
+            return context
+        return replace(context, grid=context.grid.flatten(2).repeat_interleave(self.shape[0], 2)[..., None])
 
     # -- what it computes ----------------------------------------------------------------------------------------------------
 
@@ -321,74 +331,3 @@ class Dropout(nn.Dropout):
 
     def forward(self, x: Tensor) -> Tensor:
         return x if isinstance(x, Signal) else super().forward(x)
-
-
-class Places(Constant):
-    """What tells a token where it is: a vector for each axis, and at the first token one for the beginning.
-
-    Args:
-        axes: by name, how many vectors each has.
-        features: of a vector.
-        sources: whether tokens also tell where the symbol stands that they hold.
-        last: the table whose last row is that of the beginning; None for a vector of its own.
-    """
-
-    def __init__(self, axes: dict[str, int], features: int, sources: bool, last: Embedding | None) -> None:
-        super().__init__()
-        self.targets = nn.ParameterDict({name: SPREAD_OF_PLACES * torch.randn(count, features) for name, count in axes.items()})
-        self.sources = nn.ParameterDict(
-            {name: torch.randn_like(table) * SPREAD_OF_PLACES for name, table in self.targets.items()} if sources else {}
-        )
-        self.start = nn.Parameter(SPREAD * torch.randn(features)) if last is None else None
-        self._last = (last,)  # in a tuple, so that the table is not a parameter twice
-        self.coordinates: dict[str, Tensor] = {}  # (D,) of every site, by axis
-        self.sites = torch.zeros(0, dtype=torch.long, device="cpu")  # in the order of the walk
-
-    def arranged(self, shape: tuple[int, ...], order: Order, parts: int) -> Self:
-        """The same for another shape or order, its vectors shared.
-
-        Raises:
-            OrderError: there are more places than vectors.
-        """
-        view = copy.copy(self)
-        view.coordinates, view.sites = coordinates(shape, parts), torch.tensor(order.sites, device="cpu")
-        for name, table in self.targets.items():
-            count = int(view.coordinates[name].max()) + 1
-            if count > len(table):
-                raise OrderError(
-                    f"this transformer has vectors for {len(table)} places of the axis {name!r}, not {count}: make it with more,"
-                    f" context={count} of a sequence, or with places='rotary', which takes any length (--context {count},"
-                    " --places rotary)"
-                )
-        return view
-
-    @property
-    def beginning(self) -> Tensor:
-        """(c,) what stands before the first symbol."""
-        last = self._last[0]
-        return self.start if last is None else last.table[0, -1]  # type: ignore[return-value]
-
-    def forward(self) -> Tensor:
-        before = self.sites.roll(1)
-        before[:1] = BEGINNING
-        return self.vectors(self.sites, before).T[None, ..., None]
-
-    def vectors(self, sites: Tensor, before: Tensor) -> Tensor:
-        """(..., T, c) of tokens that predict ``sites`` and hold the symbols of the sites ``before``, (..., T) both."""
-        first = (before == BEGINNING)[..., None].to(self.beginning.device)
-        total = first * self.beginning
-        for name, table in self.targets.items():
-            total = total + table[self.coordinates[name].to(sites.device)[sites]]
-        for name, table in self.sources.items():
-            held = table[self.coordinates[name].to(sites.device)[before.clamp_min(0)]]
-            total = total + held.masked_fill(first, 0)
-        return total
-
-
-def coordinates(shape: tuple[int, ...], parts: int) -> dict[str, Tensor]:
-    """(D,) row, column and channel of every site of a flattened image; place and part of those of a sequence."""
-    site = torch.arange(torch.Size(shape).numel(), device="cpu")
-    if len(shape) == 1:
-        return {"place": site, "part": site % parts}
-    _, height, width = shape
-    return {"row": site // width % height, "column": site % width, "channel": site // (height * width)}

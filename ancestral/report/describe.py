@@ -9,6 +9,7 @@ from torch import nn
 
 from ancestral.causal.network import CausalNetwork
 from ancestral.core import Autoregressive
+from ancestral.latent.code_grids import CodeGrid
 from ancestral.latent.latent import Latent
 from ancestral.latent.quantizers import VectorQuantizer
 from ancestral.latent.vq_vae import CodedTopDown
@@ -43,7 +44,7 @@ def describe(model: Autoregressive | Latent | str | os.PathLike[str]) -> list[st
     if isinstance(likelihood.network, CausalNetwork):
         lines.append(("receptive field", receptive_field(likelihood.network)))
     if isinstance(model, Latent) and isinstance(model.topdown, CodedTopDown):
-        lines.append(("codes", codes_in_words(model.topdown)))
+        lines += [(grid.name, codes_in_words(grid)) for grid in model.topdown.grids]
     if model.config is not None:
         lines.append(("stages", stages_in_words(model)))
     return [_line(name, value) for name, value in lines]
@@ -95,9 +96,9 @@ def receptive_field(network: CausalNetwork) -> str:
     return f"{rows} rows above x {max(columns) - min(columns) + 1} columns, {len(seen):,} pixels{whole}"
 
 
-def codes_in_words(topdown: CodedTopDown) -> str:
+def codes_in_words(grid: CodeGrid) -> str:
     """How many codes an example has, of how many kinds, and how far their prior sees."""
-    shape, quantizer, network = " x ".join(map(str, topdown.shape)), topdown.quantizer, topdown.prior.network
+    shape, quantizer, network = " x ".join(map(str, grid.shape)), grid.quantizer, grid.prior.network
     sees = f"; prior sees {receptive_field(network)}" if isinstance(network, CausalNetwork) else "; uniform prior"
     kind = "learned vectors" if isinstance(quantizer, VectorQuantizer) else "finite scalars"
     return f"{shape} of {quantizer.codes:,}, {kind} of {quantizer.features} numbers{sees}"

@@ -143,9 +143,9 @@ def _latents(found: Evaluation) -> list[Row]:
         note = "units whose posterior mean varies over the examples by more than 0.01"
         rows.append(("Active units", f"{found.active_units} of {found.units}", "units", "exact", note))
     for uses in (Uses.of(name, counts) for name, counts in found.code_uses.items()):
-        rows.append((f"Used {uses.name}", f"{uses.used:,} of {uses.codes:,}", "codes", "exact", "that occur at all"))
+        rows.append((f"Used {uses.noun}", f"{uses.used:,} of {uses.codes:,}", "codes", "exact", "that occur at all"))
         note = "exp of the entropy of a code: how many equally likely ones they are worth"
-        rows.append((f"Perplexity of {uses.name}", f"{uses.perplexity:,.1f}", "codes", "exact", note))
+        rows.append((f"Perplexity of {uses.noun}", f"{uses.perplexity:,.1f}", "codes", "exact", note))
     if found.mutual_information is not None and found.mutual_information_ceiling is not None:
         most = f"{found.information_examples:,} examples, which cannot show more than {found.mutual_information_ceiling:.2f}"
         rows.append(
