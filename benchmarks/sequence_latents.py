@@ -1,9 +1,9 @@
 """What do the latents of text and of sound carry, plain, with the means against collapse, and with an auxiliary?
 
 Tiny Shakespeare's lines as characters, by Transformer VAEs, and spoken digits in quarters of a second, 2,048 mu-law samples, by
-WaveNet VAEs of one z for each; seed 0, one thread, 30 CPU-minutes a row. The bound of all test examples, and what z carries of it; how much
-worse the decoder does with another example's z; of lines also what words samples have, and lines between two lines; of clips what
-a linear classifier reads of digit and speaker, and whether reconstructions are heard as the same.
+WaveNet VAEs of one z for each; seed 0, one thread, 30 CPU-minutes a row. The bound of all test examples, and what z carries of
+it; how much worse the decoder does with another example's z; of lines also what words samples have, and lines between two lines;
+of clips what a linear classifier reads of digit and speaker, and whether reconstructions are heard as the same.
 
     python benchmarks/sequence_latents.py DATA/tinyshakespeare RUNS --only "text, plain" "text, kit" "text, bag of words"
     python benchmarks/sequence_latents.py DATA/spoken_digits RUNS --only "sound, plain" "sound, coarser sound"

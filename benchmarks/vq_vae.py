@@ -68,7 +68,8 @@ def measured(model: Latent, data: Splits, sheet: Path) -> dict[str, Any]:
     result, sites = evaluate(model, data).to_dict(), data.spec.sites * log(2)
     row: dict[str, Any] = {"status": result["status"], "bits_per_dim": result["bits_per_dim"], "examples": result["examples"]}
     row |= {"bits_per_dim_of_codes": result["rate"] / sites, "bits_per_dim_given_codes": result["distortion"] / sites}
-    row |= {"bits_of_codes": result["rate"] / log(2), "codes": model.topdown.units, "verdict": result["verdict"]}
+    row |= {"bits_of_codes": result["rate"] / log(2), "codes": sum(grid.units for grid in model.topdown.grids)}
+    row["verdict"] = result["verdict"]
     row |= {"uses": {key: Uses.of(key, counts).words for key, counts in result["code_uses"].items()}}
     row |= {"bytes": filed(model, data.test.x[:: len(data.test) // FILED][:FILED].long())}
     x = data.test.x[:: len(data.test) // 32][:32].long()
