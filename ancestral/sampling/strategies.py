@@ -71,14 +71,14 @@ def needs_numbers(model: Model, what: str) -> Latent:
     """The model, known to have latents that are numbers, between which there are others.
 
     Raises:
-        ValueError: it has none, or its latents are codes.
+        ValueError: it has none, or x leaves no choice of them.
     """
     latent = needs_latents(model, what)
     if coded(latent):
-        raise ValueError(
-            f"{what} moves through latents that are numbers, and those of this model are codes, with nothing in between: take"
-            " a VAE, or complete(model.topdown.prior, codes, known) to draw some codes anew"
-        )
+        pictures = latent.topdown.shows is not None
+        those = "an image of whole numbers that x determines" if pictures else "codes, with nothing in between"
+        anew = "" if pictures else ", or complete(model.topdown.prior, codes, known) to draw some codes anew"
+        raise ValueError(f"{what} moves through latents that are numbers, and those of this model are {those}: take a VAE{anew}")
     return latent
 
 
