@@ -81,12 +81,17 @@ def test_sounds_are_made_again_and_bridged(home: Path, ask: Ask, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("run", "files"), [("lines", "few.txt"), ("clips", "sounds")])
-def test_files_hold_z_and_say_how_much_of_them_it_is(run: str, files: str, home: Path, ask: Ask, tmp_path: Path) -> None:
+def test_files_hold_z_and_say_how_much_of_them_it_is(
+    run: str, files: str, home: Path, ask: Ask, call: Call, tmp_path: Path
+) -> None:
     made = tmp_path / "made.anc"
     ask("compress", home / run, home / files, "--out", made, "--engine", "eager")
     about = ask("info", made)
     assert about["scheme"] == "two-part" and 0 <= about["latent_bytes"] < made.stat().st_size
-    assert run == "clips" or about["latent_bytes"] > 0  # noise is stored as it is
+    assert (run == "clips") == (about["stored_items"] > 0) == (about["latent_bytes"] == 0)  # noise is stored as it is
+    of_z, rest = (8 * size / about["items"] for size in (about["latent_bytes"], about["payload_bytes"] - about["latent_bytes"]))
+    bits = "are stored as they are, which takes less" if run == "clips" else f"z {of_z:.1f}, x given z {rest:.1f}\n"
+    assert bits in call("info", made)[1]
     ask("decompress", made, "--out", tmp_path / "back", "--model", home / run, "--engine", "eager")
     for path in (home / files).rglob("*.wav") if run == "clips" else [home / files]:
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()

@@ -149,7 +149,7 @@ def test_same_numbers_in_any_batch_and_from_the_calibration() -> None:
 def test_schemes_say_what_there_is() -> None:
     assert schemes(model_of()) == (BITS_BACK, TWO_PART)
     assert schemes(model_of(prior="flow")) == (TWO_PART,)
-    with pytest.raises(ValueError, match="no scheme 'bits-back'; it takes auto, two-part"):
+    with pytest.raises(ValueError, match="no scheme 'bits-back'; it takes auto, two-part, latents"):
         compress(model_of(prior="flow"), torch.zeros(1, 1, 6, 6, dtype=torch.long), scheme=BITS_BACK)
 
 

@@ -33,6 +33,7 @@ from ancestral.cli.runs import data_of, progress, threads_of
 from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.clips import Sequences, cut
 from ancestral.coding.codec import labelled_header, spec_of, write
+from ancestral.coding.container import STORED
 from ancestral.coding.cutting import cut_to
 from ancestral.coding.errors import CodecError
 from ancestral.coding.lossy import latent_bytes
@@ -60,6 +61,7 @@ from ancestral.data.splits import Examples
 from ancestral.files import whole, write_whole
 from ancestral.hub import WEIGHTS, Model, load, notation_of, versions
 from ancestral.symbols import DataError
+from ancestral.walking.twin import TWO_PART
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +116,10 @@ def compress(command: Compress) -> Answer:
             threads=threads_of(command, model),
             progress=tick,
         )
-    return _written(path, this, len(weights or b""))
+    return _written(path, this, len(weights or b""), command.scheme == LATENTS)
 
 
-def _written(path: Path, this: Packed, embedded: int) -> Answer:
+def _written(path: Path, this: Packed, embedded: int, alone: bool) -> Answer:
     """What a file takes."""
     size, manifest = path.stat().st_size, this.manifest
     codec, plain = this.plain or ("", None)
@@ -138,6 +140,8 @@ def _written(path: Path, this: Packed, embedded: int) -> Answer:
     model = f" ({embedded:,} of them the model)" if embedded else ""
     per = "" if values["bits_per_dim"] is None else f", {values['bits_per_dim']:.4f} bits/dim"
     lines = [f"{path}: {what} in {size:,} bytes{model}{per}"]
+    if alone:
+        lines.append("z alone: what it leaves open is drawn anew, so they do not come back as they were")
     if plain is not None:
         how = "as PNG files they take" if codec == "PNG" else "uncompressed they take"
         lines.append(f"{how} {plain:,} bytes, {plain / size:.2f} times as much")
@@ -334,6 +338,8 @@ def info(command: Info) -> Answer:
         of_z = latent_bytes(Reader(file, "skip"))
     header, spec = found.header, spec_of(found.header)
     manifest = listing(header, spec, command.file)
+    two = header.get("scheme") == TWO_PART
+    stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED]
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
     values = {
         "file": command.file,
@@ -352,6 +358,8 @@ def info(command: Info) -> Answer:
         "blocks": len(found.blocks),
         "payload_bytes": found.payload,
         "latent_bytes": of_z,
+        "stored_items": sum(items for items, _ in stored),
+        "stored_bytes": sum(size for _, size in stored),
         "overhead_bytes": found.overhead,
         "model_bytes": found.weights,
         "bits_per_dim": None if damage else bits,
@@ -361,11 +369,16 @@ def info(command: Info) -> Answer:
 
 def _latents(values: dict[str, Any]) -> dict[str, str]:
     """What z takes of a file, where it stands by itself."""
-    of_z, n = values["latent_bytes"], max(1, values["items"])
-    if of_z is None:
+    of_z, stored = values["latent_bytes"], values["stored_items"]
+    n = values["items"] - stored
+    if of_z is None or not values["items"]:
         return {}
-    rest = "nothing else is kept" if values["scheme"] == LATENTS else f"x given z {8 * (values['payload_bytes'] - of_z) / n:.1f}"
-    return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {rest}"}
+    raw = f"{stored:,} items are stored as they are, which takes less"
+    if not n:
+        return {"bits": raw}
+    rest = 8 * (values["payload_bytes"] - values["stored_bytes"] - of_z) / n
+    given = "nothing else is kept" if values["scheme"] == LATENTS else f"x given z {rest:.1f}"
+    return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {given}{f'; {raw}' if stored else ''}"}
 
 
 def _told(values: dict[str, Any], what: str) -> list[str]:

@@ -32,7 +32,8 @@ def twin_of(
     possible, vector = schemes(model), label_vector(known, model.spec)
     wanted = TWO_PART if scheme == LATENTS else scheme
     if wanted not in (AUTO, *possible):
-        raise ValueError(f"this model has no scheme {scheme!r}; it takes {', '.join((AUTO, *possible))}")
+        takes = (AUTO, *possible, *([LATENTS] if TWO_PART in possible else []))
+        raise ValueError(f"this model has no scheme {scheme!r}; it takes {', '.join(takes)}")
     some = possible if wanted == AUTO and 0 < len(x) <= FEW else possible[:1] if wanted == AUTO else (wanted,)
     twins = [twin(model, examples, engine, threads, vector, each) for each in some]
     return twins[0] if len(twins) == 1 else min(twins, key=lambda each: _size(each, x, labels))
