@@ -145,3 +145,11 @@ def test_commands_that_make_a_run_again_know_how_text_was_read(tmp_path: Path) -
     }
     train, _ = commands(tmp_path, config)
     assert "--notation pcm16" in train and "--length 60" in train and "--label-from 0 1" in train and "--rate 400" in train
+
+
+def test_a_page_of_codes_of_sound(tmp_path: Path) -> None:
+    """Nothing lies between codes, so there are no interpolations."""
+    data = ancestral.data("notes", limit=10, pieces="blocks", length=16)
+    page, _ = written(data, tmp_path / "run", "vq-vae")
+    assert "Reconstructions" in page.sections and "given z, which x determines" in page.words
+    assert "spherical way" not in page.words

@@ -19,6 +19,7 @@ from ancestral.data.notation import Notation, Sound, Text
 from ancestral.data.sounds import wav
 from ancestral.evaluation import surprisal
 from ancestral.evaluation.complexity import samples as centred
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.objectives import with_grid
 from ancestral.report.figures import clips
@@ -171,7 +172,8 @@ def reconstructions(subject: Sequences) -> str:
     repeated = {name: values.repeat_interleave(DRAWS, 0) for name, values in z.items()}
     again = None if labels is None else labels.repeat_interleave(DRAWS)
     drawn = sample(subject.sized, n * DRAWS, z=repeated, labels=again, seed=subject.seed).view(n, DRAWS, -1)
-    caption = f"Held-out examples, and {DRAWS} drawn given z, which is the mean of the posterior: what they share z has kept."
+    mean = "x determines" if coded(model) else "is the mean of the posterior"
+    caption = f"Held-out examples, and {DRAWS} drawn given z, which {mean}: what they share z has kept."
     names = ["data", *(f"draw {j + 1}" for j in range(DRAWS))]
     rows = [list(zip(names, [subject.x[i], *drawn[i]], strict=True)) for i in range(n)]
     return section("Reconstructions", paragraph(caption, "soft"), *subject.beside(rows))
@@ -180,7 +182,7 @@ def reconstructions(subject: Sequences) -> str:
 def interpolations(subject: Sequences) -> str:
     """What lies between examples."""
     model, pairs = subject.model, min(FEW, len(subject.x)) // 2
-    if not isinstance(model, Latent) or not pairs:
+    if not isinstance(model, Latent) or coded(model) or not pairs:
         return ""
     a, b = subject.x[:pairs], subject.x[pairs : 2 * pairs]
     labels = None if subject.labels is None else subject.labels[:pairs]
