@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,13 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding import two_part
+from ancestral.evaluation.latents import Carried, verdict
 from ancestral.latent.codes import Certain, CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise, given
 from ancestral.latent.two_stage import TwoStageTopDown, grey_image, smaller_image
 from ancestral.objectives import Batch, distortion, importance_weights, rate
+from ancestral.report import report
 from ancestral.spec import DataSpec
 from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.twin import Twin, restored, twin
@@ -239,3 +243,30 @@ def test_pictures_of_few_levels_are_not_taken_for_a_collapse() -> None:
     assert found.status == "bound" and found.importance_samples is None
     assert found.verdict is not None and found.verdict.endswith("z is a picture that x determines")
     assert not found.remedies and "chooses" not in found.verdict
+
+
+def test_pictures_that_hardly_vary_are_not_taken_for_a_collapse() -> None:
+    """They cost little then, which is no choice of the model's; that a decoder does not read them still shows."""
+    assert verdict(Carried(30.0, 0.2, 5.0, 0, 0)) == "z carries 0.29 of 43.3 bits; z is a picture that x determines"
+    assert "that the decoder hardly reads" in verdict(Carried(30.0, 0.2, 0.0, 0, 0))
+
+
+def test_figures_and_pages_speak_of_a_picture(tmp_path: Path) -> None:
+    """Its levels are no codes, nothing is drawn from a posterior, and units that could be active there are none."""
+    data = ancestral.data("digits", limit=24)
+    model = ancestral.build("two-stage", data.spec, preset="tiny")
+    found = ancestral.evaluate(model, data)
+    assert found.certain and not found.code_uses and found.mutual_information is None
+    assert "x leaves no choice of z" in "\n".join(found.lines())
+    ancestral.save(model, tmp_path)
+    page = report(tmp_path, data, samples=0, examples=2).read_text(encoding="utf-8")
+    for words in ("the auxiliary image of x, and x given that", "given z, which x determines", "What every channel of z"):
+        assert words in page
+    for words in ("codes", "Perplexity", "Active units", "VAE image", "mean of the posterior", "z as drawn", "a single sample"):
+        assert words not in re.sub("codes of all examples", "", page), words
+
+
+def test_there_is_no_way_between_pictures() -> None:
+    x = symbols(BITS, 2)
+    with pytest.raises(ValueError, match=r"an image of whole numbers that x determines: take a VAE$"):
+        ancestral.sampling.interpolate(made(BITS), x, x)

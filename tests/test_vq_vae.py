@@ -281,7 +281,8 @@ def test_a_report_shows_what_codes_have(tmp_path: Path) -> None:
     page = report(tmp_path / "run", DIGITS, samples=8, examples=2).read_text(encoding="utf-8")
     for words in ("Used codes", "Perplexity of codes", "How often every code is chosen", "the codes of x, and x given its codes"):
         assert words in page
-    for words in ("Active units", "Mutual information", "spherical way", "One example with one unit", "importance-weighted"):
+    gone = ("Active units", "Mutual information", "spherical way", "One example with one unit", "importance-weighted")
+    for words in (*gone, "z as drawn", "mean of the posterior"):
         assert words not in page
 
 

@@ -145,8 +145,7 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
     }
     nats = None if model.spec.levels is None else figures["nats"]
     active, units = figures["active_units"] or 0, figures["units"] or 0
-    pictures = model.topdown.shows is not None  # whose grey levels are no names, so that few of them may do
-    uses = [Uses.of(name, counts) for name, counts in figures["code_uses"].items() if not pictures]
+    uses = [Uses.of(name, counts) for name, counts in figures["code_uses"].items()]
     carried = Carried(nats, figures["rate"], figures["shuffle_cost"], active, units, uses)
     helping = remedies(model) if carried.little else []
     return {**figures, "verdict": verdict(carried, helping), "remedies": [asdict(remedy) for remedy in helping]}
@@ -198,7 +197,7 @@ def _shuffled(
 def _information(
     model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int
 ) -> dict[str, Any]:
-    if terms.uses:  # as many nats as codes of examples differ: nothing that the figures of codes do not say
+    if not terms.means:  # x determines z: as many nats as z of examples differ, nothing that its other figures do not say
         return {}
     value = mutual_information(model, chosen.take(places), seed, batch_size)
     if value is None and len(places) > 1:

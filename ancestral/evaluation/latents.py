@@ -155,9 +155,15 @@ class Carried:
         return any(use.perplexity < LEAST_PERPLEXITY for use in self.uses)
 
     @property
+    def picture(self) -> bool:
+        """Whether z is an image that x determines, of which no model decides how much it carries."""
+        return not self.units and not self.uses
+
+    @property
     def little(self) -> bool:
         """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's, or one code is all."""
-        return self.hardly_chosen or self.rate < LEAST_RATE or (self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST)
+        unread = self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST
+        return unread or self.hardly_chosen or (self.rate < LEAST_RATE and not self.picture)
 
 
 def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
@@ -179,7 +185,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     helps = f"; remedies: {named}" if named else ""
     if carried.hardly_chosen:
         return f"collapsed: the encoder hardly chooses among the codes; z carries {share}; {active}{helps}"
-    if carried.rate >= LEAST_RATE:
+    if carried.rate >= LEAST_RATE or carried.picture:
         return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"
     if cost is None or cost < LEAST_COST:
         return f"collapsed: z carries {share}, and {shuffled}; {active}{helps}"
@@ -187,7 +193,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
 
 
 def _active(carried: Carried) -> str:
-    return f"{carried.active} of {carried.units} units active" if carried.units else "z is a picture that x determines"
+    return "z is a picture that x determines" if carried.picture else f"{carried.active} of {carried.units} units active"
 
 
 def _short(value: float) -> str:

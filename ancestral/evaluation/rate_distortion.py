@@ -29,7 +29,7 @@ class RateDistortion:
         rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary loss.
         kl: mean rate of every unit by group; units of a grid are summed over its cells, one number a feature map.
         means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell; codes have none.
-        uses: (K,) how often each of K codes was chosen, by group, of models that have codes.
+        uses: (K,) how often each of K codes was chosen, by group, of models that have codes; auxiliary images have none.
     """
 
     rate: Tensor
@@ -57,7 +57,8 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
             by_unit = group.kl if group.kl.dim() == 2 else group.kl.flatten(2).sum(2, dtype=torch.float64)
             kl.setdefault(group.name, Moments()).add(by_unit)
             if isinstance(group.prior, CodePrior):
-                uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
+                if model.topdown.shows is None:  # levels of a picture are no names, of which use is made or not
+                    uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
             elif group.posterior is not None:
                 means.setdefault(group.name, Moments()).add(group.posterior.mean.flatten(1))
         tick(len(batch.x))

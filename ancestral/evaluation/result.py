@@ -34,10 +34,10 @@ class Evaluation:
         seed: of the noise and the choices.
         rate, distortion, auxiliary: KL(q(z | x) || p(z)), -log p(x | z), and -log p(y | z), which is no part of nats.
         kl_by_unit: mean rate of every unit by group; of a grid of latents, of every feature map.
-        active_units, units: units whose posterior mean varies over the data by more than 0.01, and all units; None where z is
-            made of codes.
-        code_uses: how often each code was chosen over all examples and places, by group, where z is made of codes; what has no
-            meaning there is None: all that is made of several samples of z, and the mutual information.
+        active_units, units: units whose posterior mean varies over the data by more than 0.01, and all units; None where x
+            leaves no choice of z, as of codes and of auxiliary images that come first. What has no meaning there is None, too:
+            all that is made of several samples of z, and the mutual information.
+        code_uses: how often each code was chosen over all examples and places, by group, where z is made of codes.
         subset: number of examples in the seeded subset.
         importance_samples: k.
         elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
@@ -150,6 +150,11 @@ class Evaluation:
         return None if self.distortion is None else bits(self.distortion)
 
     @property
+    def certain(self) -> bool:
+        """Whether there is a z of which x leaves no choice."""
+        return self.rate is not None and self.active_units is None
+
+    @property
     def kl_by_group(self) -> dict[str, float]:
         """Mean rate of every group."""
         return {name: sum(units) for name, units in self.kl_by_unit.items()}
@@ -216,8 +221,8 @@ class Evaluation:
 
     def _subset_lines(self) -> list[str]:
         lines = []
-        if self.code_uses:
-            lines.append("x leaves no choice of its codes, so importance samples have no meaning and were not drawn")
+        if self.certain:
+            lines.append("x leaves no choice of z, so importance samples have no meaning and were not drawn")
         if self.iwae is not None and self.elbo_subset is not None and self.effective_samples is not None:
             scale = log(2) * self.sites
             pairs = (

@@ -19,6 +19,7 @@ from ancestral.evaluation.attributes import class_means
 from ancestral.evaluation.codes import classes_of, codes
 from ancestral.evaluation.examples import Chosen, Tick, chosen_examples, counter
 from ancestral.evaluation.probes import COMPONENTS, Labelled, Probe, chance, probes
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Progress, inference
 
@@ -34,8 +35,9 @@ class Study:
 
     Attributes:
         probes: of ``"posterior means"``; of ``"z as drawn"``, one sample of the posterior, in which nothing survives that its
-            noise covers; of ``"x itself"``, also with only as many principal components as z has numbers, where these are
-            fewer; and of single groups of z where there are several. Each with all labels, the first three also with few.
+            noise covers, where x leaves a choice of z; of ``"x itself"``, also with only as many principal components as z has
+            numbers, where these are fewer; and of single groups of z where there are several. Each with all labels, the first
+            three also with few.
         chance: accuracy of always saying the most frequent class.
         between: by group, the share of the variance of posterior means that is between classes.
         classes: those that there are; ``class_names`` what they are called, where the data say.
@@ -153,10 +155,11 @@ def study(
 
 def _features(model: Latent, sets: Mapping[str, Chosen], batch_size: int, seed: int, tick: Tick) -> dict[str, dict[str, Tensor]]:
     """(n, d) codes by what they are called and by set: all groups together, and every single one of several."""
-    found: dict[str, dict[str, Tensor]] = {MEANS: {}, DRAWN: {}}
+    found: dict[str, dict[str, Tensor]] = {MEANS: {}, **({} if coded(model) else {DRAWN: {}})}
     for part, chosen in sets.items():
         seen = codes(model, chosen, seed=seed, batch_size=batch_size, tick=tick)
-        found[MEANS][part], found[DRAWN][part] = (torch.cat(list(each.values()), 1) for each in (seen.means, seen.drawn))
+        for name, each in zip(found, (seen.means, seen.drawn), strict=False):
+            found[name][part] = torch.cat(list(each.values()), 1)
         if 1 < len(seen.drawn) <= MOST_GROUPS:
             for group, values in seen.drawn.items():
                 found.setdefault(f"{group} as drawn", {})[part] = values

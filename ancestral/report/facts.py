@@ -23,6 +23,7 @@ WAYS = {
     "approximate": "approximate",
 }
 CODED = "bound: the codes of x, and x given its codes"
+PICTURED = "bound: the auxiliary image of x, and x given that"
 NOISE = "bound: whole numbers with uniform noise, drawn once"
 
 
@@ -40,8 +41,8 @@ def headline(title: str, model: Model, evaluation: Evaluation) -> str:
     details = [
         NOISE
         if evaluation.status == "bound" and evaluation.rate is None
-        else CODED
-        if evaluation.code_uses
+        else (CODED if evaluation.code_uses else PICTURED)
+        if evaluation.certain
         else WAYS[evaluation.status],
         *([f"standard error {error:.4f}"] if error is not None else []),
         *([f"importance-weighted with k = {k}: {weighted:.3f}"] if weighted is not None else []),
@@ -117,7 +118,7 @@ def _terms(found: Evaluation) -> list[Row]:
     ]
     if found.auxiliary is not None:
         note = "−log p(y|z) of the auxiliary y: shapes training, no part of the bits of x"
-        rows.append(("Auxiliary image", f"{found.auxiliary:,.2f}", "nats", "approximate", note))
+        rows.append(("Auxiliary loss", f"{found.auxiliary:,.2f}", "nats", "approximate", note))
     return rows
 
 
@@ -160,7 +161,7 @@ def _latents(found: Evaluation) -> list[Row]:
     return rows
 
 
-def curves(history: History) -> str:
+def curves(history: History, certain: bool = False) -> str:
     """Training as it went: bits/dim, and the rate where there is one."""
     stages = [
         (f"{stage.name} ({stage.status})" if stage.status else stage.name, stage.start, stage.end) for stage in history.stages
@@ -175,7 +176,8 @@ def curves(history: History) -> str:
         caption = f"Bits/dim over training steps{weight}. Stages: {names}.{nothing}"
         drawn.append(figure(drawing(learning_curves(symbols, stages), "learning curves in bits/dim"), caption, "plot"))
     if rate:
-        caption = "Rate over training steps, in nats an example: what z carries at most. A rate that falls to zero is a collapse."
+        fall = "" if certain else " A rate that falls to zero is a collapse."
+        caption = f"Rate over training steps, in nats an example: what z {'costs' if certain else 'carries at most'}.{fall}"
         drawn.append(figure(drawing(learning_curves(rate, stages, "rate (nats)"), "rate over training steps"), caption, "plot"))
     return tag("div", *drawn, class_="cards") if drawn else ""
 
@@ -187,7 +189,8 @@ def bars(evaluation: Evaluation) -> str:
     if evaluation.code_uses:
         caption = "How often every code is chosen over all examples and places, in percent: bars alike mean codes used alike."
         return figure(drawing(code_bars(evaluation.code_uses), "use of every code, sorted"), caption, "plot")
-    caption = "KL of every unit of z from its prior, in nats, averaged over the examples: the sum is the rate."
+    what = "What every channel of z, an image, costs" if evaluation.certain else "KL of every unit of z from its prior"
+    caption = f"{what}, in nats, averaged over the examples: the sum is the rate."
     return figure(drawing(latent_bars(evaluation.kl_by_unit), "KL of every latent unit, sorted"), caption, "plot")
 
 

@@ -78,12 +78,17 @@ def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
         return ""
     few, rows = subject.columns, list[tuple[str, Pixels]]()
     for start in range(0, min(2 * few, len(x)), few):
-        rows += [("VAE image", y[start : start + few]), ("sample", x[start : start + few])]
+        rows += [(named(subject.model), y[start : start + few]), ("sample", x[start : start + few])]
     below = "the image that the autoregressive decoder draws given f(z). What the two share z decides; the rest is the decoder's."
     if factorised(subject.model):
         below = "the image whose pixels are drawn from p(x|z), each by itself."
     caption = f"Above, {vae_image(subject.model)} for a z drawn from the prior; below it, {below}"
     return figure(strips(rows, "samples"), caption)
+
+
+def named(model: Model) -> str:
+    """What `vae_images` are, in a word or two."""
+    return "y" if isinstance(model, Latent) and model.topdown.shows is not None else "VAE image"
 
 
 def vae_image(model: Model) -> str:
@@ -113,11 +118,12 @@ def reconstructions(subject: Subject) -> str:
     labels = None if subject.labels is None else subject.labels.repeat(DRAWS)
     x = subject.shown(sample(model, DRAWS * n, z=repeated, labels=labels, seed=subject.seed))
     y = vae_images(Rows(model, n, context, z))
-    rows = [("original", subject.shown(subject.x)), *([("VAE image", y)] if y is not None else [])]
+    rows = [("original", subject.shown(subject.x)), *([(named(model), y)] if y is not None else [])]
     rows += [(f"draw {i + 1}", x[i * n : (i + 1) * n]) for i in range(DRAWS)]
     middle = f", {vae_image(model)}" if y is not None else ""
+    mean = "x determines" if coded(model) else "is the mean of the posterior"
     caption = (
-        f"Held-out examples{middle} and {DRAWS} images drawn given z, which is the mean of the posterior. "
+        f"Held-out examples{middle} and {DRAWS} images drawn given z, which {mean}. "
         "Where the draws agree z has decided; where they differ it left the choice open."
     )
     return section("Reconstructions", figure(strips(rows, "reconstructions"), caption))

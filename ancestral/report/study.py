@@ -32,14 +32,18 @@ def readings(study: Study) -> str:
     rows = [[escape(each.features), _percent(each), escape(_reads(each))] for each in whole]
     rows.append(["chance", f"{study.chance:.1%}", "always the class that is most frequent in training"])
     shares = ", ".join(f"{share:.1%} of {name}" for name, share in study.between.items())
+    noise = (
+        " What is read off the posterior means but not off z as drawn is covered by the posterior's noise: decoders are shown"
+        " draws."
+        if study.accuracy(DRAWN)
+        else ""
+    )
     words = (
         f"Accuracy on {study.examples['test']:,} test examples of {study.data['name']}, with the standard error over them, of"
         f" multinomial logistic regression whose penalty was chosen on {study.examples['validation']:,} validation examples."
-        " What is read off the posterior means but not off z as drawn is covered by the posterior's noise: decoders are shown"
-        " draws."
-        f" Share of the variance of posterior means that is between classes: {shares}."
+        f"{noise} Share of the variance of posterior means that is between classes: {shares}."
     )
-    curves = {name: _points(study, name) for name in (MEANS, DRAWN, RAW)}
+    curves = {name: _points(study, name) for name in (MEANS, DRAWN, RAW) if study.accuracy(name)}
     drawn = ""
     if any(len(points) > 1 for points in curves.values()):
         caption = (

@@ -119,7 +119,7 @@ def report(
         title,
         headline(title, model, evaluation),
         figures(evaluation),
-        section("Training", curves(history)),
+        section("Training", curves(history, evaluation.certain)),
         *(pictures.get(name, "") for name in ("samples", "sample quality", "reconstructions")),
         section("What z carries", remedies(evaluation), bars(evaluation), *(pictures.get(name, "") for name in CARRIED)),
         *(pictures.get(name, "") for name in ("completions", "surprisal maps")),
