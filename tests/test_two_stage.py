@@ -254,15 +254,16 @@ def test_pictures_that_hardly_vary_are_not_taken_for_a_collapse() -> None:
 def test_figures_and_pages_speak_of_a_picture(tmp_path: Path) -> None:
     """Its levels are no codes, nothing is drawn from a posterior, and units that could be active there are none."""
     data = ancestral.data("digits", limit=24)
-    model = ancestral.build("two-stage", data.spec, preset="tiny")
+    model = ancestral.build("two-stage", data.spec, preset="tiny", halvings=2)
     found = ancestral.evaluate(model, data)
     assert found.certain and not found.code_uses and found.mutual_information is None
     assert "x leaves no choice of z" in "\n".join(found.lines())
     ancestral.save(model, tmp_path)
     page = report(tmp_path, data, samples=0, examples=2).read_text(encoding="utf-8")
-    for words in ("the auxiliary image of x, and x given that", "given z, which x determines", "What every channel of z"):
+    said = ("the auxiliary image of x, and x given that", "given z, which x determines", "the image that is drawn given y")
+    for words in (*said, "Rate of 2x2", "Rate of 4x4"):
         assert words in page
-    for words in ("codes", "Perplexity", "Active units", "VAE image", "mean of the posterior", "z as drawn", "a single sample"):
+    for words in ("codes", "Perplexity", "Active units", "VAE image", "mean of the posterior", "z as drawn", "KL of every"):
         assert words not in re.sub("codes of all examples", "", page), words
 
 

@@ -116,6 +116,9 @@ def _terms(found: Evaluation) -> list[Row]:
         ("Rate", rate, "nats", "bound", f"KL(q(z|x) ‖ p(z)), what z costs: {bits(found.rate):,.1f} bits"),
         ("Distortion", distortion, "nats", "bound", f"−log p(x|z), what x costs given z: {bits(found.distortion):,.1f} bits"),
     ]
+    if found.certain and len(found.kl_by_group) > 1:
+        note = "what this part of z costs, given those above it"
+        rows += [(f"Rate of {name}", f"{nats:,.2f}", "nats", "bound", note) for name, nats in found.kl_by_group.items()]
     if found.auxiliary is not None:
         note = "−log p(y|z) of the auxiliary y: shapes training, no part of the bits of x"
         rows.append(("Auxiliary loss", f"{found.auxiliary:,.2f}", "nats", "approximate", note))
@@ -183,14 +186,13 @@ def curves(history: History, certain: bool = False) -> str:
 
 
 def bars(evaluation: Evaluation) -> str:
-    """KL of every unit, or how often every code is used."""
-    if not evaluation.kl_by_unit:
+    """KL of every unit, or how often every code is used; nothing of an auxiliary image, which has neither."""
+    if not evaluation.kl_by_unit or (evaluation.certain and not evaluation.code_uses):
         return ""
     if evaluation.code_uses:
         caption = "How often every code is chosen over all examples and places, in percent: bars alike mean codes used alike."
         return figure(drawing(code_bars(evaluation.code_uses), "use of every code, sorted"), caption, "plot")
-    what = "What every channel of z, an image, costs" if evaluation.certain else "KL of every unit of z from its prior"
-    caption = f"{what}, in nats, averaged over the examples: the sum is the rate."
+    caption = "KL of every unit of z from its prior, in nats, averaged over the examples: the sum is the rate."
     return figure(drawing(latent_bars(evaluation.kl_by_unit), "KL of every latent unit, sorted"), caption, "plot")
 
 

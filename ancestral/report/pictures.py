@@ -78,24 +78,24 @@ def guided(subject: Subject, x: Pixels, y: Pixels | None) -> str:
         return ""
     few, rows = subject.columns, list[tuple[str, Pixels]]()
     for start in range(0, min(2 * few, len(x)), few):
-        rows += [(named(subject.model), y[start : start + few]), ("sample", x[start : start + few])]
+        rows += [("y" if shows_y(subject.model) else "VAE image", y[start : start + few]), ("sample", x[start : start + few])]
     below = "the image that the autoregressive decoder draws given f(z). What the two share z decides; the rest is the decoder's."
     if factorised(subject.model):
         below = "the image whose pixels are drawn from p(x|z), each by itself."
     caption = f"Above, {vae_image(subject.model)} for a z drawn from the prior; below it, {below}"
+    if shows_y(subject.model):
+        caption = "Above, the auxiliary image y, which is drawn first; below it, the image that is drawn given y."
     return figure(strips(rows, "samples"), caption)
 
 
-def named(model: Model) -> str:
-    """What `vae_images` are, in a word or two."""
-    return "y" if isinstance(model, Latent) and model.topdown.shows is not None else "VAE image"
+def shows_y(model: Model) -> bool:
+    """Whether `vae_images` are an auxiliary image that comes before x."""
+    return isinstance(model, Latent) and model.topdown.shows is not None
 
 
 def vae_image(model: Model) -> str:
     """What `vae_images` are, in words."""
-    if isinstance(model, Latent) and model.topdown.shows is not None:
-        return "the auxiliary image y, which comes first,"
-    return VAE_IMAGE[factorised(model)]
+    return "the auxiliary image y, which comes first," if shows_y(model) else VAE_IMAGE[factorised(model)]
 
 
 def vae_images(rows: Rows) -> Pixels | None:
@@ -118,7 +118,7 @@ def reconstructions(subject: Subject) -> str:
     labels = None if subject.labels is None else subject.labels.repeat(DRAWS)
     x = subject.shown(sample(model, DRAWS * n, z=repeated, labels=labels, seed=subject.seed))
     y = vae_images(Rows(model, n, context, z))
-    rows = [("original", subject.shown(subject.x)), *([(named(model), y)] if y is not None else [])]
+    rows = [("original", subject.shown(subject.x)), *([("y" if shows_y(model) else "VAE image", y)] if y is not None else [])]
     rows += [(f"draw {i + 1}", x[i * n : (i + 1) * n]) for i in range(DRAWS)]
     middle = f", {vae_image(model)}" if y is not None else ""
     mean = "x determines" if coded(model) else "is the mean of the posterior"
