@@ -12,6 +12,7 @@ from tiny_latents import Chain, Flat, coins, gaussian
 from torch import Tensor, nn
 
 import ancestral
+from ancestral.data.source import PARTS
 from ancestral.data.splits import Examples, Splits
 from ancestral.draw import Draw
 from ancestral.evaluation.attributes import class_means
@@ -219,3 +220,11 @@ def test_data_without_labels_are_refused() -> None:
         study(seeing(1.0, 1.0), bare)
     with pytest.raises(ValueError, match="limit is 4"):
         study(seeing(1.0, 1.0), tossed(), limit=4)
+
+
+def test_classes_that_training_has_none_of_are_refused() -> None:
+    """As of a folder sorted by class that is cut in order: an accuracy of 0 % would say nothing of z."""
+    sets = [Examples(torch.randint(2, (40, 3)).to(torch.uint8), torch.arange(40) % 2 + 2 * (part == "test")) for part in PARTS]
+    data = Splits(*sets, DataSpec("vector", (3,), levels=2, classes=4), "sorted", "sorted.")
+    with pytest.raises(DataError, match="no class of a test example has a training example"):
+        study(seeing(1.0, 1.0), data)

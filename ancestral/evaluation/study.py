@@ -22,6 +22,7 @@ from ancestral.evaluation.probes import COMPONENTS, Labelled, Probe, chance, pro
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Progress, inference
+from ancestral.symbols import DataError
 
 FEW = (1, 10, 100)
 MEANS, DRAWN, RAW = "posterior means", "z as drawn", "x itself"
@@ -111,7 +112,8 @@ def study(
         progress: is told (examples encoded, of how many).
 
     Raises:
-        DataError: the data have no labels, one class only, or are not what the model is a model of.
+        DataError: the data have no labels, one class only, or other classes to learn from than to test on; or they are not what
+            the model is a model of.
         ValueError: ``limit`` is below 5.
 
     Example:
@@ -129,6 +131,11 @@ def study(
     for part in PARTS:
         sets[part], notes[part] = chosen_examples(model, data, part, most[part], seed)
     y = {part: classes_of(chosen).numpy() for part, chosen in sets.items()}
+    if not np.isin(y["test"], y["train"]).any():
+        raise DataError(
+            f"{data.name}: no class of a test example has a training example, as where a folder sorted by class is cut in order,"
+            " so nothing can be read of them: part them otherwise, or give another labelled set (labelled=, --labelled)"
+        )
     averaged = sets["train"].take(range(min(MOST_AVERAGED, len(sets["train"]))))
     tick = counter(progress, sum(map(len, sets.values())) + len(averaged))
     with inference(model):

@@ -157,9 +157,9 @@ def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, see
 
 
 def _told_apart(data: Splits) -> bool:
-    """Whether training examples have labels, of several classes."""
-    labels = data.train.labels
-    return labels is not None and len(torch.unique(labels)) > 1
+    """Whether training examples have labels, of several classes, and test examples some of these."""
+    train, test = data.train.labels, data.test.labels
+    return train is not None and test is not None and len(torch.unique(train)) > 1 and bool(torch.isin(test, train).any())
 
 
 def _judged(
