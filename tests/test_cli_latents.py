@@ -153,6 +153,10 @@ def test_what_is_read_off_z_stands_beside_what_it_takes(tmp_path: Path, ask: Ask
 
 def test_faults_of_what_z_keeps_are_named(home: Path, call: Call) -> None:
     assert "name a .png" in refusal(call, "reconstruct", "vae", "pictures", "--from-latents", "--out", "x.npy")
+    torch.manual_seed(9)
+    ancestral.save(ancestral.build("vae", ancestral.DataSpec("image", (1, 6, 6), levels=16), preset="tiny"), home / "coarse")
+    words = ("reconstruct", "vae", "pictures", "--from-latents", "--beside", "coarse", "--out", "y.png")
+    assert "coarse has other pictures than vae" in refusal(call, *words) and not Path("y.png").exists()
     assert "--from-latents: add it" in refusal(call, "reconstruct", "vae", "pictures", "--beside", "agave")
     for run, more in (("plain", ()), ("vae", ("--beside", "plain"))):
         message = refusal(call, "reconstruct", run, "pictures", "--from-latents", "--out", "x.png", *more)

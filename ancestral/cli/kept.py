@@ -7,13 +7,14 @@ from typing import Any
 
 from ancestral.cli.commands import Answer, Reconstruct
 from ancestral.cli.judge import kept_findings
-from ancestral.cli.runs import items_of, opened, table, threads_of
+from ancestral.cli.runs import Items, items_of, opened, table, threads_of
 from ancestral.coding.lossy import Lossy, lossy
 from ancestral.evaluation.study import MEANS
 from ancestral.hub import describe
 from ancestral.latent.latent import Latent
 from ancestral.report.images import grid, pixels, save_png, stacked
 from ancestral.sampling.strategies import needs_latents
+from ancestral.symbols import DataError
 
 COLUMNS = 8  # images in a row
 HEAD = ("run", "model", "bits of z", "of x given z", "PSNR drawn", "SSIM", "PSNR of z alone", "SSIM", "class read off z")
@@ -24,15 +25,20 @@ def from_latents(command: Reconstruct) -> Answer:
 
     Raises:
         ValueError: a run has no latents, or the sheet is no PNG.
-        DataError: the data are no pictures of integers.
+        DataError: the data are no pictures of integers, or not the same of all runs.
     """
     path = command.out or command.run / "samples" / "from_latents.png"
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: name a .png")
     rows, values = list[tuple[str, ...]](), list[dict[str, Any]]()
     models = {run: needs_latents(opened(command, run), "reconstruct") for run in (command.run, *command.beside)}
+    which = (command.pictures, command.number, command.size, command.labels)
+    items = {run: items_of(model, run, *which) for run, model in models.items()}
+    for run, each in items.items():
+        if not each.x.equal(items[command.run].x):
+            raise DataError(f"{run} has other pictures than {command.run}, or other levels of them, which compares nothing")
     for run, model in models.items():
-        figures = _figures(command, run, model, None if rows else path)
+        figures = _figures(command, items[run], model, None if rows else path)
         name = describe(run)["model"] or "your own"
         read = _read(run)
         values.append({"run": run, "model": name, **figures, "probe_accuracy": read})
@@ -50,9 +56,8 @@ def _read(run: Path) -> float | None:
     return None if found is None else found.accuracy
 
 
-def _figures(command: Reconstruct, run: Path, model: Latent, sheet: Path | None) -> dict[str, float]:
+def _figures(command: Reconstruct, items: Items, model: Latent, sheet: Path | None) -> dict[str, float]:
     """What z takes and keeps; the pictures go onto a sheet."""
-    items = items_of(model, run, command.pictures, command.number, command.size, command.labels)
     found = lossy(model, items.x, items.labels, command.seed, threads_of(command, model))
     if sheet is not None:
         strips = [pixels(items.x, model.spec.levels), pixels(found.seen, 256), pixels(found.drawn, model.spec.levels)]
