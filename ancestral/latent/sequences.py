@@ -108,7 +108,12 @@ class SequenceTopDown(TopDown):
 
     def arranged(self, shape: tuple[int, ...]) -> TopDown:
         if any(len(level.shape) > 1 for level in self.groups):
-            raise OrderError("the grid of latents of this model belongs to one length: form='global' takes any")
+            spec = self.encoder.spec
+            own, other = ((size or 0) // spec.parts for size in (spec.shape[0], shape[0]))
+            raise OrderError(
+                f"the grid of latents of this model belongs to the length {own}, not {other}: ask for that one (--length {own}),"
+                " or train a model with form='global', which takes any"
+            )
         return self
 
 
