@@ -16,7 +16,7 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
-from ancestral.cli.runs import items_of, opened, progress, said
+from ancestral.cli.runs import items_of, opened, progress, said, things_of
 from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
 from ancestral.data.files import read_file
@@ -201,8 +201,7 @@ def complete(command: Complete) -> Answer:
         values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
         values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
     altered = not Draw(0, command.temperature, command.top_k, command.top_p, command.min_p).plain
-    things = "pictures" if model.spec.kind == "image" else "rows"
-    lines = [f"{path}: {n} completions of each of {len(items.x):,} {things}", _trust(done)]
+    lines = [f"{path}: {n} completions of each of {len(items.x):,} {things_of(model.spec)}", _trust(done)]
     if altered:
         lines.append("temperature, top-k, top-p and min-p alter the model's own distribution, of which the status speaks")
     return Answer(values, lines)
@@ -213,8 +212,8 @@ def _goes_on(command: Complete, model: Model, notation: Notation) -> Answer:
     found = continued(command, model, notation, EXAMPLES)
     values, place = answered(command, "complete", found.rows, notation)
     values |= {"items": found.names, "status": found.status, "log_evidence": found.log_evidence}
-    things = "texts" if isinstance(notation, Text) else "clips"
-    return _told(values, [f"{place}: {command.number} completions of each of {len(found.names):,} {things}"], model.spec)
+    line = f"{place}: {command.number} completions of each of {len(found.names):,} {things_of(model.spec)}"
+    return _told(values, [line], model.spec)
 
 
 def _trust(done: sampling.Completion) -> str:
@@ -233,7 +232,7 @@ def interpolate(command: Interpolate) -> Answer:
     model = needs_latents(opened(command, command.run), "interpolate")
     items = items_of(model, command.run, command.pictures, 2 * command.number, command.size, command.labels)
     if len(items.x) % 2:
-        raise DataError(f"{len(items.x)} pictures make no pairs: give an even number")
+        raise DataError(f"{len(items.x)} {things_of(model.spec)} make no pairs: give an even number")
     a, b = items.x[0::2], items.x[1::2]
     labels = None if items.labels is None else items.labels[0::2]
     notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None

@@ -75,7 +75,7 @@ def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
         DataError: the run does not say where they are, or they cannot be read.
     """
     if data is not None:
-        fields, written = describe(folder), _written_as(folder)
+        fields, written = describe(folder), written_as(folder)
         if not Path(data).expanduser().is_dir():
             written.pop("label_from", None)  # of files in folders
         columns = fields["spec"].get("columns", ())
@@ -92,7 +92,7 @@ def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
     return found
 
 
-def _written_as(folder: Path) -> dict[str, Any]:
+def written_as(folder: Path) -> dict[str, Any]:
     """The arguments of ``load_data`` by which other text or sound becomes examples as those of a run are."""
     fields, notation = describe(folder), notation_of(folder)
     if notation is None:
@@ -146,9 +146,14 @@ def items_of(
         own = test.labels if getattr(model.config, "conditional", False) else None
         found = Items(test.x if model.spec.levels is None else test.x.long(), [f"test {row}" for row in rows], own)
     if labels and len(labels) != len(found.x):
-        raise ValueError(f"{len(labels)} labels for {len(found.x)} pictures: give one each")
+        raise ValueError(f"{len(labels)} labels for {len(found.x)} {things_of(model.spec)}: give one each")
     y = torch.tensor(labels) if labels else found.labels
     return Items(found.x.to(device), found.names, None if y is None else y.to(device))
+
+
+def things_of(spec: DataSpec) -> str:
+    """What examples are called, several of them."""
+    return {"image": "pictures", "text": "texts", "audio": "clips"}.get(spec.kind, "rows")
 
 
 def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> tuple[ExampleSet, Sequence[str]]:
@@ -157,7 +162,7 @@ def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | 
     Raises:
         DataError: one is missing, broken or of another shape or kind than the model's.
     """
-    how = _written_as(folder)
+    how = written_as(folder)
     if not how:
         found = read_pictures(paths, spec, size, units_of(folder))
         return Examples(found.x), found.names

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ancestral import sampling
 from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
-from ancestral.cli.runs import items_of, progress
+from ancestral.cli.runs import items_of, progress, written_as
 from ancestral.core import Context
 from ancestral.data.features import mel_of
 from ancestral.data.images import listed
@@ -287,9 +287,9 @@ def _context(model: Model, notation: Notation, x: Tensor, label: int | None, n: 
 
 
 def _clips(command: Complete, model: Model, notation: Notation, examples: int) -> Iterator[tuple[str, Tensor, int | None]]:
-    """Name, (T,) symbols and label of whole files, or of test examples."""
-    if not command.pictures:
-        items = items_of(model, command.run, (), examples, None, command.labels)
+    """Name, (T,) symbols and label of whole files, of their lines where the model is of lines, or of test examples."""
+    if not command.pictures or written_as(command.run)["pieces"] == "lines":
+        items = items_of(model, command.run, command.pictures, examples, None, command.labels)
         rows = [x[:length] for x, length in zip(items.x.cpu(), lengths(items.x, model.spec).tolist(), strict=True)]
         labels = [None] * len(rows) if items.labels is None else items.labels.tolist()
         yield from zip(items.names, rows, labels, strict=True)
@@ -327,7 +327,7 @@ def _count(known: str, notation: Notation, own: int) -> int:
         ways = f"first:200 ({'samples' if sound else 'symbols'}), first:50%{' or first:1.5s' if sound else ''}"
         raise ValueError(f"--known {known}: of {'sound' if sound else 'text'} say how much of its beginning is known: {ways}")
     if unit == "%":
-        units = own // notation.parts * value / 100
+        units = max(1, own // notation.parts * value / 100) if value else 0  # some of the shortest, too
     else:
         units = value * notation.rate if isinstance(notation, Sound) and unit == "s" else value
     return round(units) * notation.parts
