@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -119,3 +120,13 @@ def test_wrong_usage_is_told_with_exit_code_2(
     captured = capsys.readouterr()
     assert (stop.value.code, captured.out) == (2, "")
     assert hint in " ".join(captured.err.split())
+
+
+def test_the_source_of_a_configuration_is_read_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """After a wrong option every flag of every model is looked at, which took half a minute."""
+    read = list[type]()
+    real = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda kind: (read.append(kind), real(kind))[1])
+    with pytest.raises(SystemExit):
+        parse(["train", "two-stage", "--data", "digits", "--out", "x", "--beta", "2"])
+    assert "--beta" in capsys.readouterr().err and len(read) == len(set(read))

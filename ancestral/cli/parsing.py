@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from dataclasses import fields
+from functools import cache
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_type_hints
 
 import tyro
@@ -133,6 +134,11 @@ def _several(made: type[Swept], default: Any) -> StructConstructorSpec:
 
 def _comment(kind: type, name: str) -> str | None:
     """The comment beside a field of a dataclass."""
-    sources = (inspect.getsource(base) for base in kind.__mro__[:-1])
+    sources = (_source(base) for base in kind.__mro__[:-1])
     found = (re.search(rf"^    {name}: .*?  # (.*)$", source, re.MULTILINE) for source in sources)
     return next((match[1] for match in found if match), None)
+
+
+@cache  # a wrong option makes tyro look at every flag of every model
+def _source(kind: type) -> str:
+    return inspect.getsource(kind)
