@@ -142,7 +142,10 @@ def check(model: Model, data: Splits) -> None:
     if len(data.train) == 0:
         raise DataError(f"the data {data.name!r} have no training examples")
     if labelled(model) and any(some.labels is None for some in (data.train, data.validation) if len(some)):
-        raise DataError(f"the model is conditional, and the data {data.name!r} have no labels: build it with conditional=False")
+        raise DataError(
+            f"the model is conditional, and the data {data.name!r} have no labels: build it with conditional=False, or say"
+            " what classes the files of a folder have (label_from, --label-from)"
+        )
 
 
 def labelled(model: Model) -> bool:
