@@ -222,7 +222,7 @@ def fresh() -> Any:
 
 
 def test_an_encoder_ahead_of_the_rest_is_refused() -> None:
-    with pytest.raises(ValueError, match="codes are learned before their prior"):
+    with pytest.raises(ValueError, match="x leaves no choice of z"):
         fit(fresh(), DIGITS, steps=4, aggressive=2, **QUIET)
 
 

@@ -204,8 +204,8 @@ def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfi
         )
     if config.aggressive and coded(model):
         raise ValueError(
-            f"aggressive is {config.aggressive}: that is for posteriors which are charged for, and codes are learned before their"
-            " prior is; leave it out"
+            f"aggressive is {config.aggressive}: that is for posteriors which are charged for while they learn, and in this model"
+            " x leaves no choice of z; leave it out"
         )
     config = replace(config, batch_size=min(config.batch_size, len(data.train)))
     if config.batch_size % WORLD:
