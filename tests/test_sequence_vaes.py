@@ -13,7 +13,7 @@ from torch import Tensor
 
 import ancestral.objectives
 from ancestral.coding.codec import compress, decompress
-from ancestral.core import Context, OrderError
+from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.evaluation import evaluate
 from ancestral.latent.blindfold import Blindfold, blindfolded
 from ancestral.latent.latent import Latent
@@ -23,7 +23,7 @@ from ancestral.latent.transformer_vae import bag
 from ancestral.latent.wavenet_vae import coarser
 from ancestral.models import build, configure
 from ancestral.objectives import Batch, auxiliary_guided, elbo
-from ancestral.sampling import interpolate, sample, stream
+from ancestral.sampling import complete, interpolate, proposals, sample, stream
 from ancestral.sampling.strategies import arrange
 from ancestral.spec import DataSpec
 from ancestral.symbols import ended, lengths
@@ -349,3 +349,19 @@ def test_files_hold_z_and_then_what_comes_before_the_end(form: str) -> None:
         wide = torch.cat([x, torch.full((len(x), 150), model.spec.end)], 1)  # for which there are narrower twins
         more = compress(model, wide, engine="eager")
         assert torch.equal(decompress(model, more, engine="eager"), wide) and len(more) < len(blob) + 16
+
+
+@pytest.mark.parametrize("form", ["layers", "both"])
+def test_particles_of_long_sequences_are_weighed_a_few_at_a_time(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rows = made(form), list[int]()
+    x = some(model, 3)
+    known = torch.arange(x.shape[1]) < 4
+    whole = complete(model, x, known, particles=6)
+    conditionals = Autoregressive.conditionals
+    monkeypatch.setattr(
+        Autoregressive, "conditionals", lambda self, x, seen: (rows.append(len(x)), conditionals(self, x, seen))[1]
+    )
+    monkeypatch.setattr(proposals, "SITES", 2 * x.shape[1])
+    parts = complete(model, x, known, particles=6)
+    assert max(rows) <= 3 and torch.equal(parts.x, whole.x)
+    assert torch.allclose(parts.log_evidence, whole.log_evidence, rtol=1e-12, atol=0)

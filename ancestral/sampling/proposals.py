@@ -27,6 +27,7 @@ from ancestral.sampling.strategies import Scattered
 from ancestral.symbols import scored
 
 RESAMPLING = 2**32  # stream of the uniforms that pick particles of z; streams 1, 2, ... are those of the groups of z
+SITES = 2**18  # whose terms are computed at once: of long sequences those of all particles would take gigabytes
 GUESS = 2**62  # the guess draws as rows so far away, so that the completion's own uniforms stay unused
 
 
@@ -112,9 +113,14 @@ class Proposals:
 
 def known_terms(likelihood: Autoregressive, x: Tensor, known: Tensor, seen: Context | None) -> Tensor:
     """(n,) sums of log p(x_i | x_<i) over the known sites, in nats: log p(x_known) where they come before all others."""
-    counts = scored(x, likelihood.spec)
-    terms = likelihood.conditionals(x, seen).log_prob(x).where(known if counts is None else known & counts, 0.0)
-    return terms.flatten(1).sum(1, dtype=torch.float64)
+    counts, found = scored(x, likelihood.spec), list[Tensor]()
+    for some in torch.arange(len(x), device=x.device).split(max(1, SITES // x[0].numel())):
+        rows = x[some]
+        terms = likelihood.conditionals(rows, seen and seen.select(some)).log_prob(rows)
+        found.append(
+            terms.where(known[some] if counts is None else known[some] & counts[some], 0.0).flatten(1).sum(1, dtype=torch.float64)
+        )
+    return torch.cat(found)
 
 
 def _total(groups: Sequence[Tensor]) -> Tensor:
