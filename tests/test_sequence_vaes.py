@@ -357,10 +357,8 @@ def test_particles_of_long_sequences_are_weighed_a_few_at_a_time(form: str, monk
     x = some(model, 3)
     known = torch.arange(x.shape[1]) < 4
     whole = complete(model, x, known, particles=6)
-    conditionals = Autoregressive.conditionals
-    monkeypatch.setattr(
-        Autoregressive, "conditionals", lambda self, x, seen: (rows.append(len(x)), conditionals(self, x, seen))[1]
-    )
+    plain = Autoregressive.conditionals
+    monkeypatch.setattr(Autoregressive, "conditionals", lambda self, x, seen: (rows.append(len(x)), plain(self, x, seen))[1])
     monkeypatch.setattr(proposals, "SITES", 2 * x.shape[1])
     parts = complete(model, x, known, particles=6)
     assert max(rows) <= 3 and torch.equal(parts.x, whole.x)
