@@ -275,3 +275,12 @@ def test_a_model_that_uses_its_latents_is_called_so() -> None:
 def test_verdicts(rate: float, cost: float | None, begins: str) -> None:
     found = verdict(Carried(97.04, rate, cost, 12, 64), [AGGRESSIVE])
     assert found.startswith(begins) and ("remedies" in found) is (rate < 0.5 or cost == 0.05)
+
+
+def test_one_posterior_for_all_is_a_collapse_whatever_it_costs() -> None:
+    found = evaluate(coins(fixed(3.0, 0.5), slopes=(0.0, 0.0, 0.0)), states((3,)))
+    assert found.rate is not None and found.rate > 4 and found.mutual_information == pytest.approx(0, abs=1e-9)
+    assert found.verdict is not None and found.remedies
+    assert found.verdict.startswith("collapsed: z takes ") and "hardly depends on x, as I(x; z) is 0.00 nats" in found.verdict
+    alone = evaluate(coins(fixed(3.0, 0.5), slopes=(0.0, 0.0, 0.0)), states((3,))[:1])  # which tells nothing of the kind
+    assert "collapsed" not in (alone.verdict or "")

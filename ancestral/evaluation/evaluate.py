@@ -146,7 +146,8 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
     nats = None if model.spec.levels is None else figures["nats"]
     active, units = figures["active_units"] or 0, figures["units"] or 0
     uses = [Uses.of(name, counts) for name, counts in figures["code_uses"].items()]
-    carried = Carried(nats, figures["rate"], figures["shuffle_cost"], active, units, uses)
+    told = figures["mutual_information"] if figures.get("information_examples", 0) > 1 else None
+    carried = Carried(nats, figures["rate"], figures["shuffle_cost"], active, units, uses, told)
     helping = remedies(model) if carried.little else []
     return {**figures, "verdict": verdict(carried, helping), "remedies": [asdict(remedy) for remedy in helping]}
 

@@ -140,6 +140,7 @@ class Carried:
         shuffle_cost: nats lost with another example's z; None where there is one example only.
         active, units: how many latent units are used, of how many.
         uses: of codes, where z is made of them.
+        information: I(x; z) in nats, where it was estimated.
     """
 
     nats: float | None
@@ -148,6 +149,12 @@ class Carried:
     active: int
     units: int
     uses: Sequence[Uses] = ()
+    information: float | None = None
+
+    @property
+    def alike(self) -> bool:
+        """Whether the posteriors of all examples are nearly the same one, away from the prior, so that the rate tells nothing."""
+        return self.information is not None and self.information < LEAST_COST and self.rate >= LEAST_RATE
 
     @property
     def hardly_chosen(self) -> bool:
@@ -163,13 +170,13 @@ class Carried:
     def little(self) -> bool:
         """Whether z carries less than 0.5 nats, or the decoder loses less than 0.1 with another example's, or one code is all."""
         unread = self.shuffle_cost is not None and self.shuffle_cost < LEAST_COST
-        return unread or self.hardly_chosen or (self.rate < LEAST_RATE and not self.picture)
+        return unread or self.alike or self.hardly_chosen or (self.rate < LEAST_RATE and not self.picture)
 
 
 def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """One sentence on whether z is used; where it is not, the first of the remedies.
 
-    Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats.
+    Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats, or a mutual information below 0.1 nats.
 
     Example:
         >>> verdict(Carried(nats=97.04, rate=12.68, shuffle_cost=20.0, active=12, units=64))
@@ -185,6 +192,9 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     helps = f"; remedies: {named}" if named else ""
     if carried.hardly_chosen:
         return f"collapsed: the encoder hardly chooses among the codes; z carries {share}; {active}{helps}"
+    if carried.alike:
+        told = f"hardly depends on x, as I(x; z) is {carried.information:.2f} nats"
+        return f"collapsed: z takes {share} and {told}; {active}{helps}"
     if carried.rate >= LEAST_RATE or carried.picture:
         return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"
     if cost is None or cost < LEAST_COST:
