@@ -114,7 +114,7 @@ class Proposals:
 def known_terms(likelihood: Autoregressive, x: Tensor, known: Tensor, seen: Context | None) -> Tensor:
     """(n,) sums of log p(x_i | x_<i) over the known sites, in nats: log p(x_known) where they come before all others."""
     counts, found = scored(x, likelihood.spec), list[Tensor]()
-    for some in torch.arange(len(x), device=x.device).split(max(1, SITES // x[0].numel())):
+    for some in torch.split(torch.arange(len(x), device=x.device), max(1, SITES // x[0].numel())):
         rows = x[some]
         terms = likelihood.conditionals(rows, seen and seen.select(some)).log_prob(rows)
         found.append(
