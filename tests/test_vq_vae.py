@@ -115,6 +115,7 @@ def test_numbers_that_are_no_codes_are_refused() -> None:
         ({"quantizer": "fsq", "scalars": "8x1"}, "needs at least 2"),
         ({"codes": 1}, "at least 2"),
         ({"codebook_decay": 1.0}, "below 1"),
+        ({"prior_share": 2.0}, "a share of the steps, from 0 to 1"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> None:
@@ -122,6 +123,8 @@ def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> 
         model_of(**options)
     with pytest.raises(ValueError, match="models images, and audio of a fixed length with one symbol a sample, not text"):
         ancestral.build("vq-vae", ancestral.DataSpec("text", (6,), levels=4))
+    with pytest.raises(ValueError, match="read it in blocks"):
+        ancestral.build("vq-vae", ancestral.DataSpec("audio", (None,), levels=257, end=256))
 
 
 # Training
