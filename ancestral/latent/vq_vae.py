@@ -61,7 +61,8 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     if spec.kind not in ("image", "audio") or None in spec.shape or spec.parts > 1 or spec.end is not None:
         cut = ": read it in blocks (--pieces blocks --length 2048 --notation mulaw)" if spec.kind == "audio" else ""
         raise ValueError(
-            f"vq-vae models images, and audio of a fixed length with one symbol a sample, not {spec.kind} of shape {spec.shape}{cut}"
+            f"vq-vae models images, and audio of a fixed length with one symbol a sample, not {spec.kind} of shape"
+            f" {spec.shape}{cut}"
         )
     if not 0 <= config.prior_share <= 1:
         raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
