@@ -165,6 +165,31 @@ def test_training_rows_are_means_since_the_row_before() -> None:
     assert (records.sums, records.count) == ({}, 0)
 
 
+def test_a_figure_far_above_the_best_of_its_stage_is_a_loss() -> None:
+    records, first, second = Records(DIGITS.spec), Planned(Stage("a", "nll"), 0, 0, 10), Planned(Stage("b", "nll"), 1, 10, 10)
+
+    def noted(planned: Planned, step: int, nats: float, split: str = "validation") -> int | None:
+        found = records.lost(records.note(planned, step, split, {"nll": nats}, 0.0))
+        return found and found["step"]
+
+    assert [noted(first, step, nats) for step, nats in enumerate((90.0, 60.0, 80.0, 89.0, 91.0, 400.0, 61.0))] == [
+        *(None, None, None, None),
+        *(1, 1, None),
+    ]
+    assert noted(second, 1, 400.0) is None and noted(first, 8, 400.0, "train") is None
+    density = Records(replace(DIGITS.spec, levels=None))
+    rows = [density.note(first, step, "validation", {"nll": nats}, 0.0) for step, nats in enumerate((-1.0, 40.0, 90.0))]
+    assert [density.lost(row) is not None for row in rows] == [False, False, True]  # a bit a dimension, beside half of little
+
+
+def test_a_run_that_diverges_is_told_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([80.0, 500.0])
+    monkeypatch.setattr("ancestral.training.session.validate", lambda *_: {"distortion": next(figures), "rate": 1.0})
+    fit(model_of("vae"), DIGITS, steps=4, learning_rate=0.25, **QUIET | {"progress": True, "validate_every": 2})
+    told = " ".join(capsys.readouterr().err.split())
+    assert "far worse than at step 2, as if training had diverged: a learning_rate below 0.25 may help" in told
+
+
 def test_a_folder_that_is_not_empty_is_refused_or_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     fit(model_of(), DIGITS, folder, steps=2, **QUIET)

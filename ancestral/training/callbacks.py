@@ -95,6 +95,17 @@ class Records:
                     self.writer.add_scalar(f"{split}/{name}", value, place["step"])
         return self.rows[-1]
 
+    def lost(self, row: Row) -> Row | None:
+        """The best row before this one of its stage and split, if this one is far worse, as after an optimiser's step too far."""
+        same = ("stage", "split")
+        before = [each for each in self.rows if all(each[name] == row[name] for name in same) and each["step"] < row["step"]]
+        before = [each for each in before if each["bits_per_dim"] is not None]
+        if not before or row["bits_per_dim"] is None:
+            return None
+        best = min(before, key=lambda each: float(each["bits_per_dim"]))
+        most = abs(best["bits_per_dim"]) / 2 + self.spec.density  # which may be about 0
+        return best if row["bits_per_dim"] - best["bits_per_dim"] > most else None
+
     def table(self) -> bytes:
         """Every row as CSV, a column for each term that occurs."""
         first, last = ["step", "stage", "split"], ["bits_per_dim", "status", "seconds"]

@@ -130,7 +130,13 @@ class Session:
     def _validate(self, planned: Planned, step: int) -> None:
         if RANK == 0 and len(self.data.validation):
             terms = validate(self.average.model, planned, self.data, self.config, step, self.control.gamma)
-            self.show.line(self.records.note(planned, step, "validation", terms, self.seconds))
+            row = self.records.note(planned, step, "validation", terms, self.seconds)
+            self.show.line(row)
+            if best := self.records.lost(row):
+                self.show.say(
+                    f"far worse than at step {best['step']:,}, as if training had diverged: a learning_rate below"
+                    f" {planned.stage.learning_rate or self.config.learning_rate:g} may help"
+                )
 
     def _save(self, planned: Planned, step: int, optimiser: Optimizer | None) -> None:
         self.saved = time.monotonic()
