@@ -305,7 +305,7 @@ def test_any_length_is_drawn(form: str) -> None:
 
 
 def test_a_grid_of_z_belongs_to_one_length() -> None:
-    with pytest.raises(OrderError, match="form='global' takes any"):
+    with pytest.raises(OrderError, match="form='global', which takes any"):
         arrange(made("local"), shape=(32,))
     with pytest.raises(ValueError, match="cut the data into blocks"):
         build("wavenet-vae", CLIPS, preset="tiny", form="local")
