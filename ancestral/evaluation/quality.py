@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ancestral.core import Context
 from ancestral.data.loading import load_data
 from ancestral.data.source import permutation
 from ancestral.data.splits import Splits
@@ -20,7 +21,7 @@ from ancestral.evaluation.likeness import NEIGHBOURS, Distance, kernel_distance,
 from ancestral.evaluation.views import view_of
 from ancestral.latent.latent import Latent
 from ancestral.sampling.sample import sample
-from ancestral.sampling.strategies import Model, Progress, sized
+from ancestral.sampling.strategies import Model, Progress, inference, sized
 from ancestral.symbols import DataError
 
 SHOWN = 8  # samples whose nearest neighbours are told one by one
@@ -235,12 +236,20 @@ def draws(
     parts: list[Tensor] = []
     for batch, context in test.batches(model, seed, batch_size):
         here, first = sized(model, tuple(batch.x.shape[1:])), sum(map(len, parts))
-        z = here.encode(batch.x, context) if again and isinstance(here, Latent) else None
+        z = _codes(here, batch.x, context) if again else None
         tick = None if progress is None else _counting(progress, first, len(batch.x), len(test))
         drawn = sample(here, len(batch.x), context=context, z=z, seed=seed, first_row=first, progress=tick)
         parts.append(drawn.cpu())
     longest = max(part.shape[-1] for part in parts)
     return torch.cat([functional.pad(part, (0, longest - part.shape[-1]), value=model.spec.end or 0) for part in parts])
+
+
+def _codes(model: Model, x: Tensor, context: Context | None) -> dict[str, Tensor] | None:
+    """Posterior means, of a model with latents."""
+    if not isinstance(model, Latent):
+        return None
+    with inference(model):
+        return model.encode(x, context)
 
 
 def _counting(progress: Progress, first: int, some: int, n: int) -> Progress:
