@@ -16,6 +16,7 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding.codec import Opened
+from ancestral.coding.container import CODED
 from ancestral.coding.lossy import lossy, previews
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
@@ -111,7 +112,8 @@ def test_the_finer_prior_is_told_the_top_and_not_the_other_way_round(prior: str)
         {group.name: group.log_p for group in model.topdown.descend(given(each), n=len(x)).groups}
         for each in (z, z | {"top": other["top"]}, z | {"codes": other["codes"]})
     )
-    assert (plain["codes"] - upper["codes"]).abs().flatten(1).amin(1).gt(1e-9).all()  # of every code, the first one, too
+    moved = (plain["codes"] - upper["codes"]).abs().gt(1e-9)
+    assert moved.double().mean() > 0.9 and moved[..., 0, 0].any()  # of every code but by chance, and the first one, too
     assert torch.equal(plain["top"], lower["top"])
 
 
@@ -291,9 +293,13 @@ def test_two_parts_come_back_and_take_what_they_cost(options: dict[str, Any]) ->
 @torch.no_grad()
 def test_files_begin_with_both_grids() -> None:
     model = two().float()
+    head = model.topdown.decoder.get_submodule("head")  # type: ignore[operator, union-attr]
+    head.weight.mul_(0.2)
+    head.bias.copy_(torch.tensor([-1.0, -2.0]))  # mostly dark, which is worth coding
     x = sample(model, 6, seed=1)
     blob = ancestral.compress(model, x)
     assert torch.equal(ancestral.decompress(model, blob), x)
+    assert {block.kind for block in Reader(blob)} == {CODED}
     kept = lossy(model, x)
     assert torch.equal(torch.cat(list(previews(Opened(Reader(blob), model, "eager")))), kept.seen)
     assert all(torch.equal(kept.z[name], codes) for name, codes in model.encode(x).items())

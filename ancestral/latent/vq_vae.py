@@ -66,10 +66,10 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         )
     if not 0 <= config.prior_share <= 1:
         raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
-    family, learned = decoder_family(config.decoder, spec)
+    family, _ = decoder_family(config.decoder, spec)
     shape = tuple(size or 0 for size in spec.shape)
-    topdown = CodedTopDown(spec, family.size - learned, config)
-    return Latent(topdown, Autoregressive(Factorised(shape, family.size, learned), family, spec), spec, config)
+    topdown = CodedTopDown(spec, family.size, config)  # scales are decoded too: codes know where x is flat and where it is not
+    return Latent(topdown, Autoregressive(Factorised(shape, family.size), family, spec), spec, config)
 
 
 class Sequence(nn.Module):
