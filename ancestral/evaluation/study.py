@@ -162,10 +162,11 @@ def study(
 
 def _features(model: Latent, sets: Mapping[str, Chosen], batch_size: int, seed: int, tick: Tick) -> dict[str, dict[str, Tensor]]:
     """(n, d) codes by what they are called and by set: all groups together, and every single one of several."""
-    found: dict[str, dict[str, Tensor]] = {MEANS: {}, **({} if coded(model) else {DRAWN: {}})}
+    whole = (MEANS,) if coded(model) else (MEANS, DRAWN)
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in whole}
     for part, chosen in sets.items():
         seen = codes(model, chosen, seed=seed, batch_size=batch_size, tick=tick)
-        for name, each in zip(found, (seen.means, seen.drawn), strict=False):
+        for name, each in zip(whole, (seen.means, seen.drawn), strict=False):
             found[name][part] = torch.cat(list(each.values()), 1)
         if 1 < len(seen.drawn) <= MOST_GROUPS:
             for group, values in seen.drawn.items():
