@@ -7,6 +7,8 @@ from torch import Tensor
 
 from ancestral.spec import DataSpec
 
+LUMA = (299, 587, 114)  # thousandths of red, green and blue in a pixel's brightness (ITU-R BT.601)
+
 
 class DataError(ValueError):
     """Data do not fit the model: the message names what is wrong and what would fit."""

@@ -13,7 +13,7 @@ import torch
 
 from ancestral.data.source import PARTS, Array, Source
 from ancestral.data.splits import Units
-from ancestral.symbols import DataError
+from ancestral.symbols import LUMA, DataError
 
 CHUNK = 4096  # rows at a time where a step needs wider numbers than the data
 
@@ -217,9 +217,9 @@ def coloured(source: Source, channels: int | None) -> Source:
 
 
 def _luma(x: Array) -> Array:
-    weights = np.array([299, 587, 114]).reshape(1, 3, 1, 1)
+    weights = np.array(LUMA).reshape(1, 3, 1, 1)
     total: Array = (x * weights).sum(1, keepdims=True)
-    return (total + 500) // 1000
+    return (total + sum(LUMA) // 2) // sum(LUMA)
 
 
 def quantised(source: Source, levels: int | None) -> Source:

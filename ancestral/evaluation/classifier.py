@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ancestral.data.splits import Splits
 from ancestral.draw import uniforms
-from ancestral.evaluation.views import View, view_of
+from ancestral.evaluation.views import View, agrees, view_of
 from ancestral.files import write_whole
 from ancestral.sampling.strategies import Progress
 from ancestral.symbols import DataError
@@ -182,7 +182,7 @@ def _read(path: Path, view: View) -> Judge:
         with safetensors.safe_open(path, "pt") as file:
             made = json.loads(file.metadata()[KEY])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 -- not a mapping
-        if any(made.get(name) != value for name, value in view.told.items()):
+        if not agrees(view, made):
             raise DataError(f"{path} is a classifier of other data than {view.words}: take another file")
         classifier = Classifier(view.size, made["classes"])
         classifier.load_state_dict(weights)

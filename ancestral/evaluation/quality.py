@@ -16,9 +16,10 @@ from ancestral.data.loading import load_data
 from ancestral.data.source import permutation
 from ancestral.data.splits import Splits
 from ancestral.evaluation.classifier import Judge, trained
+from ancestral.evaluation.codes import classes_of
 from ancestral.evaluation.examples import SUBSET, Chosen, chosen_examples
 from ancestral.evaluation.likeness import NEIGHBOURS, Distance, kernel_distance, nearest, precision_recall
-from ancestral.evaluation.views import view_of
+from ancestral.evaluation.views import agrees, view_of
 from ancestral.latent.latent import Latent
 from ancestral.sampling.sample import sample
 from ancestral.sampling.strategies import Model, Progress, inference, sized
@@ -221,7 +222,7 @@ def quality(
 def _fitting(judge: Judge, model: Model, data: Splits) -> Judge:
     """The classifier, looking at symbols as the model writes them."""
     view = view_of(model.spec, data.notation)
-    if any(judge.made.get(name) != value for name, value in view.told.items()):
+    if not agrees(view, judge.made):
         raise DataError(
             f"the classifier takes {judge.view.words}, the model makes {view.words}: train it on labelled data"
             " that are read as the model's were"
@@ -259,10 +260,10 @@ def _counting(progress: Progress, first: int, some: int, n: int) -> Progress:
 
 def _recognised(model: Model, judge: Judge, test: Chosen, drawn: Tensor, same: bool, batch_size: int, seed: int) -> Recognised:
     """Classes as the judge sees them, beside those that are so; ``same`` says whether it knows them by the same numbers."""
-    seen, truth, again = judge.classes(test.x), test.examples.labels, None
+    seen, again = judge.classes(test.x), None
     if isinstance(model, Latent) and not test.told:
         again = judge.classes(draws(model, test, seed, batch_size, again=True))
-    wanted = None if truth is None or not same else truth.cpu()[torch.as_tensor(test.places)]
+    wanted = classes_of(test) if same and test.examples.labels is not None else None
     return Recognised(
         test=None if wanted is None else _agreement(seen, wanted),
         samples=None if wanted is None or not test.told else _agreement(judge.classes(drawn), wanted),

@@ -113,6 +113,11 @@ class Spectrogram:
 View = Picture | Spectrogram
 
 
+def agrees(view: View, made: Mapping[str, Any]) -> bool:
+    """Whether a classifier, as the record of it says, looks at data so."""
+    return all(made.get(name) == value for name, value in view.told.items())
+
+
 def view_of(spec: DataSpec, notation: Notation | None) -> View:
     """How data are looked at.
 

@@ -13,12 +13,18 @@ from torch.nn import functional
 
 
 class Residual(nn.Module):
-    """x + conv(elu(conv(elu(x)))), the second convolution starting small; (n, width, H, W) to the same."""
+    """x + conv(elu(conv(elu(x)))), the second convolution starting small; (n, width, H, W) to the same.
 
-    def __init__(self, width: int) -> None:
+    Args:
+        width: features.
+        kernel: sides of the windows, odd.
+    """
+
+    def __init__(self, width: int, kernel: tuple[int, int] = (3, 3)) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
+        padding = (kernel[0] // 2, kernel[1] // 2)
+        self.first = nn.Conv2d(width, width, kernel, padding=padding)
+        self.second = nn.Conv2d(width, width, kernel, padding=padding)
         nn.init.normal_(self.second.weight, std=1e-3)
         nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
 

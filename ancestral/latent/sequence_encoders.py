@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ancestral.core import Context, Network
+from ancestral.latent.encoders import Residual
 from ancestral.spec import DataSpec
 from ancestral.symbols import scored
 
+ALONG = (3, 1)  # a window over places
 HEADS = 4  # ways in which a pool looks at a sequence
 LONGEST = 10000.0  # places of a wave that tells a pool where it is
 
@@ -24,21 +26,13 @@ def halved(places: int, times: int) -> int:
     return -(-places // (1 << times))
 
 
-class Residual(nn.Module):
-    """x + conv(elu(conv(elu(x)))) along places, the second convolution starting small: (n, width, P, 1) to the same."""
+class Within(Residual):
+    """The same along places, some of which are in no sequence and stay zero."""
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, (3, 1), padding=(1, 0))
-        self.second = nn.Conv2d(width, width, (3, 1), padding=(1, 0))
-        nn.init.normal_(self.second.weight, std=1e-3)
-        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, there: Tensor | None = None) -> Tensor:
-        """``there``, (n, 1, P, 1) ones and zeros, keeps places zero that are not in a sequence."""
-        h = functional.elu(self.first(functional.elu(x)))
-        y: Tensor = self.second(h if there is None else h * there)
-        return x + (y if there is None else y * there)
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:  # type: ignore[override]
+        """``there``, (n, 1, P, 1), is 1 for places in a sequence, else 0."""
+        y: Tensor = self.second(functional.elu(self.first(functional.elu(x))) * there)
+        return x + y * there
 
 
 class SequenceEncoder(nn.Module):
@@ -58,8 +52,8 @@ class SequenceEncoder(nn.Module):
         self.table = nn.Embedding(spec.levels or 2, width) if spec.kind == "text" else None
         self.stem = nn.Conv2d(width if spec.kind == "text" else 1, width, (5, 1), padding=(2, 0))
         self.label = nn.Linear(vector, width, bias=False) if vector else None  # zeros are the null label
-        self.shrink = nn.ModuleList(nn.Conv2d(width, width, (3, 1), (2, 1), (1, 0)) for _ in range(halvings))
-        self.stages = nn.ModuleList(nn.ModuleList(Residual(width) for _ in range(blocks)) for _ in range(halvings))
+        self.shrink = nn.ModuleList(nn.Conv2d(width, width, ALONG, (2, 1), (1, 0)) for _ in range(halvings))
+        self.stages = nn.ModuleList(nn.ModuleList(Within(width, ALONG) for _ in range(blocks)) for _ in range(halvings))
 
     def forward(self, x: Tensor, vector: Tensor | None) -> tuple[Tensor, Tensor]:
         values, there = self.values(x)
@@ -156,7 +150,7 @@ class PlacesDecoder(nn.Module):
         self.stem = nn.Conv2d(latent, width, (3, 1), padding=(1, 0))
         self.above = nn.Linear(above, width, bias=False) if above else None
         self.label = nn.Linear(vector, width, bias=False) if vector else None  # zeros are the null label
-        self.blocks = nn.Sequential(*(Residual(width) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(Residual(width, ALONG) for _ in range(blocks)))
         self.head = nn.Conv2d(width, outputs, 1)
 
     def forward(self, h: Tensor | None, z: Tensor, vector: Tensor | None) -> Tensor:

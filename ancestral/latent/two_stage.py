@@ -28,9 +28,9 @@ from ancestral.latent.two_stage_configs import TwoStageConfig
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.networks.images import image_family, image_model, listening
 from ancestral.spec import DataSpec
+from ancestral.symbols import LUMA
 
 FORMS = ("pyramid", "grey")
-LUMA = {3: (299, 587, 114)}  # thousandths of red, green and blue; other numbers of channels count alike
 
 
 def grey_image(x: Tensor, levels: int, colours: int) -> Tensor:
@@ -42,7 +42,8 @@ def grey_image(x: Tensor, levels: int, colours: int) -> Tensor:
         >>> grey_image(torch.tensor([255, 0, 255]).view(1, 3, 1, 1), 256, 16).item()  # a luma of 105.3
         6
     """
-    weights = torch.tensor(LUMA.get(x.shape[1], (1,) * x.shape[1]), device=x.device)
+    channels = x.shape[1]
+    weights = torch.tensor(LUMA if channels == len(LUMA) else (1,) * channels, device=x.device)  # of others all count alike
     whole = (x.long() * weights.view(-1, 1, 1)).sum(1, keepdim=True)
     return rounded_ratio(whole, int(weights.sum())) * colours // levels
 

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from ancestral.causal import CausalNetwork, Labels, LeftAffine, Reach, Scale, WindowAffine, elu, gate, spread
 from ancestral.networks.images import Feed
+from ancestral.symbols import LUMA as THOUSANDTHS
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in a pixel's brightness
+LUMA = tuple(share / sum(THOUSANDTHS) for share in THOUSANDTHS)  # of red, green and blue in a pixel's brightness
 
 
 class LocalPixelCNN(CausalNetwork):
