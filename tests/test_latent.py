@@ -13,6 +13,7 @@ from ancestral.latent.agave import auxiliary_image, stretch
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.latent.vae import decoder_family
 from ancestral.models import build
+from ancestral.networks.factorised import GAIN
 from ancestral.objectives import Batch, auxiliary_elbo, auxiliary_guided, elbo, importance_weights, iwae, label_context, nll
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
@@ -140,7 +141,7 @@ def test_the_means_of_f_stand_on_the_scale_of_x_whatever_the_colours() -> None:
     """Eq. 8: with a mean m and a scale s of x, p(y) is the logistic's mass between the middles of the levels around y's."""
     model = build("agave", DataSpec("image", (1, 4, 4), levels=256), preset="tiny", colours=16)
     mean, log_scale = torch.tensor(0.3), -2.0
-    torch.nn.init.constant_(model.auxiliary.likelihood.network.free, log_scale)  # type: ignore[union-attr]
+    torch.nn.init.constant_(model.auxiliary.likelihood.network.scaled, log_scale / GAIN)  # type: ignore[union-attr]
     x = torch.randint(256, (3, 1, 4, 4))
     found = model.auxiliary.log_prob(x, Context(grid=mean.expand(3, 1, 4, 4)))  # type: ignore[union-attr]
     y, scale = x // 16, torch.tensor(log_scale).exp() / stretch(256, 16)

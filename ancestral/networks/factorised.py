@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from ancestral.core import Context, Network, State, StateError
 
+GAIN = 10.0  # of free parameters: one that is its own weight moves by a learning rate a step, so a log-scale limps behind means
+
 
 class Factorised(Network):
     """p(x | c) = prod_i p(x_i | c): (n, *shape) symbols, which it ignores, to (n, *shape, size) parameters.
@@ -25,7 +27,12 @@ class Factorised(Network):
         super().__init__(shape)
         self.given = size - learned
         per_channel = (shape[0], 1, 1) if len(shape) == 3 else (shape[0],)
-        self.free = nn.Parameter(torch.full((*per_channel, learned), start)) if learned else None
+        self.scaled = nn.Parameter(torch.full((*per_channel, learned), start / GAIN)) if learned else None
+
+    @property
+    def free(self) -> Tensor | None:
+        """(C, 1, 1, learned) or (D, learned) free parameters, None if there are none."""
+        return None if self.scaled is None else GAIN * self.scaled
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         return self._sites(x.shape[0], context)
@@ -43,9 +50,8 @@ class Factorised(Network):
     def _sites(self, n: int, context: Context | None) -> Tensor:
         source = self._source(context)
         given = source.reshape(n, self.shape[0], self.given, *source.shape[2:]).movedim(2, -1)
-        if self.free is None:
-            return given
-        return torch.cat([given, self.free.expand(n, *self.shape, -1)], -1)
+        free = self.free
+        return given if free is None else torch.cat([given, free.expand(n, *self.shape, -1)], -1)
 
     def _source(self, context: Context | None) -> Tensor:
         source = None if context is None else context.grid if len(self.shape) == 3 else context.vector
