@@ -16,6 +16,8 @@ from ancestral.coding.payloads import encoded, payload_items
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.latent import Latent
+from ancestral.objectives import Batch, elbo
+from ancestral.sampling import sample
 from ancestral.sampling.strategies import Recomputed, Rows, inference, likelihood_of, sized
 from ancestral.symbols import DataError
 from ancestral.walking.engines import EngineError, lowered
@@ -24,6 +26,7 @@ from ancestral.walking.twin import twin
 
 Model = Autoregressive | Latent
 FLOOR, FORWARD = "floor: the multiply-adds of a walk", "forward, all sites at once"
+BOUND = "ELBO: encoder, z and decoder"  # the measure where a decoder settles all symbols of x at once
 RECOMPUTED_STEPS = 8  # a walk by recomputation is timed over so many symbols, and reckoned up
 
 
@@ -35,7 +38,7 @@ class Timing:
         what: in words.
         batch: how many examples at once.
         seconds: CPU seconds of the whole batch, all threads together; the median of the repetitions.
-        ratio: as a multiple of the forward pass of the same batch, in the same run.
+        ratio: as a multiple of the forward pass of the same batch in the same run, or of the ELBO where there is no walk over x.
     """
 
     what: str
@@ -48,15 +51,20 @@ class Timing:
 def bench(
     model: Model, batch_sizes: Sequence[int] = (1, 16), repeats: int = 3, progress: Callable[[str], None] | None = None
 ) -> list[Timing]:
-    """Timings of a model of discrete images; each batch size begins with its forward pass.
+    """Timings of a model of integers, batch size by batch size.
+
+    Where the symbols of x are settled one after the other, given z if there is one, that walk is timed in every engine. A
+    decoder that settles them all at once is timed with its z, whose prior may have a walk of its own.
 
     Args:
         repeats: the median of so many counts; recomputation is timed once.
         progress: is told what comes next.
 
     Raises:
-        DataError: the model does not settle symbols one after the other.
+        DataError: the model is of real values.
     """
+    if model.spec.levels is None:
+        raise DataError("this model is of real values, and the engines and files that are timed are of integers")
     found: list[Timing] = []
     model = sized(model)  # where lengths vary, that of its network
     with inference(model):
@@ -67,8 +75,9 @@ def bench(
                     progress(f"{what}, {batch} at once")
                 work()  # what is done only once is not counted
                 seconds[what] = scale * median(_cpu(work) for _ in range(times))
-            seconds = {FLOOR: _floor(model, batch)} | seconds
-            found += [Timing(what, batch, each, each / seconds[FORWARD]) for what, each in seconds.items()]
+            measure = seconds.get(FORWARD) or seconds[BOUND]
+            seconds = _floor(model, batch) | seconds
+            found += [Timing(what, batch, each, each / measure) for what, each in seconds.items()]
     return found
 
 
@@ -76,8 +85,18 @@ Task = tuple[str, int, Callable[[], object], float]  # what, repetitions, work, 
 
 
 def _tasks(model: Model, batch: int, repeats: int) -> Iterator[Task]:
-    likelihood = likelihood_of(model)
-    network, sites = causal(likelihood), likelihood.spec.sites
+    x, likelihood = fixed_items(model.spec, batch), likelihood_of(model)
+    if isinstance(likelihood.network, CausalNetwork):
+        yield from _walks(model, likelihood, batch, repeats)
+    elif isinstance(model, Latent):
+        yield BOUND, repeats, lambda: elbo(model, Batch(x)), 1.0
+        yield "sampling, z and x", repeats, lambda: sample(model, batch), 1.0
+        yield "reconstruction from z", repeats, lambda: model.reconstruct(x), 1.0
+    yield from _coding(model, x, repeats)
+
+
+def _walks(model: Model, likelihood: Autoregressive, batch: int, repeats: int) -> Iterator[Task]:
+    network, sites = likelihood.network, likelihood.spec.sites
     [(_, seen)] = Rows(model, batch).batches(batch)
     x = fixed_items(model.spec, batch)
     yield FORWARD, repeats, lambda: network(x, seen), 1.0
@@ -87,29 +106,17 @@ def _tasks(model: Model, batch: int, repeats: int) -> Iterator[Task]:
             yield f"sampling, {engine} engine", repeats, work, 1.0
     slow = Autoregressive(Recomputed(network), likelihood.family, likelihood.spec)
     yield "sampling by recomputation", 1, lambda: _some_steps(slow, batch, seen), sites / RECOMPUTED_STEPS
-    yield from _coding(model, x, repeats)
 
 
-def causal(likelihood: Autoregressive) -> CausalNetwork:
-    """The network of a likelihood that settles symbols one after the other.
-
-    Raises:
-        DataError: it does not.
-    """
-    network = likelihood.network
-    if likelihood.family.levels is None:
-        raise DataError("this model is of real values, and the engines and files that are timed are of integers")
+def _floor(model: Model, batch: int) -> dict[str, float]:
+    """Seconds that one thread needs at least for the products of a walk over x, at the rate of a large product of matrices."""
+    network = likelihood_of(model).network
     if not isinstance(network, CausalNetwork):
-        raise DataError(f"{type(network).__name__} settles all symbols at once: there is no walk to time")
-    return network
-
-
-def _floor(model: Model, batch: int) -> float:
-    """Seconds that one thread needs at least for the products of a walk, at the rate of a large product of matrices."""
+        return {}
     [(_, seen)] = Rows(model, batch).batches(batch)
-    program = causal(likelihood_of(model)).lowered(seen)
+    program = network.lowered(seen)
     _, height, width = program.shape
-    return batch * height * width * program.multiply_adds / multiply_rate()
+    return {FLOOR: batch * height * width * program.multiply_adds / multiply_rate()}
 
 
 def _sampling(likelihood: Autoregressive, engine: str, batch: int, seen: Context | None) -> Callable[[], object] | None:

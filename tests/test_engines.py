@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ancestral
-from ancestral.bench import FORWARD, bench, multiply_rate
+from ancestral.bench import BOUND, FORWARD, bench, multiply_rate
 from ancestral.sampling import Interrupted
 from ancestral.walking.engines import EngineError, Lowered, lowered
 
@@ -91,9 +91,25 @@ def test_bench_times_every_way(name: str) -> None:
     assert [each.batch for each in found] == [1] * 7 + [3] * 7
     assert {each.ratio for each in found if each.what == FORWARD} == {1.0}
     assert all(each.seconds > 0 for each in found)
-    with pytest.raises(ancestral.DataError, match="no walk to time"):
-        bench(made("vae", GREY))
     assert multiply_rate(side=32, repeats=2) > 0
+
+
+@pytest.mark.parametrize("name", ["vae", "vq-vae"])
+def test_bench_times_z_and_x_together_where_x_has_no_walk(name: str) -> None:
+    found = bench(made(name, GREY), batch_sizes=(2,), repeats=1)
+    assert [each.what for each in found] == [
+        BOUND,
+        "sampling, z and x",
+        "reconstruction from z",
+        "encoding, exact numerics",
+        "decoding, exact numerics",
+    ]
+    assert found[0].ratio == 1.0 and all(each.seconds > 0 for each in found)
+
+
+def test_bench_refuses_real_values() -> None:
+    with pytest.raises(ancestral.DataError, match="of real values"):
+        bench(made("rnade", ancestral.DataSpec("vector", (3,))))
 
 
 @pytest.mark.parametrize("engine", ["native", "eager"])
