@@ -60,6 +60,10 @@ RUNS: dict[tuple[str, str], Run] = {
     ("agave", "binarized-mnist"): Run(DECODER | {"lambda_": 6.0}, 2e-3),
     # at 2e-3 it diverged in its joint stage, and z collapsed
     ("agave", "cifar10"): Run({"channels": 48, "spatial": True, "latent": 8, "lambda_": 4.0}, 1e-3),
+    ("pixelcnn", "cifar10"): Run({"channels": 48, "family": "logistic"}, 1.5e-3),
+    ("row-lstm", "cifar10"): Run({"family": "logistic"}, 2e-3),
+    ("iaf-vae", "cifar10"): Run({"latent": 8, "width": 32, "blocks": 3, "halvings": 1}, 2e-3),
+    ("vlae", "cifar10"): Run({"latent": 8, "spatial": True, "halvings": 2}, 2e-3),
     ("two-stage", "binarized-mnist"): Run(DECODER, 2e-3),
     ("two-stage", "cifar10"): Run({"form": "grey", "channels": 48, "layers": 6}, 1.5e-3),
 }
