@@ -137,3 +137,12 @@ def test_a_step_needs_a_hidden_layer() -> None:
     for shape in ((3,), (3, 2, 2)):
         with pytest.raises(ValueError, match="at least 1 hidden layer"):
             Steps(shape, 1, 8, layers=0)
+
+
+@pytest.mark.parametrize("shape", [(5,), (2, 3, 3)])
+def test_the_log_determinant_is_that_of_the_jacobian_where_the_network_is_in_half_precision(shape: tuple[int, ...]) -> None:
+    flow, z = steps(shape).float(), torch.randn(1, *shape).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        log_det, slopes = flow(z)[1], jacobian(flow, z, None).diagonal()
+    assert slopes.dtype == log_det.dtype == torch.float32
+    assert torch.allclose(slopes.log(), log_det.flatten(), atol=1e-6)

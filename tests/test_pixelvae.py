@@ -169,6 +169,14 @@ def test_q_of_z2_does_not_wait_for_z1() -> None:
         assert not torch.equal(found[0][i].z, found[1][i].z)
 
 
+def test_densities_of_the_hierarchy_are_not_in_half_precision() -> None:
+    """Half of it has 8 bits for a uniform, so that none but 256 values of z could be drawn, and as many for a rate."""
+    model, x = made("hierarchical").float(), symbols(BITS, 2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        groups = model.descend(x, Noise(0, range(2))).groups
+        assert all(part.dtype == torch.float32 for group in groups for part in (group.z, group.kl, group.log_q, group.log_p))
+
+
 def test_samples_of_the_hierarchy_depend_on_their_row_alone() -> None:
     model = made("hierarchical")
     whole = ancestral.sample(model, 4, seed=2)

@@ -65,10 +65,10 @@ class Step(nn.Module, ABC):
 
     def _affine(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.reverse:
-            out = self.body(z.flip(self.dims), None if context is None else context.flip(self.context_dims))
+            out = self.body(z.flip(self.dims), None if context is None else context.flip(self.context_dims)).to(z.dtype)
             parts = [part.flip(self.dims) for part in torch.split(out, z.shape[1], 1)]
         else:
-            parts = list(torch.split(self.body(z, context), z.shape[1], 1))
+            parts = list(torch.split(self.body(z, context).to(z.dtype), z.shape[1], 1))
         if self.mean_only:
             return parts[0], torch.zeros_like(z)
         log_scale = functional.logsigmoid(parts[1] + NEAR_ONE)

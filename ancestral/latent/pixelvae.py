@@ -102,7 +102,7 @@ class AutoregressiveNormal(Mapped):
 
     def conditioned(self, z: Tensor) -> Normal:
         """Every unit's own normal given the units of z before it, (n, *shape): teacher forced, in one pass."""
-        location, log_scale = self.model.network(z, self.context).unbind(-1)
+        location, log_scale = self.model.network(z, self.context).to(z.dtype).unbind(-1)  # of networks in half precision
         return normal(location, log_scale.exp())
 
     @torch.no_grad()
@@ -190,7 +190,8 @@ class HierarchicalTopDown(TopDown):
 
     def _posteriors(self, x: Tensor, vector: Tensor | None) -> tuple[Distribution, Distribution]:
         features = self.features(scaled(x, self.levels, self.anchor.dtype), vector)
-        return diagonal(self.below(features)), diagonal(self.above(features, vector))
+        below, above = (part.to(self.anchor.dtype) for part in (self.below(features), self.above(features, vector)))
+        return diagonal(below), diagonal(above)
 
 
 def diagonal(numbers: Tensor) -> Distribution:
