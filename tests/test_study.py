@@ -16,7 +16,7 @@ from ancestral.data.source import PARTS
 from ancestral.data.splits import Examples, Splits
 from ancestral.draw import Draw
 from ancestral.evaluation.attributes import class_means
-from ancestral.evaluation.codes import classes_of, codes
+from ancestral.evaluation.codes import classes_of, codes, pooled
 from ancestral.evaluation.examples import Chosen
 from ancestral.evaluation.latents import mutual_information
 from ancestral.evaluation.pairs import paired_information
@@ -145,6 +145,16 @@ def test_codes_are_posterior_means_and_draws() -> None:
     assert torch.equal(found.means["z"], (4.0 * x[:, :1] - 2))
     away = found.drawn["z"] - found.means["z"]
     assert away.std() == pytest.approx(0.5, abs=0.05) and away.mean() == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("shape", "cells"), [((16, 16), (3, 3)), ((1, 64), (1, 12)), ((64, 1), (12, 1)), ((2, 64), (2, 6)), ((40, 2), (6, 2))]
+)
+def test_grids_of_any_sides_are_averaged_down_to_as_many_cells_as_fit(shape: tuple[int, int], cells: tuple[int, int]) -> None:
+    """Of a sequence that lies in one row no cell is told twice in the place of others."""
+    found = pooled(torch.arange(2.0 * 4 * shape[0] * shape[1]).view(2, 4, *shape), most=48)
+    assert found.shape == (2, 4 * cells[0] * cells[1])
+    assert all(len(row.unique()) == len(row) for row in found)
 
 
 def test_class_means_and_the_variance_between_them() -> None:

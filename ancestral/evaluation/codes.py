@@ -70,7 +70,12 @@ def pooled(z: Tensor, most: int = MOST_ENTRIES) -> Tensor:
         torch.Size([2, 128])
     """
     if z.dim() == 4 and z[0].numel() > most:
-        cells = most / z.shape[1]
-        along = z.shape[3] == 1  # of sequences
-        z = adaptive_avg_pool2d(z, (max(1, int(cells)), 1) if along else max(1, int(cells**0.5)))
+        cells = max(1, int(most / z.shape[1]))
+        side = int(cells**0.5)
+        height, width = (min(side, size) for size in z.shape[2:])
+        if height < side:  # what a short side leaves over is the long one's: sequences are a grid of one row or one column
+            width = min(cells // height, z.shape[3])
+        elif width < side:
+            height = min(cells // width, z.shape[2])
+        z = adaptive_avg_pool2d(z, (height, width))
     return z.flatten(1)
