@@ -14,6 +14,7 @@ from tiny_latents import Chain, Flat, Posterior, awake, coins, fixed, gaussian, 
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from ancestral.core import Context
 from ancestral.data.source import permutation
 from ancestral.evaluation import evaluate, score
 from ancestral.evaluation.bits import Mean, Moments, bits, bits_per_dim
@@ -22,7 +23,7 @@ from ancestral.evaluation.iwae import bounds_of
 from ancestral.evaluation.latents import Carried, derangement, information, verdict
 from ancestral.evaluation.remedies import AGGRESSIVE
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Choose, Descent, Noise
 from ancestral.objectives import Batch, importance_weights
 from ancestral.spec import DataSpec
 
@@ -31,6 +32,15 @@ GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
 
 def fresh(name: str, spec: DataSpec = GREY, **overrides: Any) -> Any:
     return awake(name, spec, 0.3, **overrides)
+
+
+class Unmoved(Chain):
+    """The same with posteriors that see nothing of x."""
+
+    def descend(
+        self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
+    ) -> Descent:
+        return super().descend(choose, None if evidence is None else 0 * evidence, context, n)
 
 
 def grey(n: int) -> Tensor:
@@ -184,6 +194,12 @@ def test_active_units() -> None:
 
     found = evaluate(coins(posterior, units=4), states((3,)))
     assert (found.active_units, found.units) == (2, 4)
+
+
+def test_noise_from_above_makes_no_unit_active() -> None:
+    """z2 follows the draw of z1, and neither looks at x: the variance that counts is that of E[z | x] over x, which is 0."""
+    found = evaluate(gaussian(Unmoved()), torch.randn(50, 1))
+    assert (found.active_units, found.units) == (0, 2)
 
 
 # -- what z carries ------------------------------------------------------------------------------------------------------

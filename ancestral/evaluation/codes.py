@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from ancestral.core import Context
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Noise
+from ancestral.latent.topdown import Group, Noise
 from ancestral.symbols import DataError
 
 MOST_ENTRIES = 4096  # of a group that are looked at: larger grids are averaged down to fewer cells
@@ -54,12 +56,20 @@ def codes(model: Latent, chosen: Chosen, *, seed: int, batch_size: int, tick: Ti
         groups = model.descend(batch.x, Noise(seed, batch.rows or ()), context).groups
         for group in groups:
             drawn.setdefault(group.name, []).append(pooled(model.topdown.numbers(group.name, group.z)).cpu())
-        alone = groups[0].posterior if len(groups) == 1 else None  # which saves a second pass
-        centres = model.encode(batch.x, context) if alone is None else {groups[0].name: alone.mean}
-        for name, z in centres.items():
+        for name, z in centres(model, batch.x, context, groups).items():
             means.setdefault(name, []).append(pooled(model.topdown.numbers(name, z)).cpu())
         tick(len(batch.x))
     return Codes(*({name: torch.cat(parts) for name, parts in found.items()} for found in (means, drawn)))
+
+
+def centres(model: Latent, x: Tensor, context: Context | None, groups: Sequence[Group]) -> dict[str, Tensor]:
+    """Posterior means of x by group, those of lower groups given the means above, as x alone then decides them.
+
+    Args:
+        groups: what a pass over x settled; where there is one group alone it tells the means.
+    """
+    alone = groups[0].posterior if len(groups) == 1 else None  # which saves a second pass
+    return model.encode(x, context) if alone is None else {groups[0].name: alone.mean}
 
 
 def pooled(z: Tensor, most: int = MOST_ENTRIES) -> Tensor:

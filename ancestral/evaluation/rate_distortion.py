@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ancestral.evaluation.bits import Moments, example_nats
+from ancestral.evaluation.codes import centres
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
@@ -28,7 +29,8 @@ class RateDistortion:
     Attributes:
         rate, distortion, auxiliary: (n,); the last -log p(y | z), or None without an auxiliary loss.
         kl: mean rate of every unit by group; units of a grid are summed over its cells, one number a feature map.
-        means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell; codes have none.
+        means: mean and variance over the examples of every unit's posterior mean, by group, cell by cell, lower groups being
+            given the means above; codes have none.
         uses: (K,) how often each of K codes was chosen, by group, of models that have codes; auxiliary images have none.
     """
 
@@ -59,8 +61,9 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
             if isinstance(group.prior, CodePrior):
                 if model.topdown.shows is None:  # levels of a picture are no names, of which use is made or not
                     uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
-            elif group.posterior is not None:
-                means.setdefault(group.name, Moments()).add(group.posterior.mean.flatten(1))
+        if not model.topdown.certain:
+            for name, centre in centres(model, batch.x, context, descent.groups).items():
+                means.setdefault(name, Moments()).add(centre.flatten(1))
         tick(len(batch.x))
     rate, distortion = torch.cat(rates).cpu(), torch.cat(distortions).cpu()
     auxiliary = torch.cat(auxiliaries).cpu() if auxiliaries else None
