@@ -14,7 +14,12 @@ from torch import Tensor
 import ancestral.objectives
 from ancestral.coding.codec import compress, decompress
 from ancestral.core import Autoregressive, Context, OrderError
-from ancestral.evaluation import evaluate
+from ancestral.data.source import permutation
+from ancestral.data.splits import Examples
+from ancestral.evaluation import evaluate, score
+from ancestral.evaluation.bits import ratio_error
+from ancestral.evaluation.examples import SUBSET, Chosen
+from ancestral.evaluation.iwae import bounds
 from ancestral.latent.blindfold import Blindfold, blindfolded
 from ancestral.latent.latent import Latent
 from ancestral.latent.sequence_encoders import Pool, SequenceEncoder, joined, waveform
@@ -59,6 +64,26 @@ def some(model: Latent, n: int = 4, width: int = 12, seed: int = 0) -> Tensor:
         x[:, -1] = spec.end
         x[::2, 5:] = spec.end
     return x
+
+
+def test_bits_a_symbol_are_reckoned_with_the_symbols_of_those_examples() -> None:
+    """Lengths make nats scatter, not bits a symbol; and those of a subset are reckoned with its own lengths."""
+    model, generator = made("layers"), torch.Generator().manual_seed(1)
+    ends = torch.randint(1, 12, (60, 1), generator=generator)
+    x = torch.randint(4, (60, 12), generator=generator).where(torch.arange(12) < ends, 4)
+    found, count = evaluate(model, x, importance_samples=3, subset=8), lengths(x, LINES)
+    nats = score(model, x).nats
+    assert found.bits_per_dim_error == pytest.approx((ratio_error(nats, count) or 0.0) / log(2), rel=1e-6)
+    by_length = sorted(range(60), key=count.tolist().__getitem__)
+    places = [by_length[place] for place in permutation(60, 0, SUBSET)[:8]]
+    with torch.no_grad():
+        bound = bounds(model, Chosen(Examples(x), places, places), 3, 0, 64, lambda amount: None)
+    for value, error, nats in (
+        (found.iwae_bits_per_dim, found.iwae_bits_per_dim_error, -bound.iwae),
+        (found.elbo_subset_bits_per_dim, found.elbo_subset_bits_per_dim_error, -bound.elbo),
+    ):
+        assert value == pytest.approx(float(nats.sum() / count[places].sum()) / log(2))
+        assert error == pytest.approx((ratio_error(nats, count[places]) or 0.0) / log(2))
 
 
 # -- what z reaches --------------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def test_the_error_of_a_ratio() -> None:
         ratios.append(float(amounts.sum() / counts.sum()))
         errors.append(ratio_error(amounts, counts) or 0.0)
     assert np.mean(errors) == pytest.approx(np.std(ratios), rel=0.05)
-    assert ratio_error(torch.ones(1), torch.ones(1)) is None
+    assert ratio_error(torch.ones(1), torch.ones(1)) is None and ratio_error(torch.ones(2), torch.zeros(2)) is None
 
 
 def test_batches_are_as_long_as_their_longest_and_windows_pure(poem: Path) -> None:

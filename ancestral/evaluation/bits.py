@@ -76,11 +76,13 @@ class Mean:
 
 
 def ratio_error(amounts: Tensor, counts: Tensor) -> float | None:
-    """The standard error of sum(amounts) / sum(counts), both (n,) and of n independent examples; None of one example.
+    """The standard error of sum(amounts) / sum(counts), both (n,) and of n independent examples; None of one, or of no counts.
 
     It is that of the mean of amount - ratio * count, over the mean count (Cochran 1977, section 6.4).
     """
     amounts, counts = amounts.double(), counts.double()
+    if not counts.any():
+        return None
     error = Mean.of(amounts - amounts.sum() / counts.sum() * counts).error
     return None if error is None else error / float(counts.mean())
 

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from math import log
 from typing import Any
 
+from torch import Tensor
+
 from ancestral.core import Autoregressive
 from ancestral.data.notation import Text
 from ancestral.data.source import permutation
@@ -80,6 +82,7 @@ def evaluate(
         raise ValueError(f"orders is {orders}: the mean over orders is of models without latents, in floating point")
     chosen, note = chosen_examples(model, data, split, limit, seed)
     m = min(subset, len(chosen))
+    some = chosen.take(permutation(len(chosen), seed, SUBSET).tolist()[:m])
     k = 0 if coded(model) else importance_samples
     work = len(chosen) * orders + (m * k + m * (m > 1) if isinstance(model, Latent) else 0)
     work += m * (numerics == "exact")
@@ -90,13 +93,13 @@ def evaluate(
         else:
             figures = _exact(model, chosen, orders, batch_size, seed, tick)
         if numerics == "exact":
-            some = chosen.take(permutation(len(chosen), seed, SUBSET).tolist()[:m])
             figures |= numerics_cost(model, some, seed, batch_size, tick)
     bounded = chosen.units is not None and chosen.units.dequantized
     return Evaluation(
         status="bound" if bounded else status_of(model),
         examples=len(chosen),
         **_sizes(chosen, model),
+        subset_sites=_mean_sites(some, model),
         density=model.spec.density and not bounded,
         data=note,
         seed=seed,
@@ -106,7 +109,7 @@ def evaluate(
 
 def _sizes(chosen: Chosen, model: Model) -> dict[str, Any]:
     """How many symbols an example has, on average where lengths vary, and how many bytes of text."""
-    sites = model.spec.sites if model.spec.end is None else max(1.0, float(chosen.lengths(model.spec).double().mean()))
+    sites = _mean_sites(chosen, model)
     total = chosen.bytes(model.spec)
     if total is None:
         return {"sites": sites}
@@ -117,13 +120,21 @@ def _sizes(chosen: Chosen, model: Model) -> dict[str, Any]:
     }
 
 
+def _mean_sites(chosen: Chosen, model: Model) -> float:
+    return model.spec.sites if model.spec.end is None else max(1.0, float(chosen.lengths(model.spec).double().mean()))
+
+
+def _symbol_error(nats: Tensor, chosen: Chosen, model: Model) -> float | None:
+    """The standard error of a symbol's cost, where lengths vary."""
+    return None if model.spec.end is None else ratio_error(nats, chosen.lengths(model.spec))
+
+
 def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
     if orders == 1:
         alone = exact_nats(model, chosen, batch_size, tick)
         check_costs(alone, chosen, model.spec)
         nats = Mean.of(alone)
-        ratio = None if model.spec.end is None else ratio_error(alone, chosen.lengths(model.spec))
-        return {"nats": nats.value, "nats_error": nats.error, "symbol_error": ratio}
+        return {"nats": nats.value, "nats_error": nats.error, "symbol_error": _symbol_error(alone, chosen, model)}
     members, kind = ensemble(model.network, orders, seed)
     each = order_nats(model, members, chosen, batch_size, tick)
     check_costs(each, chosen, model.spec)
@@ -138,6 +149,7 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
     order = permutation(len(chosen), seed, SUBSET).tolist()
     figures = {
         **_terms(terms),
+        "symbol_error": _symbol_error(terms.rate + terms.distortion, chosen, model),
         **_weighted(model, chosen.take(order[:m]), k, batch_size, seed, tick),
         **_shuffled(model, chosen, terms, order[:m], batch_size, seed, tick),
         **_information(model, chosen, terms, order[:MOST_POSTERIORS], batch_size, seed),
@@ -179,8 +191,10 @@ def _weighted(model: Latent, some: Chosen, k: int, batch_size: int, seed: int, t
         "importance_samples": k,
         "elbo_subset": elbo.value,
         "elbo_subset_error": elbo.error,
+        "elbo_subset_symbol_error": _symbol_error(-found.elbo, some, model),
         "iwae": iwae.value,
         "iwae_error": iwae.error,
+        "iwae_symbol_error": _symbol_error(-found.iwae, some, model),
         "effective_samples": Mean.of(found.effective).value,
     }
 

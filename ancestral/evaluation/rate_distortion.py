@@ -58,9 +58,8 @@ def rate_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, t
         for group in descent.groups:
             by_unit = group.kl if group.kl.dim() == 2 else group.kl.flatten(2).sum(2, dtype=torch.float64)
             kl.setdefault(group.name, Moments()).add(by_unit)
-            if isinstance(group.prior, CodePrior):
-                if model.topdown.shows is None:  # levels of a picture are no names, of which use is made or not
-                    uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
+            if isinstance(group.prior, CodePrior) and model.topdown.shows is None:  # levels of a picture are no names to use
+                uses[group.name] = uses.get(group.name, 0) + usage(group.z, group.prior.levels).cpu()
         if not model.topdown.certain:
             for name, centre in centres(model, batch.x, context, descent.groups).items():
                 means.setdefault(name, Moments()).add(centre.flatten(1))

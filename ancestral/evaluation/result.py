@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from math import log
 from typing import Any
 
 from ancestral.evaluation.bits import bits, bits_per_dim
@@ -24,7 +23,7 @@ class Evaluation:
         nats, nats_error: cost of an example.
         examples, sites: how many were judged, and symbols of each, on average where lengths vary; the symbol that ends an
             example is paid for and not counted.
-        symbol_error: the standard error of a symbol's cost, where lengths vary.
+        symbol_error, elbo_subset_symbol_error, iwae_symbol_error: the standard errors of what a symbol costs, where lengths vary.
         bytes: mean size of an example of text; None of other data.
         tokens: whether its symbols are tokens of a BPE, so that a text has many spellings and what one of them costs is a bound
             of what the text costs.
@@ -38,7 +37,7 @@ class Evaluation:
             leaves no choice of z, as of codes and of auxiliary images that come first. What has no meaning there is None, too:
             all that is made of several samples of z, and the mutual information.
         code_uses: how often each code was chosen over all examples and places, by group, where z is made of codes.
-        subset: number of examples in the seeded subset.
+        subset, subset_sites: number of examples in the seeded subset, and symbols of each, on average where lengths vary.
         importance_samples: k.
         elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
         effective_samples: effective sample size of the k weights over k, mean over the subset.
@@ -72,6 +71,7 @@ class Evaluation:
     units: int | None = None
     code_uses: Mapping[str, list[int]] = field(default_factory=dict)
     subset: int = 0
+    subset_sites: float
     importance_samples: int | None = None
     elbo_subset: float | None = None
     elbo_subset_error: float | None = None
@@ -94,6 +94,8 @@ class Evaluation:
     ordering: str | None = None
     order_nats: float | None = None
     symbol_error: float | None = None
+    elbo_subset_symbol_error: float | None = None
+    iwae_symbol_error: float | None = None
     bytes: float | None = None
     tokens: bool = False
 
@@ -132,12 +134,27 @@ class Evaluation:
     @property
     def iwae_bits_per_dim(self) -> float | None:
         """The importance-weighted bound of the subset, in bits a symbol."""
-        return None if self.iwae is None else bits_per_dim(-self.iwae, self.sites)
+        return None if self.iwae is None else bits_per_dim(-self.iwae, self.subset_sites)
+
+    @property
+    def iwae_bits_per_dim_error(self) -> float | None:
+        """Its standard error."""
+        return self._of_subset(self.iwae_error, self.iwae_symbol_error)
 
     @property
     def elbo_subset_bits_per_dim(self) -> float | None:
         """The evidence lower bound of the subset, in bits a symbol."""
-        return None if self.elbo_subset is None else bits_per_dim(-self.elbo_subset, self.sites)
+        return None if self.elbo_subset is None else bits_per_dim(-self.elbo_subset, self.subset_sites)
+
+    @property
+    def elbo_subset_bits_per_dim_error(self) -> float | None:
+        """Its standard error."""
+        return self._of_subset(self.elbo_subset_error, self.elbo_subset_symbol_error)
+
+    def _of_subset(self, error: float | None, symbol_error: float | None) -> float | None:
+        if symbol_error is not None:
+            return bits(symbol_error)
+        return None if error is None else bits_per_dim(error, self.subset_sites)
 
     @property
     def rate_bits(self) -> float | None:
@@ -195,7 +212,7 @@ class Evaluation:
             lines.append(f"the mean of p(x) over {self.orders} orders ({self.ordering}); {alone}")
         if self.exact_nats is not None and self.exact_cost is not None:
             lines.append(
-                f"exact numerics: {bits_per_dim(self.exact_nats, self.sites):.4f} bits/dim,"
+                f"exact numerics: {bits_per_dim(self.exact_nats, self.subset_sites):.4f} bits/dim,"
                 f" {self.exact_cost / (self.exact_nats - self.exact_cost):+.3%} ({self.exact_examples:,} examples)"
             )
         return [*lines, f"data: {self.data['note']}" + (f" Units: {self.data['units']}." if "units" in self.data else "")]
@@ -223,13 +240,12 @@ class Evaluation:
         lines = []
         if self.certain:
             lines.append("x leaves no choice of z, so importance samples have no meaning and were not drawn")
-        if self.iwae is not None and self.elbo_subset is not None and self.effective_samples is not None:
-            scale = log(2) * self.sites
-            pairs = (
-                ("ELBO", self.elbo_subset, self.elbo_subset_error),
-                (f"IWAE-{self.importance_samples}", self.iwae, self.iwae_error),
-            )
-            said = [f"{name} {_with_error(-value / scale, error and error / scale, 4)}" for name, value, error in pairs]
+        elbo, iwae = self.elbo_subset_bits_per_dim, self.iwae_bits_per_dim
+        if iwae is not None and elbo is not None and self.effective_samples is not None:
+            said = [
+                f"ELBO {_with_error(elbo, self.elbo_subset_bits_per_dim_error, 4)}",
+                f"IWAE-{self.importance_samples} {_with_error(iwae, self.iwae_bits_per_dim_error, 4)}",
+            ]
             lines.append(
                 f"{' and '.join(said)} bits/dim (bounds) on the same {self.subset:,} examples; effective sample size"
                 f" {self.effective_samples:.0%} of {self.importance_samples}"

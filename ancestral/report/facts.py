@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from ancestral.evaluation import Evaluation
-from ancestral.evaluation.bits import bits, bits_per_dim
+from ancestral.evaluation.bits import bits
 from ancestral.evaluation.latents import Uses
 from ancestral.models import MODELS
 from ancestral.report.describe import data_in_words, describe
@@ -126,18 +126,16 @@ def _terms(found: Evaluation) -> list[Row]:
 
 
 def _bounds(found: Evaluation) -> list[Row]:
-    if found.iwae is None or found.elbo_subset is None or found.effective_samples is None:
+    elbo, iwae, k = found.elbo_subset_bits_per_dim, found.iwae_bits_per_dim, found.importance_samples
+    if iwae is None or elbo is None or found.effective_samples is None:
         return []
-    k = found.importance_samples
-
-    def cost(value: float, error: float | None) -> str:
-        return with_error(bits_per_dim(-value, found.sites), None if error is None else bits_per_dim(error, found.sites), 4)
-
     same = f"mean of {k} samples of z an example, on {found.subset:,} examples"
     weighted = f"the same samples, importance-weighted: worth {found.effective_samples:.0%} of {k} independent ones"
+    elbo_words = with_error(elbo, found.elbo_subset_bits_per_dim_error, 4)
+    iwae_words = with_error(iwae, found.iwae_bits_per_dim_error, 4)
     return [
-        ("Negative ELBO, subset", cost(found.elbo_subset, found.elbo_subset_error), "bits/dim", "bound", same),
-        (f"Negative IWAE, k = {k}", cost(found.iwae, found.iwae_error), "bits/dim", "bound", weighted),
+        ("Negative ELBO, subset", elbo_words, "bits/dim", "bound", same),
+        (f"Negative IWAE, k = {k}", iwae_words, "bits/dim", "bound", weighted),
     ]
 
 
