@@ -14,16 +14,20 @@ from tiny_latents import Chain, Flat, Posterior, awake, coins, fixed, gaussian, 
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from ancestral.core import Context
+from ancestral.core import Autoregressive, Context
 from ancestral.data.source import permutation
+from ancestral.data.splits import Examples
 from ancestral.evaluation import evaluate, score
 from ancestral.evaluation.bits import Mean, Moments, bits, bits_per_dim
 from ancestral.evaluation.examples import SUBSET
 from ancestral.evaluation.iwae import bounds_of
-from ancestral.evaluation.latents import Carried, derangement, information, verdict
+from ancestral.evaluation.latents import Carried, derangement, information, most_information, verdict
 from ancestral.evaluation.remedies import AGGRESSIVE
+from ancestral.families import Normal as NormalFamily
+from ancestral.latent.configs import VaeConfig
 from ancestral.latent.latent import Latent
-from ancestral.latent.topdown import Choose, Descent, Noise
+from ancestral.latent.topdown import Choose, Descent, Group, Noise, TopDown
+from ancestral.networks.factorised import Factorised
 from ancestral.objectives import Batch, importance_weights
 from ancestral.spec import DataSpec
 
@@ -32,6 +36,19 @@ GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
 
 def fresh(name: str, spec: DataSpec = GREY, **overrides: Any) -> Any:
     return awake(name, spec, 0.3, **overrides)
+
+
+class Known(TopDown):
+    """z ~ N(4 label, 1) before x is seen, with a hundredth of the variance after."""
+
+    def descend(
+        self, choose: Choose, evidence: Tensor | None = None, context: Context | None = None, n: int | None = None
+    ) -> Descent:
+        assert context is not None and context.vector is not None
+        centre = 4.0 * context.vector.argmax(1, keepdim=True)
+        prior, posterior = Normal(centre, 1.0), None if evidence is None else Normal(centre, 0.1)
+        z = choose("z", prior, posterior)
+        return Descent(Context(vector=z), [Group("z", z, prior, posterior)])
 
 
 class Unmoved(Chain):
@@ -227,6 +244,33 @@ def test_mutual_information_by_hand() -> None:
     assert found.mutual_information == pytest.approx(float(by_hand))
     assert found.mutual_information_ceiling == pytest.approx(log(9)) and found.information_examples == 9
     assert found.aggregate_kl == pytest.approx(found.rate - found.mutual_information)
+
+
+def test_information_of_what_the_prior_knows_of_the_label_is_none() -> None:
+    """q(z | x) = p(z | label): a rate of 0, so z tells nothing beyond the label, and the aggregate is not nearer than 0."""
+    labels = torch.tensor([0, 1, 2]).repeat(40)
+    z = Normal(4.0 * labels, 1.0).sample()
+    log_q = Normal(4.0 * labels, 1.0).log_prob(z[:, None])  # of z_i, the posterior of x_j, at (i, j)
+    assert information(log_q) > 1 and information(log_q, labels) == pytest.approx(0, abs=1e-12)
+    told, most = log_q.view(40, 3, 40, 3), log(40)
+    by_label = [information(told[:, label, :, label]) for label in range(3)]
+    shuffled = torch.randn(120, 120)
+    apart = [information(shuffled.view(40, 3, 40, 3)[:, label, :, label]) for label in range(3)]
+    assert by_label == pytest.approx([0, 0, 0], abs=1e-12)
+    assert information(shuffled, labels) == pytest.approx(sum(apart) / 3) and most_information(120, labels) == pytest.approx(most)
+
+
+def test_information_is_given_the_label_where_models_are_told_it() -> None:
+    """Of examples that all differ in label it cannot be estimated, so that nothing is called collapsed for it."""
+    spec, y = DataSpec("vector", (1,), classes=3), torch.arange(3).repeat(20)
+    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0), NormalFamily(), spec)
+    model = Latent(Known(), likelihood, spec, VaeConfig(conditional=True))
+    found = evaluate(model, Examples(torch.randn(60, 1), y), importance_samples=0)
+    assert found.mutual_information == pytest.approx(0, abs=1e-12) and found.rate == pytest.approx(found.aggregate_kl)
+    assert found.mutual_information_ceiling == pytest.approx(log(20)) and "given the label" in "".join(found.lines())
+    assert "hardly depends on x" in str(found.verdict)
+    alone = evaluate(model, Examples(torch.randn(3, 1), y[:3]), importance_samples=0)
+    assert alone.mutual_information_ceiling == 0 and "hardly depends on x" not in str(alone.verdict)
 
 
 def test_mutual_information_ends_at_its_ceiling() -> None:

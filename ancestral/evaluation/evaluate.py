@@ -15,7 +15,15 @@ from ancestral.evaluation.bits import Mean, in_units, ratio_error
 from ancestral.evaluation.ensemble import ensemble, mixed, order_nats
 from ancestral.evaluation.examples import SUBSET, Chosen, Data, Tick, check_costs, chosen_examples, counter
 from ancestral.evaluation.iwae import bounds
-from ancestral.evaluation.latents import Carried, Uses, mutual_information, shuffled_distortion, units_of, verdict
+from ancestral.evaluation.latents import (
+    Carried,
+    Uses,
+    most_information,
+    mutual_information,
+    shuffled_distortion,
+    units_of,
+    verdict,
+)
 from ancestral.evaluation.numerics import NUMERICS, numerics_cost
 from ancestral.evaluation.pairs import MOST_PAIRED, paired_information
 from ancestral.evaluation.rate_distortion import RateDistortion, rate_distortion
@@ -158,7 +166,7 @@ def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed
     nats = None if model.spec.levels is None else figures["nats"]
     active, units = figures["active_units"] or 0, figures["units"] or 0
     uses = [Uses.of(name, counts) for name, counts in figures["code_uses"].items()]
-    told = figures["mutual_information"] if figures.get("information_examples", 0) > 1 else None
+    told = figures["mutual_information"] if figures.get("mutual_information_ceiling", 0.0) >= log(2) else None
     carried = Carried(nats, figures["rate"], figures["shuffle_cost"], active, units, uses, told)
     helping = remedies(model) if carried.little else []
     return {**figures, "verdict": verdict(carried, helping), "remedies": [asdict(remedy) for remedy in helping]}
@@ -222,7 +230,7 @@ def _information(
         return {}
     return {
         "mutual_information": value,
-        "mutual_information_ceiling": log(len(places)),
+        "mutual_information_ceiling": most_information(len(places), chosen.take(places).labels),
         "aggregate_kl": float(terms.rate[places].mean()) - value,
         "information_examples": len(places),
     }

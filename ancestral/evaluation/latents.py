@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
 
 import torch
 from torch import Tensor
@@ -92,22 +91,41 @@ def shuffled_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: in
     return torch.cat(values).cpu()
 
 
-def information(log_q: Tensor) -> float:
+def information(log_q: Tensor, labels: Tensor | None = None) -> float:
     """I(x; z) in nats, estimated from log q(z_i | x_j) at (i, j), z_i being drawn for x_i.
 
     The mean of log q(z_i | x_i) - log q(z_i), with the mixture of all N posteriors as q(z). Because z_i's own posterior is
     among them the estimate cannot exceed log N (Hoffman & Johnson 2016, "ELBO surgery").
 
+    Of models that are told ``labels`` (N,) it is I(x; z | label), the mixture being that of the posteriors of the same label:
+    the rate exceeds it by the mean of KL(q(z | label) || p(z | label)), but need not exceed I(x; z), as p may know the label.
+
     Example:
         >>> round(information(torch.tensor([[0.0, -50.0], [-50.0, 0.0]])), 4)  # two examples, told apart for certain
         0.6931
     """
-    log_q = log_q.double()
-    return float((log_q.diagonal() - log_q.logsumexp(1) + log(len(log_q))).mean())
+    alike = _alike(len(log_q), labels).to(log_q.device)
+    mixed = log_q.double().masked_fill(~alike, -torch.inf).logsumexp(1) - alike.sum(1).double().log()
+    return float((log_q.diagonal().double() - mixed).mean())
+
+
+def most_information(n: int, labels: Tensor | None = None) -> float:
+    """What `information` of n examples cannot exceed: the mean log of how many are of the same label, or log n.
+
+    Example:
+        >>> round(most_information(4), 4), round(most_information(4, torch.tensor([0, 0, 1, 2])), 4)
+        (1.3863, 0.3466)
+    """
+    return float(_alike(n, labels).sum(1).double().log().mean())
+
+
+def _alike(n: int, labels: Tensor | None) -> Tensor:
+    """(n, n) which examples are of the same label; all are where models are told none."""
+    return torch.ones(n, n, dtype=torch.bool) if labels is None else labels[:, None] == labels
 
 
 def mutual_information(model: Latent, chosen: Chosen, seed: int, batch_size: int) -> float | None:
-    """I(x; z) in nats under the data and the posterior; None where that would take N^2 passes for N examples.
+    """I(x; z) in nats under the data and the posterior, see `information`; None where it would take N^2 passes for N examples.
 
     So it is of more than one group of latents, as the posteriors of lower ones depend on the z above, and of posteriors that
     are flows, which invert each z anew for every example.
@@ -127,7 +145,7 @@ def mutual_information(model: Latent, chosen: Chosen, seed: int, batch_size: int
             return None
         parts = [posterior.log_prob(part.unsqueeze(1)).flatten(2).sum(2, dtype=torch.float64) for part in torch.split(z, some)]
         columns.append(torch.cat(parts))
-    return information(torch.cat(columns, 1))
+    return information(torch.cat(columns, 1), chosen.labels)
 
 
 @dataclass(frozen=True)

@@ -24,4 +24,4 @@ def paired_information(model: Latent, chosen: Chosen, seed: int) -> float:
         rows = torch.full((len(batch.x),), place, device=batch.x.device)
         groups = model.descend(batch.x[rows], given(z), context and context.select(rows)).groups
         columns.append(torch.stack([group.log_q.flatten(1).sum(1, dtype=torch.float64) for group in groups]).sum(0))
-    return information(torch.stack(columns, 1).nan_to_num(nan=-torch.inf))
+    return information(torch.stack(columns, 1).nan_to_num(nan=-torch.inf), chosen.labels)

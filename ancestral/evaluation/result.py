@@ -44,7 +44,7 @@ class Evaluation:
         shuffle_cost: how much larger the distortion is with another example's z; None where there is one example only.
         mutual_information: I(x; z), estimated on ``information_examples`` posteriors (at most 64 of several groups or of flows),
             never above the log of their number, ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples
-            less it: KL(q(z) || p(z)).
+            less it: KL(q(z) || p(z)). Where the model is told labels all three are given the label, as p(z) may be.
         verdict: one sentence on what z carries.
         remedies: where that is little, every `Remedy` that the model can take, those that fit most often first.
         exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
@@ -254,9 +254,11 @@ class Evaluation:
             cost = _with_error(self.shuffle_cost, self.shuffle_cost_error)
             lines.append(f"another example's z costs {cost} nats ({self.subset:,} examples)")
         if self.mutual_information is not None and self.aggregate_kl is not None:
+            given = " given the label" if self.data["labels"] else ""
             lines.append(
-                f"mutual information {self.mutual_information:.2f} nats (estimate, at most {self.mutual_information_ceiling:.2f}"
-                f" from {self.information_examples:,} examples), aggregate KL {_with_error(self.aggregate_kl, None)} nats"
+                f"mutual information{given} {self.mutual_information:.2f} nats (estimate, at most"
+                f" {self.mutual_information_ceiling:.2f} from {self.information_examples:,} examples), aggregate KL"
+                f" {_with_error(self.aggregate_kl, None)} nats"
             )
         return lines
 

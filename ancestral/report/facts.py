@@ -150,11 +150,11 @@ def _latents(found: Evaluation) -> list[Row]:
         rows.append((f"Perplexity of {uses.noun}", f"{uses.perplexity:,.1f}", "codes", "exact", note))
     if found.mutual_information is not None and found.mutual_information_ceiling is not None:
         most = f"{found.information_examples:,} examples, which cannot show more than {found.mutual_information_ceiling:.2f}"
-        rows.append(
-            ("Mutual information", f"{found.mutual_information:.2f}", "nats", "approximate", f"I(x; z), estimated from {most}")
-        )
+        note = f"{'I(x; z | label)' if found.data['labels'] else 'I(x; z)'}, estimated from {most}"
+        rows.append(("Mutual information", f"{found.mutual_information:.2f}", "nats", "approximate", note))
     if found.aggregate_kl is not None:
-        note = "KL(q(z) ‖ p(z)): how far the codes of all examples together are from the prior"
+        which = "examples of a label" if found.data["labels"] else "examples"
+        note = f"KL(q(z) ‖ p(z)): how far the codes of all {which} together are from the prior"
         rows.append(("Aggregate KL", f"{found.aggregate_kl:.2f}", "nats", "approximate", note))
     if found.shuffle_cost is not None:
         note = f"lost when x is decoded with another example's z, on {found.subset:,} examples"
