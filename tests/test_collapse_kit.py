@@ -274,6 +274,22 @@ def test_remedies_that_are_taken_are_not_offered_again() -> None:
     assert remedies(latent(**taken)) in ([AGGRESSIVE], [OFFERS["prior"], AGGRESSIVE])
 
 
+@pytest.mark.parametrize(
+    ("name", "spec", "settings", "useless"),
+    [
+        ("agave", DIGITS.spec, {"encoder": "resnet"}, "prior"),  # normal given what is above
+        ("agave", DIGITS.spec, {"decoder": "pixelcnn++", "layers": 4}, "layers"),  # which has resnets
+        ("wavenet-vae", DataSpec("audio", (None,), levels=9, end=8), {}, "auxiliary"),  # of one length
+        ("transformer-vae", DataSpec("text", (8,), levels=5), {"auxiliary": True}, "beta"),  # lambda is the weight
+        ("transformer-vae", DataSpec("text", (8,), levels=5), {"lambda_": 4.0}, "lambda_"),  # and here beta
+    ],
+)
+def test_what_a_model_would_refuse_or_ignore_is_no_remedy(
+    name: str, spec: DataSpec, settings: dict[str, Any], useless: str
+) -> None:
+    assert OFFERS[useless] not in remedies(build(name, spec, preset="tiny", **settings))
+
+
 def test_a_large_lambda_is_offered_to_be_lowered_first() -> None:
     assert remedies(latent("agave", lambda_=12.0))[0] is OFFERS["lambda_"]
     assert OFFERS["lambda_"] not in remedies(latent("agave", lambda_=2.0))

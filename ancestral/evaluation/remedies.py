@@ -123,17 +123,18 @@ def remedies(model: Latent) -> list[Remedy]:
         return []
     have = {field.name: getattr(config, field.name) for field in fields(config)}
     network: Any = model.likelihood.network
+    guided = bool(have.get("auxiliary"))
     off = {
-        "auxiliary": have.get("auxiliary") is False,
+        "auxiliary": have.get("auxiliary") is False and (model.spec.kind != "audio" or None not in model.spec.shape),
         "free_bits": have.get("free_bits") == have.get("soft_free_bits") == 0,
         "kl_warmup": have.get("kl_warmup") == 0,
-        "prior": have.get("prior") not in (None, "delta"),
+        "prior": have.get("prior") not in (None, "delta") and have.get("encoder") != "resnet",
         "soft_free_bits": have.get("free_bits") == have.get("soft_free_bits") == 0,
         "decoder_dropout": readable(network) and have.get("decoder_dropout") == 0,
         "kl_cycles": have.get("kl_cycles") == 1,
-        "beta": have.get("beta", 0.0) > 0.5,
-        "lambda_": have.get("lambda_", 0.0) > 2,
-        "layers": "window" not in have and have.get("layers", 0) > 2,
+        "beta": have.get("beta", 0.0) > 0.5 and not guided,  # then lambda is the weight
+        "lambda_": have.get("lambda_", 0.0) > 2 and (guided or "beta" not in have),
+        "layers": "window" not in have and have.get("layers", 0) > 2 and have.get("decoder") != "pixelcnn++",
         "window": "window" in have and len(network.receptive_field()) > 2,
     }
     return [*(remedy for name, remedy in OFFERS.items() if off[name]), AGGRESSIVE]
