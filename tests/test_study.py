@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib import import_module
 from math import log
 
 import numpy as np
@@ -219,6 +221,15 @@ def test_evaluate_tells_the_information_of_several_groups() -> None:
     found = ancestral.evaluate(gaussian(Chain()), torch.randn(30, 1) * 3**0.5, importance_samples=0)
     assert found.information_examples == 30 and found.mutual_information is not None and found.aggregate_kl is not None
     assert 0 < found.mutual_information < log(30)
+
+
+def test_mean_codes_are_of_examples_from_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of training examples that lie by class, fewer than all still show every class."""
+    monkeypatch.setattr(import_module("ancestral.evaluation.study"), "MOST_AVERAGED", 50)
+    data = tossed()
+    order = data.train.x[:, 0].long().argsort(stable=True)
+    by_class = replace(data, train=Examples(data.train.x[order], data.train.x[order, 0].long()))
+    assert study(seeing(2.0, 0.5), by_class, few=()).classes == [0, 1]
 
 
 def test_data_without_labels_are_refused() -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.data.loading import load_data
-from ancestral.data.source import PARTS
+from ancestral.data.source import PARTS, permutation
 from ancestral.data.splits import Splits
 from ancestral.evaluation.attributes import class_means
 from ancestral.evaluation.codes import classes_of, codes
-from ancestral.evaluation.examples import Chosen, Tick, chosen_examples, counter
+from ancestral.evaluation.examples import SUBSET, Chosen, Tick, chosen_examples, counter
 from ancestral.evaluation.probes import COMPONENTS, Labelled, Probe, chance, probes
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
@@ -136,7 +136,8 @@ def study(
             f"{data.name}: no class of a test example has a training example, as where a folder sorted by class is cut in order,"
             " so nothing can be read of them: part them otherwise, or give another labelled set (labelled=, --labelled)"
         )
-    averaged = sets["train"].take(range(min(MOST_AVERAGED, len(sets["train"]))))
+    some = permutation(len(sets["train"]), seed, SUBSET)[:MOST_AVERAGED].tolist()
+    averaged = sets["train"].take(sorted(some))  # of all places, for examples may lie by class or by length
     tick = counter(progress, sum(map(len, sets.values())) + len(averaged))
     with inference(model):
         features = _features(model, sets, batch_size, seed, tick)
