@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from tiny_training import DIGITS, QUIET, CtrlC, model_of, same
 from torch import Tensor
 
+from ancestral.data.splits import Examples
 from ancestral.evaluation.remedies import AGGRESSIVE, OFFERS, remedies
 from ancestral.latent.blindfold import Blindfold, blindfolded
 from ancestral.latent.charge import LEAST_GAMMA, Charge, annealed, softened
@@ -226,6 +227,14 @@ def test_the_rate_stands_in_for_information_that_cannot_be_had(monkeypatch: pyte
     monkeypatch.setattr(controls, "mutual_information", lambda *_: None)
     rate = model.elbo(DIGITS.validation.x.long()).rate.mean()
     assert information(model, DIGITS, config) == pytest.approx(float(rate.detach()))
+
+
+def test_the_rate_stands_in_for_information_given_labels_that_all_differ() -> None:
+    y = DIGITS.validation.labels
+    assert y is not None
+    places = [int((y == label).nonzero()[0]) for label in range(10)]
+    data = replace(DIGITS, validation=Examples(DIGITS.validation.x[places], y[places]))
+    assert information(latent("vae", conditional=True), data, TrainingConfig(seed=3)) > 0
 
 
 def test_a_stage_of_the_decoder_alone_is_not_aggressive() -> None:

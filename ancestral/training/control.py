@@ -5,7 +5,7 @@ Both are state beside the weights: they lie in checkpoints, so that a resumed ru
 
 from __future__ import annotations
 
-from math import inf
+from math import inf, log
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ancestral.data.splits import Splits
 from ancestral.evaluation.examples import chosen_examples
-from ancestral.evaluation.latents import mutual_information
+from ancestral.evaluation.latents import most_information, mutual_information
 from ancestral.evaluation.rate_distortion import rate_distortion
 from ancestral.hub import Model
 from ancestral.latent.charge import softened
@@ -107,6 +107,6 @@ def information(model: Model, data: Splits, config: TrainingConfig) -> float:
     chosen, _ = chosen_examples(model, data, "validation", min(VALIDATION, len(data.validation)), config.seed)
     with inference(model):
         value = mutual_information(model, chosen, config.seed, config.batch_size)
-        if value is None:
+        if value is None or most_information(len(chosen), chosen.labels) < log(2):
             return float(rate_distortion(model, chosen, config.seed, config.batch_size, lambda _: None).rate.mean())
     return value
