@@ -141,6 +141,16 @@ def test_what_z_keeps_and_of_other_runs_beside(home: Path, ask: Ask, call: Call)
     assert Path("vae/samples/from_latents.png").is_file()
 
 
+def test_where_z_gives_nothing_but_what_is_drawn_that_is_shown_once(home: Path, ask: Ask, call: Call) -> None:
+    ancestral.save(ancestral.build("pixelvae", SPEC, preset="tiny"), "pixelvae")
+    words = ("reconstruct", "pixelvae", "pictures", "--from-latents", "--beside", "agave", "--out", "x.png", "--scale", 2)
+    own, beside = ask(*words)["runs"]
+    assert own["psnr_drawn"] > 0 and own["psnr_seen"] is own["ssim_seen"] is None and beside["psnr_seen"] > 0
+    with Image.open("x.png") as image:
+        assert image.size == (3 * 14 - 2, 2 * 14 - 2)
+    assert "x.png: originals, below each what is drawn given z\n" in call(*words)[1]
+
+
 def test_what_is_read_off_z_stands_beside_what_it_takes(tmp_path: Path, ask: Ask, call: Call) -> None:
     data, run = ancestral.data("digits", limit=60), tmp_path / "run"
     origin = {"source": "digits", "options": {"limit": 60}, **data.describe()}

@@ -301,6 +301,7 @@ def test_files_begin_with_both_grids() -> None:
     assert torch.equal(ancestral.decompress(model, blob), x)
     assert {block.kind for block in Reader(blob)} == {CODED}
     kept = lossy(model, x)
+    assert kept.seen is not None
     assert torch.equal(torch.cat(list(previews(Opened(Reader(blob), model, "eager")))), kept.seen)
     assert all(torch.equal(kept.z[name], codes) for name, codes in model.encode(x).items())
     alone = ancestral.compress(model, x, scheme=LATENTS)

@@ -63,6 +63,7 @@ def test_files_begin_with_codes() -> None:
     assert torch.equal(ancestral.decompress(model, blob), x)
     shown = torch.cat(list(previews(Opened(Reader(blob), model, "eager"))))
     kept = lossy(model, x, labels)
+    assert kept.seen is not None
     assert torch.equal(shown, kept.seen)
     vector = torch.nn.functional.one_hot(labels, 3).float()
     expected = model.encode(x, ancestral.Context(vector=vector))["codes"]

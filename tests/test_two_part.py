@@ -256,7 +256,7 @@ def test_lossy_counts_what_a_file_takes() -> None:
     found = lossy(model, x)
     size = latent_bytes(Reader(compress(model, x, scheme=TWO_PART, engine="eager")))
     assert size is not None and abs(found.bits.sum().item() / 8 - size) < 5
-    assert found.drawn.shape == found.seen.shape == x.shape
+    assert found.seen is not None and found.drawn.shape == found.seen.shape == x.shape
     assert torch.equal(found.drawn, sample(model, 9, z=found.z))
     assert found.figures["psnr_drawn"] == psnr(x * 85, found.drawn * 85)
 

@@ -17,6 +17,7 @@ from ancestral.sampling.strategies import needs_latents
 from ancestral.symbols import DataError
 
 COLUMNS = 8  # images in a row
+FIGURES = ("psnr_drawn", "ssim_drawn", "psnr_seen", "ssim_seen")  # of the pictures, the latter two where z alone gives one
 HEAD = ("run", "model", "bits of z", "of x given z", "PSNR drawn", "SSIM", "PSNR of z alone", "SSIM", "class read off z")
 
 
@@ -42,9 +43,10 @@ def from_latents(command: Reconstruct) -> Answer:
         name = describe(run)["model"] or "your own"
         read = _read(run)
         values.append({"run": run, "model": name, **figures, "probe_accuracy": read})
-        cells = [f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items()]
+        cells = ["" if value is None else f"{value:.{3 if 'ssim' in key else 1}f}" for key, value in figures.items()]
         rows.append((str(run), name, *cells, "" if read is None else f"{read:.1%}"))
-    lines = [f"{path}: originals, below each what z alone gives, and what is drawn given z", *table([HEAD, *rows])]
+    alone = "" if values[0]["psnr_seen"] is None else "the picture that z alone gives, and "
+    lines = [f"{path}: originals, below each {alone}what is drawn given z", *table([HEAD, *rows])]
     units = "of a picture; PSNR in decibels, of the mean squared error of all; classes as the command latents found them"
     return Answer({"out": path, "runs": values}, [*lines, units])
 
@@ -56,16 +58,17 @@ def _read(run: Path) -> float | None:
     return None if found is None else found.accuracy
 
 
-def _figures(command: Reconstruct, items: Items, model: Latent, sheet: Path | None) -> dict[str, float]:
+def _figures(command: Reconstruct, items: Items, model: Latent, sheet: Path | None) -> dict[str, float | None]:
     """What z takes and keeps; the pictures go onto a sheet."""
     found = lossy(model, items.x, items.labels, command.seed, threads_of(command, model))
     if sheet is not None:
-        strips = [pixels(items.x, model.spec.levels), pixels(found.seen, 256), pixels(found.drawn, model.spec.levels)]
+        seen = [] if found.seen is None else [pixels(found.seen, 256)]
+        strips = [pixels(items.x, model.spec.levels), *seen, pixels(found.drawn, model.spec.levels)]
         columns = min(COLUMNS, len(items.x))
         save_png(sheet, grid(stacked(strips, columns), columns, scale=command.scale))
     return _told(found)
 
 
-def _told(found: Lossy) -> dict[str, float]:
+def _told(found: Lossy) -> dict[str, float | None]:
     means = {"latent_bits": found.bits.mean().item(), "rest_bits": found.whole_bits.mean().item()}
-    return {**means, **found.figures}
+    return {**means, **{name: found.figures.get(name) for name in FIGURES}}

@@ -44,15 +44,15 @@ class Lossy:
         whole_bits: (n,) that x takes besides, for the picture as it was.
         z: by group.
         drawn: (n, *shape) symbols drawn given z.
-        seen: (n, *shape) bytes, the picture that z alone gives; see ``picture``.
-        figures: ``psnr`` and ``ssim`` of both with the originals, by name.
+        seen: (n, *shape) bytes, the picture that z alone gives, or None where all that there is to see is ``drawn``.
+        figures: ``psnr`` and ``ssim`` of each with the originals, by name.
     """
 
     bits: Tensor
     whole_bits: Tensor
     z: Mapping[str, Tensor]
     drawn: Tensor
-    seen: Tensor
+    seen: Tensor | None
     figures: Mapping[str, float]
 
 
@@ -77,11 +77,12 @@ def lossy(model: Latent, x: Tensor, labels: Sequence[int] | Tensor | None = None
     rest = -exact.likelihood.log_prob(x, latents.features(codes, vector))
     z = {name: placed(each, model.anchor) for name, each in latents.latents(codes, vector).items()}
     drawn = sample(model, len(x), labels=known, z=z, seed=seed).cpu()
-    seen, originals = picture(model, z, known, seed), bytes_of(x, model.spec.levels or 2)
+    seen, originals = means_seen(model, z, known), bytes_of(x, model.spec.levels or 2)
+    shown = {"drawn": bytes_of(drawn, model.spec.levels or 2), **({} if seen is None else {"seen": seen})}
     figures = {
         f"{measure}_{name}": value
-        for name, shown in (("drawn", bytes_of(drawn, model.spec.levels or 2)), ("seen", seen))
-        for measure, value in (("psnr", psnr(originals, shown)), ("ssim", ssim(originals, shown).mean().item()))
+        for name, each in shown.items()
+        for measure, value in (("psnr", psnr(originals, each)), ("ssim", ssim(originals, each).mean().item()))
     }
     return Lossy(latents.rate(codes, vector) / log(2), rest / log(2), z, drawn, seen, figures)
 
@@ -92,10 +93,19 @@ def picture(model: Latent, z: Mapping[str, Tensor], labels: Tensor | None = None
     It is the mean of p(x | z) where pixels are independent given z, the mean of the auxiliary image where the model has one,
     and otherwise what the decoder draws.
     """
+    seen = means_seen(model, z, labels)
+    if seen is not None:
+        return seen
+    drawn = sample(model, len(next(iter(z.values()))), labels=labels, z=z, seed=seed, first_row=first_row)
+    return bytes_of(drawn.cpu(), model.spec.levels or 2)
+
+
+def means_seen(model: Latent, z: Mapping[str, Tensor], labels: Tensor | None = None) -> Tensor | None:
+    """(n, *shape) bytes of ``picture`` that is drawn from nothing; None of a model whose pictures of z are its samples."""
     n = len(next(iter(z.values())))
     means = decoded_means(Rows(model, n, context_of(model, n, labels, None), z))
     if means is None:
-        return bytes_of(sample(model, n, labels=labels, z=z, seed=seed, first_row=first_row).cpu(), model.spec.levels or 2)
+        return None
     told = model if model.auxiliary is None else model.auxiliary.likelihood
     height, width = (size or 0 for size in model.spec.shape[1:])
     return functional.interpolate(bytes_of(means.cpu(), told.spec.levels or 2).double(), size=(height, width)).long()
