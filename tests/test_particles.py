@@ -333,3 +333,15 @@ def test_latent_rows_in_any_company() -> None:
         alone = complete(model, x[row : row + 1], known[row], seed=4, particles=5, first_row=row)
         assert torch.equal(alone.x[0], whole.x[row]) and alone.status == "approximate"
         assert torch.allclose(alone.log_evidence[0], whole.log_evidence[row])
+
+
+def test_latent_rows_of_which_the_same_pixels_are_known_in_any_company() -> None:
+    """Known from the first pixel on, so that particles of z are told apart before any is drawn."""
+    model = awake("pixelvae", DataSpec("image", (1, 5, 4), levels=4), 0.5)
+    x, known = sample(model, 3, seed=1), torch.ones(1, 5, 4, dtype=torch.bool)
+    known[0, 1:3, 1:3] = False
+    whole = complete(model, x, known, seed=4, particles=5)
+    assert torch.equal(whole.x[:, known], x[:, known]) and (whole.effective_sample_size != 5).all()
+    for row in range(3):
+        alone = complete(model, x[row : row + 1], known, seed=4, particles=5, first_row=row)
+        assert torch.equal(alone.x[0], whole.x[row]) and torch.allclose(alone.log_evidence[0], whole.log_evidence[row])

@@ -327,8 +327,9 @@ def _particles(task: _Task) -> Completion:
         walk = partial(likelihood.walk, m * k, features)
     elif isinstance(task.model, Latent):
         proposals = task.proposals(task.model)
-        pilot = likelihood.walk(m * k, proposals.pilot())
-        guess = filtered(pilot, task.x, task.known, task.draw.rows, k, Draw(task.draw.seed), turn=1, tell=_tell(task, 0, 2)).x
+        pilot, even = likelihood.walk(m * k, proposals.pilot()), torch.zeros(m, k, dtype=torch.float64, device=task.x.device)
+        blind = Draw(task.draw.seed)
+        guess = filtered(pilot, task.x, task.known, task.draw.rows, k, blind, even, turn=1, tell=_tell(task, 0, 2)).x
         weights, _, features = proposals.near(guess)
         walk, turn = partial(likelihood.walk, m * k, features), 1
     found = filtered(walk(), task.x, task.known, task.draw.rows, k, task.draw, weights, tell=_tell(task, turn, turn + 1))
