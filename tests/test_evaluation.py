@@ -244,6 +244,7 @@ def test_mutual_information_by_hand() -> None:
     assert found.mutual_information == pytest.approx(float(by_hand))
     assert found.mutual_information_ceiling == pytest.approx(log(9)) and found.information_examples == 9
     assert found.aggregate_kl == pytest.approx(found.rate - found.mutual_information)
+    assert not found.saturated and "at most" not in found.lines()[-3].partition("aggregate KL")[2]
 
 
 def test_information_of_what_the_prior_knows_of_the_label_is_none() -> None:
@@ -277,6 +278,7 @@ def test_mutual_information_ends_at_its_ceiling() -> None:
     model = gaussian(Flat(lambda x: (x, torch.tensor(1e-3)), nn.Identity()))
     found = evaluate(model, torch.arange(8.0).unsqueeze(1), importance_samples=1)
     assert found.mutual_information == pytest.approx(log(8), abs=1e-12)
+    assert found.saturated and f"aggregate KL at most {found.aggregate_kl:.2f} nats" in "\n".join(found.lines())
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
@@ -326,6 +328,7 @@ def test_a_model_that_uses_its_latents_is_called_so() -> None:
     [
         (12.68, 20.0, "z carries 18.3 of 140 bits; 12 of 64 units active"),
         (0.4, 0.05, "collapsed: z carries 0.58 of 140 bits, and another example's z costs 0.05 nats; 12 of 64"),
+        (0.4, -0.004, "collapsed: z carries 0.58 of 140 bits, and another example's z costs 0.00 nats"),
         (0.4, None, "collapsed: z carries 0.58 of 140 bits, and one example cannot be shuffled"),
         (0.4, 0.3, "nearly collapsed: z carries only 0.58 of 140 bits, but they count"),
         (0.6, 0.05, "z carries 0.87 of 140 bits that the decoder hardly reads"),

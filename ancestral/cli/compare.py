@@ -127,6 +127,6 @@ def _row(run: Path, found: Evaluation) -> Sequence[str]:
     bits = f"{found.bits_per_dim:.4f}" + ("" if error is None else f" ± {error:.4f}")
     units = "" if found.units is None else f"{found.active_units} of {found.units}"
     costs = [found.iwae_bits_per_dim, found.rate, found.distortion, found.shuffle_cost]
-    cells = ["" if cost is None else f"{cost:.{2 if i else 4}f}" for i, cost in enumerate(costs)]
+    cells = ["" if cost is None else f"{cost:z.{2 if i else 4}f}" for i, cost in enumerate(costs)]
     judged = f"{found.examples:,} {found.data['name']} {found.data['split']}"
     return [str(run), describe(run)["model"] or "your own", bits, found.status, *cells, units, judged]

@@ -203,7 +203,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
     active = ", ".join(use.words for use in carried.uses) or _active(carried)
-    shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:.2f} nats"
+    shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:z.2f} nats"
     if not carried.little:
         return f"z carries {share}; {active}"
     named = ", ".join(f"{remedy.name} ({remedy.setting})" for remedy in remedies[:NAMED])

@@ -9,6 +9,8 @@ from typing import Any
 from ancestral.evaluation.bits import bits, bits_per_dim
 from ancestral.evaluation.latents import Uses
 
+NEAR = 0.1  # nats from its ceiling a mutual information says that the examples are too few
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -172,6 +174,12 @@ class Evaluation:
         return self.rate is not None and self.active_units is None
 
     @property
+    def saturated(self) -> bool:
+        """Whether z tells nearly all examples apart: their mutual information may be more, and ``aggregate_kl`` is at most that."""
+        ceiling, found = self.mutual_information_ceiling, self.mutual_information
+        return ceiling is not None and found is not None and found > ceiling - NEAR
+
+    @property
     def kl_by_group(self) -> dict[str, float]:
         """Mean rate of every group."""
         return {name: sum(units) for name, units in self.kl_by_unit.items()}
@@ -258,7 +266,7 @@ class Evaluation:
             lines.append(
                 f"mutual information{given} {self.mutual_information:.2f} nats (estimate, at most"
                 f" {self.mutual_information_ceiling:.2f} from {self.information_examples:,} examples), aggregate KL"
-                f" {_with_error(self.aggregate_kl, None)} nats"
+                f"{' at most' * self.saturated} {_with_error(self.aggregate_kl, None)} nats"
             )
         return lines
 

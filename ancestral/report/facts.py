@@ -155,6 +155,7 @@ def _latents(found: Evaluation) -> list[Row]:
     if found.aggregate_kl is not None:
         which = "examples of a label" if found.data["labels"] else "examples"
         note = f"KL(q(z) ‖ p(z)): how far the codes of all {which} together are from the prior"
+        note += "; less than that, as so few examples do not show all the information" if found.saturated else ""
         rows.append(("Aggregate KL", f"{found.aggregate_kl:.2f}", "nats", "approximate", note))
     if found.shuffle_cost is not None:
         note = f"lost when x is decoded with another example's z, on {found.subset:,} examples"

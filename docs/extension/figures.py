@@ -9,11 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ancestral.evaluation import Evaluation
 from ancestral.models import MODELS
 from extension.models import table
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+MEASURED = {field.name for field in fields(Evaluation)}  # such as the auxiliary loss, which a setting is called like
 
 
 def readme() -> dict[str, list[str]]:
@@ -28,7 +30,15 @@ def records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for path in sorted(RESULTS.glob("*.json")):
         for key, row in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
             if row.get("model") == name and "status" in row and {"nats", "nats_per_symbol"} & set(row):
-                yield key.removeprefix(f"{name}, ").split(",")[0] if "data" in row else path.stem, row
+                yield _data(name, key, row) or path.stem, row
+
+
+def _data(name: str, key: str, row: dict[str, Any]) -> str | None:
+    """The data's name: it stands in keys that begin with the model, and otherwise begins the note on the data."""
+    if "data" not in row:
+        return None
+    said = key.removeprefix(f"{name}, ")
+    return said.split(",")[0] if said != key else Path(row["data"].split(";")[0]).stem
 
 
 def figures(name: str) -> str:
@@ -55,7 +65,7 @@ def _row(data: str, row: dict[str, Any]) -> list[str]:
         figure = f"{row['nats_per_symbol']:.3f} nats, {row['bits_per_dim']:.3f} bits a symbol"
     if row.get("verdict"):
         figure += f"; {row['verdict']}"
-    own = {field.name for field in fields(MODELS[row["model"]].config)} & set(row)
+    own = {field.name for field in fields(MODELS[row["model"]].config)} & row.keys() - MEASURED
     chosen = {**{key: row[key] for key in sorted(own)}, **row.get("sizes", {}), **row.get("reading", {})}
     sizes = ", ".join(f"{key}={value}" for key, value in chosen.items())
     how = [sizes or "`small`", f"{row['steps']:,} steps" if "steps" in row else "", f"{row['cpu_minutes']:g} CPU-minutes"]
