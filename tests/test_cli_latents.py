@@ -157,6 +157,8 @@ def test_what_is_read_off_z_stands_beside_what_it_takes(tmp_path: Path, ask: Ask
     ancestral.save(ancestral.build("vae", data.spec, preset="tiny"), run, extra={"data": origin})
     assert ask("reconstruct", run, "--from-latents", "-n", 3)["runs"][0]["probe_accuracy"] is None
     [probe, *_] = ask("latents", run, "--limit", 60, "--few", 1)["probes"]
+    assert "no probe with 50 labels a class" in call("latents", run, "--limit", 60, "--few", 50)[2]
+    assert "must be at least 1" in refusal(call, "latents", run, "--few", 0)
     assert ask("reconstruct", run, "--from-latents", "-n", 3)["runs"][0]["probe_accuracy"] == probe["accuracy"]
     assert f"  {probe['accuracy']:.1%}" in call("reconstruct", run, "--from-latents", "-n", 3)[1]
 
@@ -168,6 +170,8 @@ def test_faults_of_what_z_keeps_are_named(home: Path, call: Call) -> None:
     words = ("reconstruct", "vae", "pictures", "--from-latents", "--beside", "coarse", "--out", "y.png")
     assert "coarse has other pictures than vae" in refusal(call, *words) and not Path("y.png").exists()
     assert "--from-latents: add it" in refusal(call, "reconstruct", "vae", "pictures", "--beside", "agave")
+    assert "read again: name pictures\n" in refusal(call, "reconstruct", "vae")
+    assert "name files\n" in refusal(call, "compress", "vae") and "(--labelled)\n" in refusal(call, "latents", "vae")
     for run, more in (("plain", ()), ("vae", ("--beside", "plain"))):
         message = refusal(call, "reconstruct", run, "pictures", "--from-latents", "--out", "x.png", *more)
-        assert "moves through latents" in message and not Path("x.png").exists()
+        assert "is for models with latents" in message and not Path("x.png").exists()

@@ -216,9 +216,9 @@ def test_traversal_moves_one_unit() -> None:
 
 def test_only_latents_can_be_moved_through() -> None:
     model, x = fresh("gated-pixelcnn", GREY), torch.zeros(2, 1, 5, 4, dtype=torch.long)
-    with pytest.raises(ValueError, match="interpolate moves through latents"):
+    with pytest.raises(ValueError, match="interpolate is for models with latents"):
         interpolate(model, x, x)
-    with pytest.raises(ValueError, match="traverse moves through latents"):
+    with pytest.raises(ValueError, match="traverse is for models with latents"):
         traverse(model, x, 0, [0.0])
     with pytest.raises(ValueError, match="3 rows and b 2"):
         interpolate(fresh("agave", GREY), torch.zeros(3, 1, 5, 4, dtype=torch.long), x)

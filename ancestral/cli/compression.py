@@ -205,7 +205,7 @@ def _sequences(command: Compress, model: Model) -> Packed:
 
 def _test(command: Compress) -> Examples:
     """The test examples of a run, not more than the limit says."""
-    test = data_of(command.run, None, Reading()).test
+    test = data_of(command.run, None, Reading(), "name files").test
     return test.select(range(min(len(test), command.limit or len(test))))
 
 

@@ -11,7 +11,7 @@ from ancestral import evaluation
 from ancestral.cli.commands import Answer, Latents, Quality
 from ancestral.cli.keeping import keep, kept
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, opened, progress
+from ancestral.cli.runs import data_of, opened, progress, said
 from ancestral.data.loading import load_data
 from ancestral.data.notation import Text
 from ancestral.data.splits import Splits
@@ -59,6 +59,9 @@ def latents(command: Latents) -> Answer:
             seed=command.seed,
             progress=tick,
         )
+    made = {each.labels for each in found.probes}
+    for few in (each for each in command.few if each not in made):
+        said(f"no probe with {few:,} labels a class: some class has fewer, or that is all the labels there are (--limit)")
     keep(command.run, LATENTS, {"labelled": origin, **found.to_dict()})
     return Answer({"run": command.run, **found.to_dict()}, found.lines())
 
@@ -70,7 +73,7 @@ def quality(command: Quality) -> Answer:
         DataError: there are no labels for the classifier, or the run is of vectors.
         ValueError: a classifier is named for text, which needs none.
     """
-    model, data = opened(command, command.run), data_of(command.run, None, Reading())
+    model, data = opened(command, command.run), data_of(command.run, None, Reading(), "quality compares samples with them")
     drawing = {"samples": command.samples, "seed": command.seed, "batch_size": command.batch_size}
     if isinstance(data.notation, Text):
         if command.labelled or command.classifier:
@@ -105,7 +108,7 @@ def kept_findings(run: Path) -> Findings:
 def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, dict[str, Any] | None]:
     """Labelled data and how they can be read again: brought to the run's levels unless it is said how; by default its own."""
     if source is None:
-        return data_of(run, None, reading), None
+        return data_of(run, None, reading, "name labelled data (--labelled)"), None
     options, levels = reading.options(), describe(run)["spec"]["levels"]
     data = load_data(source, **options)
     if data.spec.levels != levels and levels is not None and not {"levels", "binarize"} & options.keys():

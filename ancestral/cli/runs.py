@@ -68,8 +68,11 @@ def threads_of(command: Computing, model: nn.Module) -> int:
     return command.threads
 
 
-def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
+def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "name them (--data)") -> Splits:
     """The data named on the command line, in the units of a run and with its numbers of classes, or those it was trained on.
+
+    Args:
+        remedy: what to do where a run does not say where its data are.
 
     Raises:
         DataError: the run does not say where they are, or they cannot be read.
@@ -82,10 +85,10 @@ def data_of(folder: Path, data: str | None, reading: Reading) -> Splits:
         found = load_data(data, columns=columns, units=units_of(folder), **written, **reading.options())
         return found.with_classes((fields.get("data") or {}).get("class_names", ()))
     if reading.options():
-        raise DataError(f"{', '.join(reading.options())} say how other data are read: name them (--data)")
+        raise DataError(f"{', '.join(reading.options())} say how other data are read: {remedy}")
     record = describe(folder).get("data") or {}
     if record.get("source") is None:
-        raise DataError(f"{folder} does not say where its data can be read again: name them (--data)")
+        raise DataError(f"{folder} does not say where its data can be read again: {remedy}")
     found = load_data(record["source"], **record["options"])
     if not found.recorded_as(record["hash"]):
         said(f"note: the data {found.name!r} are not quite what the run was trained on: their hash differs")
@@ -139,7 +142,7 @@ def items_of(
         if getattr(model.config, "conditional", False) and not labels:
             said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
     else:
-        test = data_of(folder, None, Reading()).test
+        test = data_of(folder, None, Reading(), f"name {things_of(model.spec)}").test
         number = min(count or len(test), len(test))
         rows = [place * len(test) // number for place in range(number)]
         test = test.select(rows)

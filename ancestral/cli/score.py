@@ -125,7 +125,8 @@ class _Task:
     def found(self) -> list[Found]:
         """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
         command = self.command
-        own = self._read(command.data, command.split) if command.data else self._set(data_of(command.run, None, Reading()))
+        named = bool(command.data)
+        own = self._read(command.data, command.split) if named else self._set(data_of(command.run, None, Reading(), "name some"))
         if command.labels:
             if len(command.labels) != len(own.rows):
                 raise ValueError(f"{len(command.labels)} labels for {len(own.rows)} pictures: give one each")

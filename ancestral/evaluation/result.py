@@ -175,7 +175,7 @@ class Evaluation:
 
     @property
     def saturated(self) -> bool:
-        """Whether z tells nearly all examples apart: their mutual information may be more, and ``aggregate_kl`` is at most that."""
+        """Whether z tells nearly all examples apart: then there may be more mutual information, and less ``aggregate_kl``."""
         ceiling, found = self.mutual_information_ceiling, self.mutual_information
         return ceiling is not None and found is not None and found > ceiling - NEAR
 

@@ -87,6 +87,7 @@ class Study:
         return [
             f"linear probes of {self.data['name']}, {self.examples['test']:,} test examples; chance {self.chance:.1%}",
             *named,
+            f"of more than {COMPONENTS} numbers, such as pixels, the first {COMPONENTS} principal components are read",
             f"variance of posterior means between classes: {shares}",
         ]
 
@@ -114,7 +115,7 @@ def study(
     Raises:
         DataError: the data have no labels, one class only, or other classes to learn from than to test on; or they are not what
             the model is a model of.
-        ValueError: ``limit`` is below 5.
+        ValueError: ``limit`` is below 5, or a number of labels below 1.
 
     Example:
         >>> import ancestral
@@ -123,6 +124,8 @@ def study(
         >>> found.accuracy("z as drawn").dimensions, len(found.classes)
         (2, 10)
     """
+    if any(labels < 1 for labels in few):
+        raise ValueError(f"few is {list(few)}; each number of labels a class must be at least 1")
     if limit < 5:
         raise ValueError(f"limit is {limit}; it must be at least 5, of which one is for validation")
     data = load_data(data)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ancestral.data.splits import Splits
 from ancestral.evaluation.attributes import ClassMeans, class_means
 from ancestral.evaluation.examples import chosen_examples
-from ancestral.evaluation.probes import DRAWS, Probe
+from ancestral.evaluation.probes import COMPONENTS, DRAWS, Probe
 from ancestral.evaluation.study import DRAWN, MEANS, MOST_AVERAGED, RAW, Study
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
@@ -40,7 +40,8 @@ def readings(study: Study) -> str:
     )
     words = (
         f"Accuracy on {study.examples['test']:,} test examples of {study.data['name']}, with the standard error over them, of"
-        f" multinomial logistic regression whose penalty was chosen on {study.examples['validation']:,} validation examples."
+        f" multinomial logistic regression whose penalty was chosen on {study.examples['validation']:,} validation examples; of"
+        f" more than {COMPONENTS} numbers it reads the first {COMPONENTS} principal components."
         f"{noise} Share of the variance of posterior means that is between classes: {shares}."
     )
     curves = {name: _points(study, name) for name in (MEANS, DRAWN, RAW) if study.accuracy(name)}

@@ -64,7 +64,7 @@ def needs_latents(model: Model, what: str) -> Latent:
     """
     if isinstance(model, Latent):
         return model
-    raise ValueError(f"{what} moves through latents, and an autoregressive model by itself has none: take a VAE such as agave")
+    raise ValueError(f"{what} is for models with latents, and this one has none: take a VAE such as agave")
 
 
 def needs_numbers(model: Model, what: str) -> Latent:
