@@ -250,7 +250,7 @@ def test_an_embedded_model_decodes_far_from_its_run(place: Path, ask: Ask) -> No
         ("compress runs/grey grey --out x.anc/y.anc", "cannot use x.anc"),
         ("decompress x.anc --out grey", "exists: name another folder"),
         ("decompress x.anc --out notes", "cannot use notes"),
-        ("decompress nothing.anc", "cannot use nothing.anc"),
+        ("decompress nothing.anc", "there is no nothing.anc"),
         ("decompress ending", "name the folder"),
         ("decompress x.anc --device mps", "leave --device out"),
         ("verify notes", "another kind of file"),

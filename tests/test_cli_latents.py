@@ -108,6 +108,7 @@ def test_z_alone_is_drawn_anew(home: Path, ask: Ask, call: Call) -> None:
     expected = ancestral.decompress(load("agave"), Path("x.anc").read_bytes(), seed=1, engine="eager")
     assert np.array_equal(drawn[2], expected.numpy())
     assert ask("verify", "x.anc", "--model", "agave", *EAGER)["pictures"] == 3
+    assert "it holds z of 3 pictures, and the rest is drawn anew" in call("verify", "x.anc", "--model", "agave", *EAGER)[1]
     assert "nothing can be compared" in refusal(call, "verify", "x.anc", "pictures", "--model", "agave", *EAGER)
 
 
@@ -171,6 +172,7 @@ def test_faults_of_what_z_keeps_are_named(home: Path, call: Call) -> None:
     assert "coarse has other pictures than vae" in refusal(call, *words) and not Path("y.png").exists()
     assert "--from-latents: add it" in refusal(call, "reconstruct", "vae", "pictures", "--beside", "agave")
     assert "read again: name pictures\n" in refusal(call, "reconstruct", "vae")
+    assert "there is no x.anc" in refusal(call, "info", "x.anc")
     assert "name files\n" in refusal(call, "compress", "vae") and "(--labelled)\n" in refusal(call, "latents", "vae")
     for run, more in (("plain", ()), ("vae", ("--beside", "plain"))):
         message = refusal(call, "reconstruct", run, "pictures", "--from-latents", "--out", "x.png", *more)

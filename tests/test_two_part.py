@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from ancestral.sampling.sample import decoded_means, sample
 from ancestral.sampling.strategies import Rows
 from ancestral.walking.exact.generator import COARSEST, ExactGenerator
 from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import BITS_BACK, TWO_PART, Twin, restored, schemes, twin
+from ancestral.walking.twin import BITS_BACK, TWO_PART, Twin, fitted, restored, schemes, twin
 
 SPEC = ancestral.DataSpec("image", (1, 6, 6), levels=4, classes=3)
 POSTERIORS, PRIORS = ("normal", "logistic", "iaf"), ("normal", "logistic", "mixture", "flow", "delta")
@@ -245,6 +246,20 @@ def test_another_process_reads_it(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code, tmp_path / "run", tmp_path / "x.anc"], capture_output=True, text=True)
     assert ran.stdout.strip() == str(x.flatten().tolist()), ran.stderr
+
+
+def test_bins_of_single_groups_are_coarser_where_that_is_cheaper() -> None:
+    made, latents, x, _ = both(model_of("iaf-vae", blocks=2))
+    fine = latents.finer(3)
+
+    def cost(tried: ExactGenerator) -> float:
+        return replace(made, latents=tried).cost(x).sum().item()
+
+    found = fitted(made, fine, x, None)
+    assert cost(found) < 0.98 * min(cost(fine.finer(bits)) for bits in (-1, 0, 1))
+    assert [stage.bits for stage in found.stages] == [stage.bits for stage in fine.finer(-2).stages]  # each by one once more
+    first, second = fine.finer(-1, 1).stages
+    assert first.bits == fine.stages[0].bits and second.bits == tuple(own - 1 for own in fine.stages[1].bits)
 
 
 # -- what z keeps --------------------------------------------------------------------------------------------------------

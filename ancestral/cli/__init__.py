@@ -64,6 +64,8 @@ def _fault(error: BaseException, debug: bool) -> int:
     message = " ".join(str(error).split()) or ("interrupted" if interrupted else type(error).__name__)
     if memory:
         message = f"the device ran out of memory: take fewer at once (--batch-size) or another device ({message})"
+    elif isinstance(error, FileNotFoundError) and error.filename is not None:
+        message = f"there is no {error.filename}: see to its name and to the folder it is to be in"
     elif isinstance(error, OSError) and error.filename is not None:
         message = f"cannot use {error.filename} ({error.strerror}): choose another place, or see to its permissions"
     print(f"ancestral: {message}", file=sys.stderr)

@@ -270,8 +270,8 @@ def decompress(command: Decompress) -> Answer:
         write_whole(folder / name, npy(np.array(labels)))
     values = {"out": folder, "files": len(written), "labels": labels, "lost": lost, "damage": damage, "previews": shown}
     lines = [
-        *(f"{command.preview}: {number:,} previews, of z alone" for number in (shown,) if number is not None),
-        f"{folder}: {len(written):,} files{', drawn anew: the file holds z alone' * alone}",
+        *(f"{command.preview}: {number:,} preview{'s' * (number != 1)}, of z alone" for number in (shown,) if number is not None),
+        f"{folder}: {len(written):,} file{'s' * (len(written) != 1)}{', drawn anew: the file holds z alone' * alone}",
         *(f"{folder / name}: the class of each of their {_amount(file.manifest, len(labels or ()))}" for name in beside),
         *(f"damaged: {reason}" for reason in damage),
         *(f"lost: {each}" for each in lost),
@@ -314,7 +314,9 @@ def verify(command: Verify) -> Answer:
             file.manifest.check_labels(file.manifest.gathered(file.opened.labels, rows), others, known)
     labels = file.opened.labelled if known is not None else None
     values = {"file": command.file, "pictures": file.manifest.examples, "compared": others.examples, "labels": labels}
-    lines = [f"{command.file} is whole: {_amount(file.manifest, file.manifest.examples)} decode to what was compressed"]
+    amount, alone = _amount(file.manifest, file.manifest.examples), file.opened.reader.header["scheme"] == LATENTS
+    what = f"{amount} decode to what was compressed" if not alone else f"it holds z of {amount}, and the rest is drawn anew"
+    lines = [f"{command.file} is whole: {what}"]
     if command.files:
         lines.append(f"{others.examples:,} of them were compared{' with their labels' * bool(labels)}: they are the same")
     return Answer(values, lines)
@@ -383,9 +385,9 @@ def _latents(values: dict[str, Any]) -> dict[str, str]:
 
 def _told(values: dict[str, Any], what: str) -> list[str]:
     spec, embedded, bits = values["spec"], values["model_bytes"], values["bits_per_dim"]
-    shape = "x".join(map(str, spec["shape"]))
+    shape, files, items = "x".join(map(str, spec["shape"])), len(values["files"]), values["items"]
     rows = {
-        "holds": f"{what} in {len(values['files']):,} files, {values['items']:,} items",
+        "holds": f"{what} in {files:,} file{'s' * (files != 1)}, {items:,} item{'s' * (items != 1)}",
         "items": f"{spec['kind']} {shape}, {spec['levels']} levels{', with labels' if values['labels'] else ''}",
         "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
         "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",

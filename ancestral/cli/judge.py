@@ -17,6 +17,7 @@ from ancestral.data.notation import Text
 from ancestral.data.splits import Splits
 from ancestral.evaluation.classifier import judge_of
 from ancestral.evaluation.quality import Quality as Judged
+from ancestral.evaluation.quality import check_number
 from ancestral.evaluation.study import Study
 from ancestral.evaluation.wording import Wording
 from ancestral.hub import describe
@@ -71,7 +72,7 @@ def quality(command: Quality) -> Answer:
 
     Raises:
         DataError: there are no labels for the classifier, or the run is of vectors.
-        ValueError: a classifier is named for text, which needs none.
+        ValueError: a classifier is named for text, which needs none, or the samples are too few.
     """
     model, data = opened(command, command.run), data_of(command.run, None, Reading(), "quality compares samples with them")
     drawing = {"samples": command.samples, "seed": command.seed, "batch_size": command.batch_size}
@@ -82,6 +83,7 @@ def quality(command: Quality) -> Answer:
             told = evaluation.wording(model, data, **drawing, progress=tick)
         keep(command.run, QUALITY, told.to_dict())
         return Answer({"run": command.run, **told.to_dict()}, told.lines())
+    check_number(command.samples)
     labelled, origin = _labelled(command.run, command.labelled, command.reading)
     with progress("training the classifier") as tick:
         judge = judge_of(command.classifier or command.run / CLASSIFIER, labelled, progress=tick)

@@ -219,7 +219,7 @@ class Opened:
         try:
             self.twin = restored(self.model, header["calibration"], self.engine, self.threads)
         except (LoweringError, KeyError, TypeError, ValueError) as error:
-            raise WrongModel(header["model"], f"another one, which the calibration of the file does not fit ({error})") from error
+            raise WrongModel(header["model"], f"the calibration of the file does not fit: {error}") from error
         if self.twin.identity != header["model"]:
             raise WrongModel(header["model"], self.twin.identity)
         if canary(self.twin) != header["canary"]:

@@ -68,9 +68,8 @@ class WrongModel(CodecError):
         self.expected, self.found = expected, found
 
     def __str__(self) -> str:
-        return (
-            f"the file was made with model {self.expected} and this is model {self.found}; decode it with the model that made it"
-        )
+        other = f"which is not this one ({self.found})"
+        return f"the file was made with model {self.expected}, {other}: decode it with the model that made it"
 
 
 class NumericsError(CodecError):

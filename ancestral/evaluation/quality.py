@@ -162,6 +162,12 @@ class Quality:
         ]
 
 
+def check_number(samples: int) -> None:
+    """Raise ``ValueError`` where samples are fewer than have neighbours."""
+    if samples <= NEIGHBOURS:
+        raise ValueError(f"samples is {samples}; it must be at least {NEIGHBOURS + 1}")
+
+
 def quality(
     model: Model,
     data: Splits | str | os.PathLike[str],
@@ -186,8 +192,7 @@ def quality(
         DataError: the data are neither labelled images nor labelled sound and there is no judge, or they are not enough.
         ValueError: ``samples`` is below 4.
     """
-    if samples <= NEIGHBOURS:
-        raise ValueError(f"samples is {samples}; it must be at least {NEIGHBOURS + 1}")
+    check_number(samples)
     data = load_data(data)
     judge = _fitting(trained(data) if judge is None else judge, model, data)
     n = min(samples, len(data.test), len(data.train))

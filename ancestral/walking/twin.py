@@ -41,6 +41,7 @@ SCALED = 14  # fraction bits of scaled symbols
 LABELS = "labels"  # in the calibration of a twin that is told them
 AUTOREGRESSIVE, BITS_BACK, TWO_PART = "autoregressive", "bits-back", "two-part"  # schemes of files
 TRIED = 4  # examples that tell how fine the grid of z is best
+WORTH = 0.98  # of the bits, for which a group of z gets coarser bins
 
 
 @dataclass(frozen=True)
@@ -210,12 +211,30 @@ def twin(
     made = restored(model, calibrated(model, x, labels, scheme or schemes(model)[0]), engine, threads)
     if not isinstance(made.latents, ExactGenerator):
         return made
-    latents, few, known = made.latents, x[:TRIED], None if labels is None else labels[:TRIED]
-    tried = [replace(made, latents=latents.finer(bits)) for bits in (-1, 0, 1)]
-    best = min(tried, key=lambda each: each.cost(few, vector=known).sum().item())
-    stages = zip(made.calibration["stages"], best.latents.stages, strict=True)  # type: ignore[union-attr]
+    spread = torch.arange(min(TRIED, count)) * count // max(1, min(TRIED, count))
+    best = fitted(made, made.latents, x[spread], None if labels is None else labels[spread])
+    stages = zip(made.calibration["stages"], best.stages, strict=True)
     stages_now = [{**own, "bits": list(stage.bits)} for own, stage in stages]
     return restored(model, {**made.calibration, "stages": stages_now}, engine, threads)
+
+
+def fitted(made: Twin, latents: ExactGenerator, x: Tensor, vector: Tensor | None) -> ExactGenerator:
+    """The latents in bins of the width that costs least: of all groups alike, then of single ones, as of those that say little.
+
+    Their many units would each cost a little. Where coarser bins save next to nothing they stay, because z then says more.
+    """
+
+    def cost(tried: ExactGenerator) -> float:
+        return replace(made, latents=tried).cost(x, vector=vector).sum().item()
+
+    least, best = min(((cost(each), each) for each in map(latents.finer, (-1, 0, 1))), key=lambda pair: pair[0])
+    several = [place for place, stage in enumerate(latents.stages) if stage.bits and len(latents.stages) > 1]
+    for place in several:
+        coarser = best.finer(-1, place)
+        spent = cost(coarser)
+        if spent < WORTH * least:
+            least, best = spent, coarser
+    return best
 
 
 @torch.no_grad()

@@ -79,9 +79,12 @@ class ExactGenerator:
         """Of everything that is computed."""
         return [each for stage in self.stages for each in stage.checksums]
 
-    def finer(self, bits: int) -> ExactGenerator:
-        """The same with so many bits more in every step of the grids."""
-        stages = [replace(each, bits=tuple(_within(own + bits) for own in each.bits)) for each in self.stages]
+    def finer(self, bits: int, place: int | None = None) -> ExactGenerator:
+        """The same with so many bits more in every step of the grids, or of the grid of one stage."""
+        stages = [
+            replace(each, bits=tuple(_within(own + bits) for own in each.bits)) if place in (None, i) else each
+            for i, each in enumerate(self.stages)
+        ]
         return ExactGenerator(self.topdown, stages, self.start, self.classes)
 
     def features(self, codes: Tensor, vector: Tensor | None = None) -> Context:
