@@ -15,7 +15,8 @@ from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.evaluation.ensemble import ensemble
 from ancestral.families import Bernoulli, Columns, NormalMixture
 from ancestral.models import build
-from ancestral.networks.nade import NADE, DeepNADE, starting_bias
+from ancestral.networks.images import starting_bias
+from ancestral.networks.nade import NADE, DeepNADE
 from ancestral.objectives import Batch, orderless
 from ancestral.sampling import complete
 from ancestral.spec import DataSpec, Order

@@ -29,7 +29,7 @@ from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.configs import PixelCNNPlusPlusConfig
 from ancestral.networks.factorised import Factorised
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.networks.images import image_family
+from ancestral.networks.images import image_family, start_from
 from ancestral.networks.pixelcnnpp import pixelcnnpp
 from ancestral.spec import DataSpec
 
@@ -122,4 +122,5 @@ def decoder_of(config: AgaveConfig, spec: DataSpec) -> Autoregressive:
         upsample=config.factor,
         **config.decoder_sizes(),
     )
+    start_from(family, network.head[-1])
     return Autoregressive(network, family, spec)

@@ -26,7 +26,7 @@ from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of
 from ancestral.latent.two_stage_configs import TwoStageConfig
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
-from ancestral.networks.images import image_family, image_model, listening
+from ancestral.networks.images import image_family, image_model, listening, start_from
 from ancestral.spec import DataSpec
 from ancestral.symbols import LUMA
 
@@ -165,6 +165,7 @@ class TwoStageTopDown(TopDown):
         family = image_family(config.family, of.levels or 2, config.components)
         sizes = {**config.auxiliary_sizes(), "vector": labels, "grid": grid, "stream": config.auxiliary_channels}
         network = GatedPixelCNN(of.shape, of.levels, family.size, **sizes)  # type: ignore[arg-type]
+        start_from(family, network.head[-1])
         return listening(Autoregressive(network, family, of))
 
     def images(self, x: Tensor) -> list[Tensor]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 
 from ancestral.latent.configs import VlaeConfig
-from ancestral.latent.encoders import evened
 from ancestral.latent.latent import Latent
 from ancestral.latent.vae import FlatTopDown
 from ancestral.networks.images import image_model, listening
@@ -46,9 +45,7 @@ def vlae(config: VlaeConfig, spec: DataSpec) -> Latent:
     sizes |= {"window": window_of(config.window), "grey": config.luma, "block": config.coarse, "grid": config.maps}
     likelihood = listening(image_model(LocalPixelCNN, config, spec, sizes))
     _, height, width = (size or 0 for size in spec.shape)
-    topdown = FlatTopDown(spec, (config.maps, height, width), config, labels)
-    evened(topdown.decoder)
-    return Latent(topdown, likelihood, spec, config)
+    return Latent(FlatTopDown(spec, (config.maps, height, width), config, labels), likelihood, spec, config)
 
 
 def window_of(text: str) -> tuple[int, int]:

@@ -20,8 +20,8 @@ from ancestral.causal import GradedAffine, Labels, Unit, relu
 from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.networks.configs import MADEConfig
-from ancestral.networks.images import Feed
-from ancestral.networks.nade import SiteNetwork, fixed_shape, site_family, starting_bias
+from ancestral.networks.images import Feed, start_from
+from ancestral.networks.nade import SiteNetwork, fixed_shape, site_family
 from ancestral.spec import DataSpec, Order
 
 SEED = 1234  # of orders and labels, which belong to a model as its sizes do
@@ -80,8 +80,7 @@ def made(config: MADEConfig, spec: DataSpec) -> Autoregressive:
     maskings = [masking(shape, hidden, number, config.connectivity) for number in range(config.orders)]
     vector = (spec.classes or 0) if config.conditional else 0
     network = MADE(shape, spec.levels, family.size, maskings, direct=config.direct, vector=vector, discrete=family.discrete)
-    with torch.no_grad():
-        network.output.bias.copy_(starting_bias(family, spec.sites).flatten())  # type: ignore[union-attr]
+    start_from(family, network.output)
     return Autoregressive(network, family, spec, config)
 
 

@@ -19,9 +19,9 @@ from torch.nn import functional
 from ancestral.causal import CausalNetwork, LeftAffine, RunningSum, Signal, SiteAffine, Unit, relu, sigmoid
 from ancestral.causal.sequence import Recursion
 from ancestral.core import Autoregressive, Context, Family, OrderError
-from ancestral.families import Columns, LaplaceMixture, LogisticMixture, NormalMixture
+from ancestral.families import Columns, LaplaceMixture, NormalMixture
 from ancestral.networks.configs import DeepNADEConfig, NADEConfig, RNADEConfig
-from ancestral.networks.images import Feed, image_family
+from ancestral.networks.images import Feed, image_family, start_from
 from ancestral.spec import SYMMETRIES, DataSpec, Order
 
 ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid}
@@ -66,8 +66,7 @@ def _model(kind: type[NADE], config: NADEConfig | RNADEConfig | DeepNADEConfig, 
         raise ValueError(f"{config.name} needs at least 1 hidden layer of at least 1 feature, not {layers} of {config.hidden}")
     shape = fixed_shape(spec, kind.any_order)
     network = kind(shape, spec.levels, family.size, config.hidden, layers, config.activation, vector, family.discrete)
-    with torch.no_grad():
-        network.output.bias.copy_(starting_bias(family, spec.sites))
+    start_from(family, network.output)
     return Autoregressive(network, family, spec, config)
 
 
@@ -100,22 +99,6 @@ def site_family(name: str, spec: DataSpec, components: int) -> Family:
         raise ValueError(f"family {name!r} does not fit real values; choose auto, normal or laplace")
     real = LaplaceMixture(components) if name == "laplace" else NormalMixture(components)
     return Columns.of(spec.columns, real) if spec.columns else real
-
-
-def starting_bias(family: Family, sites: int) -> Tensor:
-    """(sites, k) parameters to start from: the components of a mixture side by side over the range of the data, else zeros.
-
-    The range is [-1, 1] of levels and [-3, 3] of real values, which are taken to be standardised (Uria et al. 2013).
-    """
-    start = torch.zeros(sites, family.size)
-    for site in range(sites):
-        one = family.at(site)
-        if isinstance(one, LogisticMixture | NormalMixture | LaplaceMixture):
-            k = one.components
-            gap = (2.0 if one.discrete else 6.0) / (k + 1)
-            start[site, k : 2 * k] = gap * (torch.arange(k) - (k - 1) / 2)
-            start[site, 2 * k : 3 * k] = torch.tensor(gap).log()
-    return start
 
 
 class SiteNetwork(CausalNetwork):

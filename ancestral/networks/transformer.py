@@ -40,7 +40,7 @@ from ancestral.causal.network import symmetry_of
 from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.families import Categorical
 from ancestral.networks.configs import TransformerConfig
-from ancestral.networks.images import Feed, image_family
+from ancestral.networks.images import Feed, image_family, start_from
 from ancestral.networks.nade import SiteNetwork, fixed_shape
 from ancestral.networks.places import BEGINNING, SPREAD, Places
 from ancestral.spec import DataSpec, Order, Symmetry
@@ -81,6 +81,8 @@ def transformer(
     tied = isinstance(family, Categorical)
     vector = latents + (spec.classes or 0) * config.conditional
     network = Transformer(shape, spec.levels, 0 if tied else family.size, config, vector, spec.parts, form, grid)
+    if not tied:
+        start_from(family, network.output)
     return Autoregressive(network, family, spec, config)
 
 

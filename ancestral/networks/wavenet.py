@@ -35,7 +35,7 @@ from ancestral.causal import (
 )
 from ancestral.core import Autoregressive, Context
 from ancestral.networks.configs import WaveNetConfig
-from ancestral.networks.images import Feed, image_family
+from ancestral.networks.images import Feed, image_family, start_from
 from ancestral.spec import DataSpec
 
 LENGTH = 1024  # samples of a network for sequences of any length, until it is arranged for others
@@ -62,6 +62,7 @@ def wavenet(config: WaveNetConfig, spec: DataSpec, latents: int = 0) -> Autoregr
     vector = latents + ((spec.classes or 0) if config.conditional else 0)
     local, hop = config.grid
     made = WaveNet(length, spec.levels, family.size, parts=spec.parts, vector=vector, local=local, hop=hop, **sizes)
+    start_from(family, made.head[-1])
     return Autoregressive(made, family, spec, config)
 
 
