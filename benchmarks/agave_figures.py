@@ -121,7 +121,7 @@ def figures(rows: dict[str, dict[str, Any]]) -> None:
         axis.set_xlabel(title)
         axis.set_ylim(bottom=0.8 * min(distortions))
     axes[0].set_ylabel("bits/dim")
-    axes[0].legend()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     figure.savefig(RESULTS / "agave_figures.png", dpi=110)
 
 
