@@ -17,7 +17,7 @@ from ancestral.families import Normal as NormalFamily
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown
 from ancestral.models import build
-from ancestral.networks.factorised import Factorised
+from ancestral.networks.factorised import GAIN, Factorised
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.spec import DataSpec
 
@@ -91,8 +91,8 @@ def pixels(posterior: Posterior, shape: tuple[int, int, int] = (1, 2, 2)) -> Lat
 
 def waken(network: nn.Module, scale: float = 1.0) -> None:
     """Draw all weights anew, far enough from zero for every input to matter."""
-    for weight in network.parameters():
-        nn.init.normal_(weight, std=scale)
+    for name, weight in network.named_parameters():
+        nn.init.normal_(weight, std=scale / GAIN if name.endswith("scaled") else scale)
 
 
 def states(shape: tuple[int, ...]) -> Tensor:
