@@ -61,7 +61,7 @@ def bench(
         progress: is told what comes next.
 
     Raises:
-        DataError: the model is of real values.
+        DataError: the model is of real values, or has neither a walk of causal layers nor latents.
     """
     if model.spec.levels is None:
         raise DataError("this model is of real values, and the engines and files that are timed are of integers")
@@ -75,7 +75,7 @@ def bench(
                     progress(f"{what}, {batch} at once")
                 work()  # what is done only once is not counted
                 seconds[what] = scale * median(_cpu(work) for _ in range(times))
-            measure = seconds.get(FORWARD) or seconds[BOUND]
+            measure = next(iter(seconds.values()))
             seconds = _floor(model, batch) | seconds
             found += [Timing(what, batch, each, each / measure) for what, each in seconds.items()]
     return found
@@ -87,18 +87,19 @@ Task = tuple[str, int, Callable[[], object], float]  # what, repetitions, work, 
 def _tasks(model: Model, batch: int, repeats: int) -> Iterator[Task]:
     x, likelihood = fixed_items(model.spec, batch), likelihood_of(model)
     if isinstance(likelihood.network, CausalNetwork):
-        yield from _walks(model, likelihood, batch, repeats)
+        yield from _walks(model, likelihood, x, repeats)
     elif isinstance(model, Latent):
         yield BOUND, repeats, lambda: elbo(model, Batch(x)), 1.0
         yield "sampling, z and x", repeats, lambda: sample(model, batch), 1.0
         yield "reconstruction from z", repeats, lambda: model.reconstruct(x), 1.0
+    else:
+        raise DataError(f"{type(likelihood.network).__name__} is not made of causal layers: there is no walk to time")
     yield from _coding(model, x, repeats)
 
 
-def _walks(model: Model, likelihood: Autoregressive, batch: int, repeats: int) -> Iterator[Task]:
-    network, sites = likelihood.network, likelihood.spec.sites
+def _walks(model: Model, likelihood: Autoregressive, x: Tensor, repeats: int) -> Iterator[Task]:
+    network, sites, batch = likelihood.network, likelihood.spec.sites, len(x)
     [(_, seen)] = Rows(model, batch).batches(batch)
-    x = fixed_items(model.spec, batch)
     yield FORWARD, repeats, lambda: network(x, seen), 1.0
     for engine in ("native", "eager"):
         work = _sampling(likelihood, engine, batch, seen)

@@ -112,6 +112,12 @@ def test_bench_refuses_real_values() -> None:
         bench(made("rnade", ancestral.DataSpec("vector", (3,))))
 
 
+def test_bench_refuses_a_network_without_a_walk() -> None:
+    likelihood = made("vae", GREY).likelihood  # type: ignore[union-attr]
+    with pytest.raises(ancestral.DataError, match="no walk to time"):
+        bench(likelihood)
+
+
 @pytest.mark.parametrize("engine", ["native", "eager"])
 def test_an_interruption_keeps_what_is_complete(engine: str) -> None:
     model = made("gated-pixelcnn", GREY)
