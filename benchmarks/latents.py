@@ -5,6 +5,7 @@ autoregressive decoder share it, but for the VLAEs, whose point is their window:
 5x5 windows. The evidence lower bound on all test digits; that of 50 samples on 500 of them; probes on 3,000.
 
     python benchmarks/latents.py DATA/labelled.npz RUNS [--only NAME ...]    # train and measure what is missing
+    python benchmarks/latents.py DATA/labelled.npz RUNS --minutes 20 --only NAME  # a longer run, in a row of its own
     python benchmarks/latents.py DATA/labelled.npz RUNS --pairs NAME NAME    # paired differences on all test digits
     python benchmarks/latents.py DATA/labelled.npz RUNS --table              # a Markdown table of what is there
     python benchmarks/latents.py DATA/labelled.npz RUNS --figure             # rate against distortion, by family
@@ -37,7 +38,7 @@ from ancestral.training import fit
 from ancestral.walking.native.compiling import warmup
 
 RESULTS = Path(__file__).parent / "results"
-MINUTES = 10.0
+MINUTES, LONGER = 10.0, " in "  # what a row is called whose model trained for other than the usual minutes
 DECODER = {"layers": 8, "kernel": 5, "channels": 32, "head": 64}
 CONVOLUTIONS = {"width": 24, "halvings": 3}  # in a minute and a half 102 nats; a width of 48, halved twice, 108
 TRAINING: dict[str, Any] = {
@@ -121,10 +122,15 @@ def measured(name: str, data: Splits, folder: Path) -> dict[str, Any]:
     return row | {"evaluation_cpu_minutes": cpu_minutes(since)}
 
 
+def place(name: str) -> tuple[int, str]:
+    """Where a row stands: with its model, longer runs after that of the usual length."""
+    return list(MODELS).index(name.split(LONGER)[0]), name
+
+
 def table(rows: Mapping[str, dict[str, Any]]) -> str:
     """The rows of the record in the order of the models, in Markdown."""
     lines = ["| model | status | " + " | ".join(COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in (name for name in MODELS if name in rows):
+    for name in sorted((name for name in rows if "cpu_minutes" in rows[name]), key=place):
         row = rows[name]
         values = {key: f"{row[key]:.2f}" for key in COLUMNS if isinstance(row.get(key), float)}
         values["nats"] += f" ± {row['nats_error']:.2f}"
@@ -174,7 +180,7 @@ def main() -> None:
         record.add(f"{options.pairs[1]} less {options.pairs[0]}", found)
         return
     for name in options.only:
-        suffix = "" if options.minutes == MINUTES else f", {options.minutes:g} minutes"
+        suffix = "" if options.minutes == MINUTES else f"{LONGER}{options.minutes:g} minutes"
         if name + suffix not in record:
             folder = options.runs / folder_of(name + suffix)
             row = trained(name, data, options.data, folder, options.minutes)
