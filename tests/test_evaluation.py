@@ -28,7 +28,7 @@ from ancestral.latent.configs import VaeConfig
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, Noise, TopDown
 from ancestral.networks.factorised import Factorised
-from ancestral.objectives import Batch, importance_weights
+from ancestral.objectives import Batch, importance_weights, label_context
 from ancestral.spec import DataSpec
 
 GREY = DataSpec("image", (1, 4, 4), levels=5, classes=3)
@@ -272,6 +272,7 @@ def test_information_is_given_the_label_where_models_are_told_it() -> None:
     assert "hardly depends on x" in str(found.verdict)
     alone = evaluate(model, Examples(torch.randn(3, 1), y[:3]), importance_samples=0)
     assert alone.mutual_information_ceiling == 0 and "hardly depends on x" not in str(alone.verdict)
+    assert alone.shuffle_cost is None
 
 
 def test_mutual_information_ends_at_its_ceiling() -> None:
@@ -287,9 +288,29 @@ def test_a_derangement_leaves_nobody_at_home(n: int) -> None:
     assert sorted(given) == list(range(n)) and all(i != j for i, j in enumerate(given))
 
 
+def test_examples_change_places_within_their_label() -> None:
+    labels = torch.tensor([2, 0, 2, 0, 2])
+    assert derangement(5, labels) == [2, 3, 4, 1, 0]
+    with pytest.raises(ValueError, match="at least 2 of every label"):
+        derangement(3, torch.tensor([0, 1, 1]))
+
+
 def test_one_example_has_nobody_to_change_with() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         derangement(1)
+
+
+def test_shuffle_cost_is_given_the_label_where_models_are_told_it() -> None:
+    """z is 4 times the label and noise; who is alone with a label is passed over."""
+    spec, y = DataSpec("vector", (1,), classes=3), torch.tensor([0, 1, 0, 2, 1, 0, 1])
+    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0), NormalFamily(), spec)
+    model, x = Latent(Known(), likelihood, spec, VaeConfig(conditional=True)), 4.0 * y[:, None] + torch.randn(7, 1)
+    found = evaluate(model, Examples(x, y), importance_samples=0)
+    order = [place for place in permutation(7, 0, SUBSET).tolist() if place != 3]
+    z = model.descend(x, Noise(0, range(7)), label_context(y, spec, model.anchor)).groups[0].z
+    strange = z[order][derangement(6, y[order])]
+    by_hand = ((x[order] - strange).square() - (x[order] - z[order]).square()).mean() / 2
+    assert found.shuffle_cost == pytest.approx(float(by_hand), abs=1e-5)
 
 
 def test_shuffle_cost_by_hand() -> None:
@@ -329,7 +350,7 @@ def test_a_model_that_uses_its_latents_is_called_so() -> None:
         (12.68, 20.0, "z carries 18.3 of 140 bits; 12 of 64 units active"),
         (0.4, 0.05, "collapsed: z carries 0.58 of 140 bits, and another example's z costs 0.05 nats; 12 of 64"),
         (0.4, -0.004, "collapsed: z carries 0.58 of 140 bits, and another example's z costs 0.00 nats"),
-        (0.4, None, "collapsed: z carries 0.58 of 140 bits, and one example cannot be shuffled"),
+        (0.4, None, "collapsed: z carries 0.58 of 140 bits, and there is no other whose z could be taken"),
         (0.4, 0.3, "nearly collapsed: z carries only 0.58 of 140 bits, but they count"),
         (0.6, 0.05, "z carries 0.87 of 140 bits that the decoder hardly reads"),
         (0.6, None, "z carries 0.87 of 140 bits; 12"),

@@ -90,14 +90,15 @@ def evaluate(
         raise ValueError(f"orders is {orders}: the mean over orders is of models without latents, in floating point")
     chosen, note = chosen_examples(model, data, split, limit, seed)
     m = min(subset, len(chosen))
-    some = chosen.take(permutation(len(chosen), seed, SUBSET).tolist()[:m])
+    order = permutation(len(chosen), seed, SUBSET).tolist()
+    some = chosen.take(order[:m])
     k = 0 if coded(model) else importance_samples
     work = len(chosen) * orders + (m * k + m * (m > 1) if isinstance(model, Latent) else 0)
     work += m * (numerics == "exact")
     tick = counter(progress, work)
     with inference(model):
         if isinstance(model, Latent):
-            figures = _latent(model, chosen, k, m, batch_size, seed, tick)
+            figures = _latent(model, chosen, order, k, m, batch_size, seed, tick)
         else:
             figures = _exact(model, chosen, orders, batch_size, seed, tick)
         if numerics == "exact":
@@ -151,10 +152,12 @@ def _exact(model: Autoregressive, chosen: Chosen, orders: int, batch_size: int, 
     return {"nats": nats.value, "nats_error": nats.error, **averaged}
 
 
-def _latent(model: Latent, chosen: Chosen, k: int, m: int, batch_size: int, seed: int, tick: Tick) -> dict[str, Any]:
+def _latent(
+    model: Latent, chosen: Chosen, order: list[int], k: int, m: int, batch_size: int, seed: int, tick: Tick
+) -> dict[str, Any]:
+    """What a model with latents gives; of ``order``, that of subsets, the first ``m`` are weighed with ``k`` samples."""
     terms = rate_distortion(model, chosen, seed, batch_size, tick)
     check_costs(terms.rate + terms.distortion, chosen, model.spec)
-    order = permutation(len(chosen), seed, SUBSET).tolist()
     figures = {
         **_terms(terms),
         "symbol_error": _symbol_error(terms.rate + terms.distortion, chosen, model),
@@ -210,6 +213,9 @@ def _weighted(model: Latent, some: Chosen, k: int, batch_size: int, seed: int, t
 def _shuffled(
     model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int, tick: Tick
 ) -> dict[str, Any]:
+    labels = chosen.take(places).labels
+    if labels is not None:  # z may be another thing under another label; who is alone with a label is passed over
+        places = [place for place, shared in zip(places, (labels.bincount()[labels] > 1).tolist(), strict=True) if shared]
     if len(places) < 2:
         return {"shuffle_cost": None}
     strange = shuffled_distortion(model, chosen.take(places), seed, batch_size, tick)

@@ -65,22 +65,28 @@ class Uses:
         return self.name if self.name == "codes" else f"{self.name} codes"
 
 
-def derangement(n: int) -> list[int]:
-    """A permutation of 0 .. n - 1 that leaves nothing in its place: everyone gets the next one's.
+def derangement(n: int, labels: Tensor | None = None) -> list[int]:
+    """A permutation of 0 .. n - 1 that leaves nothing in its place: everyone gets the next one's, of the same label if they have.
 
     Applied to examples in random order it is a random one.
 
     Raises:
-        ValueError: one example has nobody to change with.
+        ValueError: somebody has nobody to change with.
+
+    Example:
+        >>> derangement(4), derangement(4, torch.tensor([0, 1, 1, 0]))
+        ([1, 2, 3, 0], [3, 2, 1, 0])
     """
-    if n < 2:
-        raise ValueError(f"{n} examples cannot change places; it takes at least 2")
-    return [*range(1, n), 0]
+    alike = [list(range(n))] if labels is None else [(labels == one).nonzero().flatten().tolist() for one in set(labels.tolist())]
+    if min(len(circle) for circle in alike) < 2:
+        raise ValueError(f"{n} examples cannot change places; it takes at least 2{'' if labels is None else ' of every label'}")
+    following = {place: circle[i - len(circle) + 1] for circle in alike for i, place in enumerate(circle)}
+    return [following[place] for place in range(n)]
 
 
 def shuffled_distortion(model: Latent, chosen: Chosen, seed: int, batch_size: int, tick: Tick) -> Tensor:
-    """(n,) -log p(x | z) in nats with the z of another example, that of `derangement`; labels stay the example's own."""
-    others = chosen.take(derangement(len(chosen)))
+    """(n,) -log p(x | z) in nats with the z of another example, that of `derangement`, of the label that models are told."""
+    others = chosen.take(derangement(len(chosen), chosen.labels))
     values = []
     pairs = zip(chosen.batches(model, seed, batch_size), others.batches(model, seed, batch_size), strict=True)
     for (batch, context), (other, others_context) in pairs:
@@ -155,7 +161,7 @@ class Carried:
     Attributes:
         nats: mean of rate and distortion together; None for densities, where a share of it means nothing.
         rate: mean rate, in nats.
-        shuffle_cost: nats lost with another example's z; None where there is one example only.
+        shuffle_cost: nats lost with another example's z; None where there is no other.
         active, units: how many latent units are used, of how many.
         uses: of codes, where z is made of them.
         information: I(x; z) in nats, where it was estimated.
@@ -203,7 +209,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
     active = ", ".join(use.words for use in carried.uses) or _active(carried)
-    shuffled = "one example cannot be shuffled" if cost is None else f"another example's z costs {cost:z.2f} nats"
+    shuffled = "there is no other whose z could be taken" if cost is None else f"another example's z costs {cost:z.2f} nats"
     if not carried.little:
         return f"z carries {share}; {active}"
     named = ", ".join(f"{remedy.name} ({remedy.setting})" for remedy in remedies[:NAMED])

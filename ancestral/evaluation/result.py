@@ -43,7 +43,8 @@ class Evaluation:
         importance_samples: k.
         elbo_subset, iwae: lower bounds of log p(x) from the same k samples: the mean of the log-weights, the log of the mean.
         effective_samples: effective sample size of the k weights over k, mean over the subset.
-        shuffle_cost: how much larger the distortion is with another example's z; None where there is one example only.
+        shuffle_cost: how much larger the distortion is with another example's z, of the same label where the model is told
+            labels; None where there is no other.
         mutual_information: I(x; z), estimated on ``information_examples`` posteriors (at most 64 of several groups or of flows),
             never above the log of their number, ``mutual_information_ceiling``; ``aggregate_kl`` is the rate of those examples
             less it: KL(q(z) || p(z)). Where the model is told labels all three are given the label, as p(z) may be.
