@@ -62,7 +62,11 @@ def bench(
 
     Raises:
         DataError: the model is of real values, or has neither a walk of causal layers nor latents.
+        ValueError: a batch size or ``repeats`` is below 1, or there are no batch sizes.
     """
+    if min(batch_sizes, default=0) < 1 or repeats < 1:
+        sizes = ", ".join(map(str, batch_sizes)) or "empty"
+        raise ValueError(f"batch_sizes are {sizes}, and repeats is {repeats}: give numbers of at least 1")
     if model.spec.levels is None:
         raise DataError("this model is of real values, and the engines and files that are timed are of integers")
     found: list[Timing] = []

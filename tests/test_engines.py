@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -92,6 +94,12 @@ def test_bench_times_every_way(name: str) -> None:
     assert {each.ratio for each in found if each.what == FORWARD} == {1.0}
     assert all(each.seconds > 0 for each in found)
     assert multiply_rate(side=32, repeats=2) > 0
+
+
+@pytest.mark.parametrize("options", [{"batch_sizes": (0,)}, {"batch_sizes": ()}, {"repeats": 0}])
+def test_bench_times_something(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="give numbers of at least 1"):
+        bench(made("nade", GREY), **options)
 
 
 @pytest.mark.parametrize("name", ["vae", "vq-vae"])

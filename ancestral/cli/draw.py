@@ -60,7 +60,7 @@ def sample(command: Sample) -> Answer:
     if n is None:
         n = usual_number(command, model) if begun.notation is None else 1
     labels = _labels(model, command.labels, n)
-    if command.guidance and not describe(command.run).get("training", {}).get("label_dropout"):
+    if command.guidance and labels is not None and not describe(command.run).get("training", {}).get("label_dropout"):
         said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
     context = begun.context(n, context_of(model, n, labels, None))
     rows = Rows(model, n, context, seed=command.seed, temperature=command.z_temperature)

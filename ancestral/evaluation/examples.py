@@ -111,7 +111,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
         ValueError: there is no such split, or limit is below 1.
     """
     if limit is not None and limit < 1:
-        raise ValueError(f"limit is {limit}; it must be at least 1 (None takes all examples)")
+        raise ValueError(f"limit is {limit}; it must be at least 1; leave it out to take all examples")
     data = load_data(data) if isinstance(data, (str, os.PathLike)) else data
     units, notation = (data.units, data.notation) if isinstance(data, Splits) else (None, None)
     if isinstance(data, Splits):
