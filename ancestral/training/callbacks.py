@@ -55,6 +55,12 @@ class Average:
         self._model.load_state_dict(self.source.state_dict())
 
     @torch.no_grad()
+    def hand_back(self) -> None:
+        """Make it the weights of the source."""
+        for theirs, mine in zip(self._theirs, self._mine, strict=True):
+            theirs.copy_(mine)
+
+    @torch.no_grad()
     def __call__(self, tick: Tick) -> None:
         decay = min(self.decay, (1 + tick.step) / (10 + tick.step))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)  # what is frozen is equal in both, and stays so

@@ -1,6 +1,6 @@
-"""What a stage learns on the way about z: the weight of the KL under soft free bits, and when the encoder has caught up.
+"""What a stage learns on the way: the weight of the KL under soft free bits, when the encoder has caught up, and its pace.
 
-Both are state beside the weights: they lie in checkpoints, so that a resumed run is the same run.
+All are state beside the weights: they lie in checkpoints, so that a resumed run is the same run.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from ancestral.objectives import label_context
 from ancestral.sampling.strategies import inference
 from ancestral.training.batches import VALIDATION
 from ancestral.training.config import TrainingConfig
+from ancestral.training.pace import Pace
 from ancestral.training.stages import Planned, labelled
 
 CHECKS, PATIENCE = 25, 3  # how often in a stage the information is measured, and how often it may fail to rise
 
 
 class Control:
-    """Decides, step by step, what the KL weighs and which weights rest.
+    """Decides, step by step, what the KL weighs, which weights rest, and how fast the others learn.
 
     Soft free bits: see `ancestral.latent.charge.softened`. Aggressive training of the encoder (He et al. 2019, "Lagging Inference
     Networks and Posterior Collapse"): ``config.aggressive`` steps train what only the posterior uses, then one all the rest,
@@ -38,12 +39,13 @@ class Control:
     Attributes:
         gamma: factor of the KL's weight.
         best, waited: the largest information so far, in nats, and how many measurements since did not exceed it.
+        pace: see `ancestral.training.pace.Pace`.
     """
 
     def __init__(self, model: Model, planned: Planned, data: Splits, config: TrainingConfig) -> None:
         self.model, self.planned, self.data, self.config = model, planned, data, config
         self.target = planned.stage.options.get("soft_free_bits", 0.0)
-        self.gamma, self.best, self.waited = 1.0, -inf, 0
+        self.gamma, self.best, self.waited, self.pace = 1.0, -inf, 0, Pace()
         whole = not planned.stage.parts or "topdown" in planned.stage.parts
         possible = config.aggressive and isinstance(model, Latent) and whole and planned.stage.objective != "nll"
         self.inference = inference_weights(model) if possible and isinstance(model, Latent) else []
@@ -77,11 +79,12 @@ class Control:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"gamma": self.gamma, "best": self.best, "waited": self.waited}
+        return {"gamma": self.gamma, "best": self.best, "waited": self.waited, "pace": self.pace.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``state`` gave."""
         self.gamma, self.best, self.waited = state["gamma"], state["best"], state["waited"]
+        self.pace.restore(state.get("pace", {}))  # which all have that were written since there is such a thing
 
 
 def inference_weights(model: Latent) -> list[nn.Parameter]:

@@ -45,11 +45,13 @@ class Tick:
         step: steps of the stage so far.
         terms: what the objective gave, detached, in nats an example.
         optimiser: as it is now.
+        blown: whether it was not taken after all, because gradients blow up; see `ancestral.training.pace.Pace`.
     """
 
     step: int
     terms: Terms
     optimiser: Optimizer
+    blown: bool = False
 
 
 Listener = Callable[[Tick], bool | None]  # called after every step; True ends the stage
@@ -119,7 +121,7 @@ class _Adapter(LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.planned, self.config, self.stream, self.state = model, planned, config, stream, state
-        self.control = control
+        self.control, self.blown = control, False
 
     def configure_optimizers(self) -> Optimizer:
         made = optimiser(self.model, self.config)
@@ -134,7 +136,7 @@ class _Adapter(LightningModule):
         self.step = batch.step
         _seed(batch.seed, self.device)
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate(self.config, self.planned, batch.step)
+            group["lr"] = self.control.pace.factor * rate(self.config, self.planned, batch.step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Terms:
         terms = terms_of(self.model, self.planned, batch, self.control.gamma)
@@ -160,6 +162,10 @@ class _Adapter(LightningModule):
                 (name for name, grad in gradients if grad is not None and not grad.isfinite().all()), "all parts together"
             )
             raise self._fault(f"the gradient of {name} is not finite")
+        self.blown = self.control.pace.blown(float(norm))
+        if self.blown:
+            optimizer.zero_grad()  # without gradients it passes over all parameters
+            return
         torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.symbols, norm)
 
     def _mean(self, value: Tensor) -> float:
@@ -190,7 +196,7 @@ class _Notify(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         terms = {name: value.detach() for name, value in outputs.items()}
-        tick = Tick(batch.step + 1, terms, trainer.optimizers[0])
+        tick = Tick(batch.step + 1, terms, trainer.optimizers[0], bool(pl_module.blown))
         for listener in self.listeners:
             trainer.should_stop |= listener(tick) is True
 

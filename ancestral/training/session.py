@@ -101,6 +101,8 @@ class Session:
     def _after(self, planned: Planned, tick: Tick) -> None:
         step, last = tick.step, tick.step == planned.steps
         self.records.add(tick.terms)
+        if tick.blown:
+            self._slow(planned, tick)
         if self.control.measure(step) and RANK == 0:
             self.show.say(f"step {planned.before + step:,}: what z tells no longer rises; all weights train together from here")
         if RANK == 0:
@@ -114,6 +116,28 @@ class Session:
             self._save(planned, step, tick.optimiser)
         if stopping:
             raise Interrupted(f"after step {planned.before + step:,} of {self.total:,}", self.folder)
+
+    def _slow(self, planned: Planned, tick: Tick) -> None:
+        """Go back to the averaged weights, with no momentum, and on at half the rate.
+
+        Raises:
+            TrainingError: that has been of no use before.
+        """
+        self.control.pace.slow()
+        if self.control.pace.spent:
+            raise TrainingError(
+                f"stage {planned.stage.name!r}, step {tick.step} of {planned.steps}: gradients blow up however low the learning"
+                " rate; it may be the data, or how the model starts"
+            )
+        self.average.hand_back()
+        for state in tick.optimiser.state.values():
+            state["exp_avg"].zero_()
+        peak = planned.stage.learning_rate or self.config.learning_rate
+        if RANK == 0:
+            self.show.say(
+                f"step {planned.before + tick.step:,}: gradients blow up; training goes back to the averaged weights, and on at"
+                f" {self.control.pace.factor:g} of its learning rate: one below {peak:g} may be better from the start"
+            )
 
     def _moment(self, planned: Planned, step: int, every: int | None, times: int) -> bool:
         """Whether a step is the last of its stage, or one of every so many, or of about so many times a run."""
