@@ -86,6 +86,7 @@ def fit(
 
     A training set smaller than a batch makes the batch as small. Between steps nothing but the step's number decides what
     the next one sees, so the steps that ``minutes`` turned into give the same run again (up to the number of threads).
+    Where gradients blow up, the run goes back to its averaged weights and on at half the learning rate, and says so.
 
     Args:
         model: trained in place, on its device; its configuration says in which stages.
