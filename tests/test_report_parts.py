@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from itertools import combinations
 from math import isnan, log
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Annotation
 from PIL import Image
 
 import ancestral
@@ -20,6 +22,8 @@ from ancestral.report.figures import Curve, latent_bars, learning_curves, surpri
 from ancestral.report.history import History, read_history
 from ancestral.report.pictures import vae_images
 from ancestral.report.remake import commands, options, settings, training
+from ancestral.report.sweeps import Point
+from ancestral.report.tradeoff import Line, rate_distortion
 from ancestral.sampling.strategies import Rows
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
@@ -213,3 +217,18 @@ def test_commands_make_the_configuration_again() -> None:
     assert train.startswith("ancestral train agave --data 'my photos' --out 'runs/x y' --size 8 --grey --preset tiny")
     assert again == "ancestral report 'runs/x y'"
     assert commands(Path("run"), {**whole, "data": {"source": "my photos", "options": {"seed": 3}}}) == []
+
+
+def test_labels_of_rate_and_distortion_cover_neither_points_nor_one_another() -> None:
+    """Those of one family of latent-variable models, and of another close by."""
+    places = {"first": [(2.3, 82.4), (4.7, 79.4), (17.6, 68.3)], "second": [(8.0, 76.4), (9.3, 76.1)], "third": [(7.4, 77.4)]}
+
+    def point(rate: float, distortion: float) -> Point:
+        return Point.of({}, [{"rate": rate, "distortion": distortion, "nats": rate + distortion, "status": "bound"}])
+
+    lines = [Line(name, [(f"setting {x}", point(x, y)) for x, y in spots]) for name, spots in places.items()]
+    axes = rate_distortion(lines).axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts if isinstance(text, Annotation)]
+    spots = axes.transData.transform([spot for line in places.values() for spot in line])
+    assert len(boxes) == len(spots) and not any(box.contains(*spot) for box in boxes for spot in spots)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))

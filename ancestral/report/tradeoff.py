@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Bbox
 
 from ancestral.evaluation.bits import Mean
 from ancestral.report.figures import FAINT, FIRST, INK, SECOND, sheet, style
@@ -17,7 +19,9 @@ from ancestral.report.sweeps import Point
 COLOURS = (FIRST, SECOND, "#3a9468", "#9a6bc4", "#c2506b", "#8a8238")
 MARKERS = "osD^vP"
 NEAR = 0.03  # of an axis: points that are nearer share one label
+CORNERS = ((5, 5), (5, -5), (-5, 5), (-5, -5))  # where a label may be, in typographic points from what it names
 Limits = tuple[float, float]
+Place = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ def coordinates(point: Point) -> tuple[Mean, Mean]:
 def rate_distortion(lines: Sequence[Line]) -> Figure:
     """Distortion over rate in nats, with standard errors, on lines of equal cost: rate + distortion, minus the ELBO.
 
-    Each point has its label; those that lie together share one.
+    Each point has its label, where it covers nothing; those that lie together share one.
     """
     figure = sheet(5.2, 3.7)
     axes = figure.subplots()
@@ -55,8 +59,10 @@ def rate_distortion(lines: Sequence[Line]) -> Figure:
     axes.set_xlim(*across)
     axes.set_ylim(*up)
     _equal_costs(axes, across, up)
+    named = list[tuple[Place, str, str]]()
     for number, line in enumerate(lines):
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        named += [(place, label, colour) for place, label in _labels(line, across, up)]
         spots = [coordinates(point) for _, point in line.points]
         x, y = ([spot[axis].value for spot in spots] for axis in (0, 1))
         errors = [[spot[axis].error or 0.0 for spot in spots] for axis in (0, 1)]
@@ -72,13 +78,31 @@ def rate_distortion(lines: Sequence[Line]) -> Figure:
             elinewidth=0.8,
             label=line.label,
         )
-        for (right, above), label in _labels(line, across, up):
-            axes.annotate(label, (right, above), (5, 5), textcoords="offset points", color=colour, fontsize=8)
     axes.set_xlabel("rate (nats)")
     axes.set_ylabel("distortion (nats)")
     if len(lines) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=8)
+    figure.draw_without_rendering()  # only then is it known where everything is
+    _annotate(axes, named, [(rate.value, distortion.value) for rate, distortion in places])
     return figure
+
+
+def _annotate(axes: Axes, named: Sequence[tuple[Place, str, str]], points: Sequence[Place]) -> None:
+    """Write labels in their colours beside their places, each in the corner where it covers least of points and words."""
+    legend = axes.get_legend()
+    taken = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in axes.transData.transform(points)]
+    taken += [] if legend is None else [legend.get_window_extent()]
+    for place, label, colour in named:
+        tried = list[tuple[int, int, Annotation]]()
+        for right, above in CORNERS:
+            text = axes.annotate(label, place, (right, above), textcoords="offset points", color=colour, fontsize=8)
+            text.set(ha="left" if right > 0 else "right", va="bottom" if above > 0 else "top")
+            tried.append((sum(text.get_window_extent().overlaps(box) for box in taken), len(tried), text))
+        *_, kept = min(tried)  # of equally good corners the first
+        for *_, text in tried:
+            if text is not kept:
+                text.remove()
+        taken.append(kept.get_window_extent())
 
 
 def _limits(values: Sequence[Mean]) -> Limits:
@@ -101,9 +125,9 @@ def _equal_costs(axes: Axes, across: Limits, up: Limits) -> None:
             axes.text(inside, total - inside, f"{total:,g}", color=INK, fontsize=7, zorder=0, **text)  # type: ignore[arg-type]
 
 
-def _labels(line: Line, across: Limits, up: Limits) -> list[tuple[tuple[float, float], str]]:
+def _labels(line: Line, across: Limits, up: Limits) -> list[tuple[Place, str]]:
     """Where labels go, and what they say: one for all neighbours on the line that lie together; the first names the setting."""
-    found = list[tuple[tuple[float, float], str]]()
+    found = list[tuple[Place, str]]()
     for number, (value, point) in enumerate(line.points):
         label = f"{line.setting} {value}".strip() if number == 0 else value
         rate, distortion = (mean.value for mean in coordinates(point))
