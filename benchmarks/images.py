@@ -101,7 +101,8 @@ def main() -> None:
         "steps": trained.steps,
         "cpu_minutes": spent,
     }
-    key = f"{options.model}, {options.name}, seed {options.seed}"
+    budget = f"{options.minutes:g} minutes" if options.steps is None else f"{options.steps} steps"
+    key = f"{options.model}, {options.name}, {budget}, seed {options.seed}"
     row |= {"evaluation_cpu_minutes": cpu_minutes(since)} | result | {"data": data.note}
     Record(RESULTS / "images.json", __doc__.splitlines()[0]).add(key, row)
     sheet = grid(pixels(sample(model, 64, seed=0), data.spec.levels), columns=16)
