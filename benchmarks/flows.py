@@ -165,7 +165,7 @@ def main() -> None:
     row |= {"error": round(float(each.std() / len(each) ** 0.5), 4), "examples": len(each), "seed": options.seed}
     row |= {"parameters": sum(p.numel() for p in flow.parameters()), "cpu_minutes": cpu_minutes(since), "data": data.note}
     record = Record(Path(__file__).parent / "results" / "flows.json", __doc__.splitlines()[0])
-    record.add(f"{options.model}, seed {options.seed}", row)
+    record.add(f"{options.model}, {options.minutes:g} minutes, seed {options.seed}", row)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def coordinates(point: Point) -> tuple[Mean, Mean]:
 def rate_distortion(lines: Sequence[Line]) -> Figure:
     """Distortion over rate in nats, with standard errors, on lines of equal cost: rate + distortion, minus the ELBO.
 
-    Each point has its label, where it covers nothing; those that lie together share one.
+    Each point has its label, where it covers least; those that lie together share one.
     """
     figure = sheet(5.2, 3.7)
     axes = figure.subplots()
@@ -93,16 +93,16 @@ def _annotate(axes: Axes, named: Sequence[tuple[Place, str, str]], points: Seque
     taken = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in axes.transData.transform(points)]
     taken += [] if legend is None else [legend.get_window_extent()]
     for place, label, colour in named:
-        tried = list[tuple[int, int, Annotation]]()
-        for right, above in CORNERS:
-            text = axes.annotate(label, place, (right, above), textcoords="offset points", color=colour, fontsize=8)
-            text.set(ha="left" if right > 0 else "right", va="bottom" if above > 0 else "top")
-            tried.append((sum(text.get_window_extent().overlaps(box) for box in taken), len(tried), text))
-        *_, kept = min(tried)  # of equally good corners the first
-        for *_, text in tried:
-            if text is not kept:
-                text.remove()
-        taken.append(kept.get_window_extent())
+        text = axes.annotate(label, place, CORNERS[0], textcoords="offset points", color=colour, fontsize=8)
+        covered = {corner: sum(_moved(text, corner).overlaps(box) for box in taken) for corner in CORNERS}
+        taken.append(_moved(text, min(CORNERS, key=covered.__getitem__)))  # of equally good corners the first
+
+
+def _moved(text: Annotation, corner: tuple[int, int]) -> Bbox:
+    """Put a label into a corner of its place; where it then is."""
+    right, above = corner
+    text.set(position=corner, ha="left" if right > 0 else "right", va="bottom" if above > 0 else "top")
+    return text.get_window_extent()
 
 
 def _limits(values: Sequence[Mean]) -> Limits:

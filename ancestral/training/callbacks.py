@@ -57,8 +57,7 @@ class Average:
     @torch.no_grad()
     def hand_back(self) -> None:
         """Make it the weights of the source."""
-        for theirs, mine in zip(self._theirs, self._mine, strict=True):
-            theirs.copy_(mine)
+        torch._foreach_copy_(self._theirs, self._mine)
 
     @torch.no_grad()
     def __call__(self, tick: Tick) -> None:

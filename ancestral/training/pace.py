@@ -36,8 +36,10 @@ class Pace:
     def blown(self, norm: float) -> bool:
         """Take notice of a step's gradient; whether this and those before it are far above the usual."""
         size = log(max(norm, 1e-30))
-        self.usual = size if self.steps == 0 else USUAL * self.usual + (1 - USUAL) * size
-        self.now = size if self.steps == 0 else NOW * self.now + (1 - NOW) * size
+        if self.steps == 0:
+            self.usual = self.now = size
+        self.usual = USUAL * self.usual + (1 - USUAL) * size
+        self.now = NOW * self.now + (1 - NOW) * size
         self.steps += 1
         return self.steps > FIRST and self.now - self.usual > BLOWN
 

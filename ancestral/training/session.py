@@ -18,7 +18,7 @@ from ancestral.training.control import Control
 from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import TABLE, write_checkpoint
 from ancestral.training.loop import RANK, Tick, run_stage
-from ancestral.training.stages import Planned, validate
+from ancestral.training.stages import Planned, peak, validate
 
 SAVE_SECONDS = 120.0  # between checkpoints where their number of steps is not set
 
@@ -132,11 +132,11 @@ class Session:
         self.average.hand_back()
         for state in tick.optimiser.state.values():
             state["exp_avg"].zero_()
-        peak = planned.stage.learning_rate or self.config.learning_rate
         if RANK == 0:
             self.show.say(
                 f"step {planned.before + tick.step:,}: gradients blow up; training goes back to the averaged weights, and on at"
-                f" {self.control.pace.factor:g} of its learning rate: one below {peak:g} may be better from the start"
+                f" {self.control.pace.factor:g} of its learning rate: one below {peak(self.config, planned):g} may be"
+                " better from the start"
             )
 
     def _moment(self, planned: Planned, step: int, every: int | None, times: int) -> bool:
@@ -159,7 +159,7 @@ class Session:
             if best := self.records.lost(row):
                 self.show.say(
                     f"far worse than at step {best['step']:,}, as if training had diverged: a learning_rate below"
-                    f" {planned.stage.learning_rate or self.config.learning_rate:g} may help"
+                    f" {peak(self.config, planned):g} may help"
                 )
 
     def _save(self, planned: Planned, step: int, optimiser: Optimizer | None) -> None:

@@ -123,13 +123,17 @@ def optimiser(model: Model, config: TrainingConfig) -> Optimizer:
     return torch.optim.Adam(parameters, lr=config.learning_rate, fused=fused)
 
 
+def peak(config: TrainingConfig, planned: Planned) -> float:
+    """The largest learning rate of a stage."""
+    return planned.stage.learning_rate or config.learning_rate
+
+
 def rate(config: TrainingConfig, planned: Planned, step: int) -> float:
     """The learning rate of a step of a stage: it rises over the warm-up, and falls to zero at the end."""
-    peak = planned.stage.learning_rate or config.learning_rate
     warmup = min(config.warmup, planned.steps // 10)
     done = step / planned.steps
     falling = {"none": 1.0, "linear": 1 - done, "cosine": (1 + cos(pi * done)) / 2}[config.decay]
-    return peak * falling * min(1.0, (step + 1) / (warmup + 1))
+    return peak(config, planned) * falling * min(1.0, (step + 1) / (warmup + 1))
 
 
 def check(model: Model, data: Splits) -> None:
