@@ -3,7 +3,8 @@
 MNIST with 256 levels, and CIFAR-10; seed 0, one thread. A row has 30 CPU-minutes: the first half for encoder, codebook and
 decoder, which the priors of a data set share, the second for one prior. The bound on all test images, in bits: of the codes, and
 of x given them; how many codes are in use, and their perplexity; 1,000 test images as a file, decoded and compared, and the part
-of it that the codes alone take. Sheets: samples, then test images and what their codes make of them.
+of it that the codes alone take. Sheets, in rows of 16: samples, the means of x given their codes, test images and the means given
+theirs; twice.
 
     python benchmarks/vq_vae.py mnist DATA/mnist.npz RUNS
     python benchmarks/vq_vae.py cifar10 DATA/cifar10.npz RUNS --only transformer
@@ -29,7 +30,8 @@ from ancestral.hub import load
 from ancestral.latent.latent import Latent
 from ancestral.models import build
 from ancestral.report.images import grid, pixels, save_png
-from ancestral.sampling import sample
+from ancestral.sampling import decoded_means, sample
+from ancestral.sampling.strategies import Rows
 from ancestral.training import fit
 from ancestral.walking.native.compiling import warmup
 
@@ -73,10 +75,17 @@ def measured(model: Latent, data: Splits, sheet: Path) -> dict[str, Any]:
     row |= {"uses": {key: Uses.of(key, counts).words for key, counts in result["code_uses"].items()}}
     row |= {"bytes": filed(model, data.test.x[:: len(data.test) // FILED][:FILED].long())}
     x = data.test.x[:: len(data.test) // 32][:32].long()
-    parts = [sample(model, 32, seed=0), x, model.reconstruct(x)]
+    parts = [sample(model, 32, seed=0), seen(Rows(model, 32)), x, seen(Rows(model, 32, z=model.encode(x)))]
     rows = torch.cat([part[:16] for part in parts] + [part[16:] for part in parts])
     save_png(sheet, grid(pixels(rows, data.spec.levels), columns=16))
     return row
+
+
+def seen(rows: Rows) -> torch.Tensor:
+    """(n, C, H, W) symbols next to the means of x given the codes of these rows."""
+    means = decoded_means(rows)
+    assert means is not None
+    return means.round().long()
 
 
 def filed(model: Latent, x: torch.Tensor) -> dict[str, float]:
