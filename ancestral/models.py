@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ancestral.latent.code_configs import VqVaeConfig
 from ancestral.latent.configs import (
     AgaveConfig,
     BetaVaeConfig,
@@ -15,7 +16,6 @@ from ancestral.latent.configs import (
     PixelVaeConfig,
     VaeConfig,
     VlaeConfig,
-    VqVaeConfig,
 )
 from ancestral.latent.sequence_configs import TransformerVaeConfig, WaveNetVaeConfig
 from ancestral.latent.two_stage_configs import TwoStageConfig

@@ -190,9 +190,9 @@ def _charged(costs: Terms, groups: Mapping[str, Tensor], charge: Charge, batch: 
 def quantized(model: Latent, batch: Batch, commitment: float = 0.25) -> Terms:
     """-log p(x | codes) + commitment * squared distance of what the encoder gives from the vectors (van den Oord et al. 2017).
 
-    All sums over an example and its grids of codes. Of a model in training mode the vectors of the codes move, too. The rate is
-    that of codes which are all equally likely, as long as there is no other prior; ``perplexity`` is exp(H) of the codes of the
-    batch, ``perplexity_top`` that of a coarser grid.
+    And -log p(y | codes), where the model has an auxiliary loss. All sums over an example and its grids of codes. Of a model in
+    training mode the vectors of the codes move, too. The rate is that of codes which are all equally likely, as long as there is
+    no other prior; ``perplexity`` is exp(H) of the codes of the batch, ``perplexity_top`` that of a coarser grid.
     """
     topdown = _coded(model)
     descent = model.descend(batch.x, mean, _context(model, batch))
@@ -205,7 +205,11 @@ def quantized(model: Latent, batch: Batch, commitment: float = 0.25) -> Terms:
         told[name] = perplexity(usage(posterior.value, grid.quantizer.codes)).to(cost)
         if model.training:
             grid.quantizer.learn(posterior.bounded, posterior.value, batch.seed)
-    return {"loss": cost + commitment * far, "distortion": cost, "commitment": far, "rate": cost.new_tensor(even), **told}
+    loss = cost + commitment * far
+    if model.auxiliary is not None:
+        told["auxiliary"] = -model.auxiliary.log_prob(batch.x, descent.features).mean()
+        loss = loss + told["auxiliary"]
+    return {"loss": loss, "distortion": cost, "commitment": far, "rate": cost.new_tensor(even), **told}
 
 
 def code_prior(model: Latent, batch: Batch) -> Terms:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context
+from ancestral.latent.code_configs import VqVaeConfig
 from ancestral.latent.codes import Certain, CodePrior
-from ancestral.latent.configs import VqVaeConfig
 from ancestral.latent.encoders import ImageDecoder, ImageEncoder, sides
 from ancestral.latent.quantizers import FiniteScalar, Quantizer, VectorQuantizer, finite_levels, straight_through
 from ancestral.latent.topdown import Choose, Group

@@ -9,7 +9,7 @@ from typing import Any
 from ancestral.causal import CausalNetwork
 from ancestral.core import Autoregressive
 from ancestral.families import Categorical
-from ancestral.latent.configs import VqVaeConfig
+from ancestral.latent.code_configs import VqVaeConfig
 from ancestral.networks.configs import (
     DiagonalBiLSTMConfig,
     GatedPixelCNNConfig,

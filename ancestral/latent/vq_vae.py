@@ -25,16 +25,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ancestral.core import Autoregressive, Context
+from ancestral.core import Context
+from ancestral.latent.code_configs import VqVaeConfig
+from ancestral.latent.code_decoders import auxiliary_of_codes, decoder_of_codes, likelihood_of_codes
 from ancestral.latent.code_grids import CodeGrid, Nearest, Top, quantizer_of
 from ancestral.latent.code_priors import prior_of_codes
-from ancestral.latent.configs import VqVaeConfig
-from ancestral.latent.encoders import ImageDecoder, ImageEncoder, scaled, sides
+from ancestral.latent.encoders import ImageEncoder, scaled, sides
 from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
-from ancestral.latent.vae import decoder_family
-from ancestral.networks.factorised import Factorised
 from ancestral.spec import DataSpec
 
 
@@ -66,22 +65,8 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         )
     if not 0 <= config.prior_share <= 1:
         raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
-    family, _ = decoder_family(config.decoder, spec)
-    shape = tuple(size or 0 for size in spec.shape)
-    topdown = CodedTopDown(spec, family.size, config)  # scales are decoded too: codes know where x is flat and where it is not
-    return Latent(topdown, Autoregressive(Factorised(shape, family.size), family, spec), spec, config)
-
-
-class Sequence(nn.Module):
-    """A decoder to (n, k, 1, T) maps, its output as a vector: (n, T k), the numbers of a place together."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
-        out: Tensor = self.decoder(z, vector)
-        return out.flatten(1)
+    likelihood, auxiliary = likelihood_of_codes(config, spec), auxiliary_of_codes(config, spec)
+    return Latent(CodedTopDown(spec, config), likelihood, spec, config, auxiliary)
 
 
 class Joined(nn.Module):
@@ -105,7 +90,6 @@ class CodedTopDown(TopDown):
 
     Args:
         spec: the data.
-        outputs: maps, of each channel, that the vectors of the codes are decoded to; one alone of sound.
         config: sizes.
 
     Attributes:
@@ -119,10 +103,9 @@ class CodedTopDown(TopDown):
 
     certain = True
 
-    def __init__(self, spec: DataSpec, outputs: int, config: VqVaeConfig) -> None:
+    def __init__(self, spec: DataSpec, config: VqVaeConfig) -> None:
         super().__init__()
-        sequence = spec.kind != "image"
-        colours, height, width = (1, 1, spec.sites) if sequence else (size or 0 for size in spec.shape)
+        colours, height, width = (1, 1, spec.sites) if spec.kind == "audio" else (side or 0 for side in spec.shape)
         self.levels, self.quantizer, self.plane = spec.levels, quantizer_of(config), (colours, height, width)
         classes = spec.classes if config.conditional else None
         plane = sides(height, width, config.halvings)[-1]
@@ -132,8 +115,7 @@ class CodedTopDown(TopDown):
         self.top = Top(config, plane, classes or 0) if config.top_halvings else None
         maps = 0 if self.top is None else self.top.maps
         self.encoder = ImageEncoder(self.plane, features if self.top is None else config.width, *sizes)
-        decoder = ImageDecoder((outputs * colours, height, width), features + maps, *sizes)
-        self.decoder = Sequence(decoder) if sequence else decoder
+        self.decoder = decoder_of_codes(config, spec, features + maps, plane, classes or 0)
         codes = DataSpec("image", self.shape, self.quantizer.codes, classes)
         self.prior = prior_of_codes(config.prior, config, codes, maps)
         self.top_prior = (

@@ -25,7 +25,7 @@ from ancestral.core import Autoregressive
 from ancestral.families import Bernoulli, Categorical
 from ancestral.latent.latent import Auxiliary, Latent
 from ancestral.latent.sequence_configs import WaveNetVaeConfig
-from ancestral.latent.sequence_encoders import Readout, halved, joined
+from ancestral.latent.sequence_encoders import Readout, joined
 from ancestral.latent.sequences import SequenceTopDown, labels_of
 from ancestral.networks.images import listening
 from ancestral.networks.wavenet import wavenet
@@ -50,24 +50,27 @@ def coarser(x: Tensor, spec: DataSpec, colours: int, factor: int) -> Tensor:
     return mean * colours // levels
 
 
-def lower_rate(config: WaveNetVaeConfig, spec: DataSpec, labels: int) -> Auxiliary:
+def lower_rate(spec: DataSpec, colours: int, factor: int, features: int, span: int | None) -> Auxiliary:
     """p(y | z), every symbol of `coarser` by itself.
+
+    Args:
+        colours, factor: even levels of y, and samples of x that one of its symbols is the mean of.
+        features: of what z is decoded to.
+        span: samples that a place of a grid of them lasts; None of a vector.
 
     Raises:
         ValueError: y cannot be had of these data.
     """
-    colours, factor, samples = config.colours, config.factor, (spec.shape[0] or 0) // spec.parts
+    samples = (spec.shape[0] or 0) // spec.parts
     if None in spec.shape:
         raise ValueError("the auxiliary sound needs examples of one length: cut the data into blocks (--pieces blocks)")
     if not 2 <= colours <= joined_levels(spec) or not 1 <= factor <= samples:
         raise ValueError(f"colours={colours} and factor={factor} make no coarser sound of {samples} samples of these levels")
-    local = config.form != "global"
-    if local and 2**config.halvings % factor:
-        raise ValueError(f"factor is {factor}, of which a place of {2**config.halvings} samples is no multiple")
+    if span is not None and span % factor:
+        raise ValueError(f"factor is {factor}, of which a place of {span} samples is no multiple")
     y = DataSpec("audio", (samples // factor,), colours)
     family = Bernoulli() if colours == 2 else Categorical(colours)
-    places = halved(samples, config.halvings) if local else None
-    network = Readout(samples // factor, family.size, config.maps if local else config.latent + labels, places)
+    network = Readout(samples // factor, family.size, features, None if span is None else -(-samples // span))
     return Auxiliary(Autoregressive(network, family, y), partial(coarser, spec=spec, colours=colours, factor=factor))
 
 
@@ -94,5 +97,6 @@ def wavenet_vae(config: WaveNetVaeConfig, spec: DataSpec) -> Latent:
     labels = labels_of(config, spec, config.conditional, beside=not local)
     topdown = SequenceTopDown(spec, config, labels, whole=config.form != "local", maps=config.maps if local else 0)
     decoder = wavenet(config.decoder(local), spec, 0 if local else config.latent)
-    auxiliary = lower_rate(config, spec, labels) if config.auxiliary else None
+    features, span = (config.maps, 2**config.halvings) if local else (config.latent + labels, None)
+    auxiliary = lower_rate(spec, config.colours, config.factor, features, span) if config.auxiliary else None
     return Latent(topdown, listening(decoder), spec, config, auxiliary)
