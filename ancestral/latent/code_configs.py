@@ -46,9 +46,7 @@ class VqVaeConfig:
     blocks: int = 1  # residual blocks a size
     halvings: int = 2  # how often the image is halved on the way to the grid
     top_halvings: int = 0  # how often that is halved again to a second, coarser grid, the top (VQ-VAE-2); 0 for one grid alone
-    decoder: str = (
-        "auto"  # bernoulli, logistic, normal: each symbol by itself; gated-pixelcnn, wavenet: after those before; or auto
-    )
+    decoder: str = "auto"  # each symbol by itself: bernoulli, logistic, normal; after others: gated-pixelcnn, wavenet; or auto
     decoder_layers: int = 8  # of gated-pixelcnn and wavenet, whose windows have taps 1, 2, 4, ... samples apart
     decoder_channels: int = 32  # their features
     auxiliary: bool = True  # of those two: a second likelihood, which sees the codes alone, keeps them in use in training
