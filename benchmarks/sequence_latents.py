@@ -1,12 +1,12 @@
 """What do the latents of text and of sound carry, plain, with the means against collapse, and with an auxiliary?
 
 Tiny Shakespeare's lines as characters, by Transformer VAEs, and spoken digits in quarters of a second, 2,048 mu-law samples, by
-WaveNet VAEs of one z for each; seed 0, one thread, 30 CPU-minutes a row. The bound of all test examples, and what z carries of
-it; how much worse the decoder does with another example's z; of lines also what words samples have, and lines between two lines;
-of clips what a linear classifier reads of digit and speaker, and whether reconstructions are heard as the same.
+WaveNet VAEs of one z for each, and by codes along them; seed 0, one thread, 30 CPU-minutes a row. The bound of all test examples,
+and what z carries of it; how much worse the decoder does with another example's z; of lines also what words samples have, and lines
+between two lines; of clips what a linear classifier reads of digit and speaker, and whether reconstructions are heard as the same.
 
     python benchmarks/sequence_latents.py DATA/tinyshakespeare RUNS --only "text, plain" "text, kit" "text, bag of words"
-    python benchmarks/sequence_latents.py DATA/spoken_digits RUNS --only "sound, plain" "sound, coarser sound"
+    python benchmarks/sequence_latents.py DATA/spoken_digits RUNS --only "sound, plain" "sound, coarser sound" "sound, codes"
     python benchmarks/sequence_latents.py . RUNS --table
 """
 
@@ -39,14 +39,17 @@ MINUTES = 30.0
 LINES: dict[str, Any] = {"notation": "characters", "pieces": "lines"}
 CLIPS: dict[str, Any] = {"label_from": ["0"], "pieces": "blocks", "length": 2048}
 KIT = {"kl_warmup": 0.25, "free_bits": 0.25, "decoder_dropout": 0.2}
+CODES = {"decoder": "wavenet", "decoder_channels": 32, "halvings": 5, "codes": 128, "prior": "transformer", "prior_channels": 64}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "text, no z": ("transformer", {"places": "rotary", "width": 128}),
     "text, plain": ("transformer-vae", {}),
     "text, kit": ("transformer-vae", KIT),
     "text, bag of words": ("transformer-vae", {"auxiliary": True}),
+    "text, bag of words, lambda 1": ("transformer-vae", {"auxiliary": True, "lambda_": 1.0}),
     "sound, no z": ("wavenet", {"layers": 8, "cycles": 1, "skip": 96, "head": 96}),
     "sound, plain": ("wavenet-vae", {}),
     "sound, coarser sound": ("wavenet-vae", {"auxiliary": True}),
+    "sound, codes": ("vq-vae", CODES),
 }
 TRAINING: dict[str, Any] = {"clock": "cpu", "optimiser": "adam", "learning_rate": 2e-3, "progress": False}
 SIZES = {"text": {"batch_size": 32}, "sound": {"batch_size": 4}}

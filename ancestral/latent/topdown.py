@@ -154,7 +154,11 @@ class TopDown(nn.Module, ABC):
         Raises:
             OrderError: its latents belong to one.
         """
-        raise OrderError("the latents of this model belong to one shape and one order: only models without take others")
+        sizes = " x ".join(map(str, shape))
+        raise OrderError(
+            f"the latents of this model belong to examples of the size it was trained on, not to ones of {sizes}: cut or pad them"
+            " to that, or take a model without latents"
+        )
 
     def generator(self) -> Generator:
         """The generative direction alone, for files.
