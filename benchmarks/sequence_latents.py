@@ -2,8 +2,9 @@
 
 Tiny Shakespeare's lines as characters, by Transformer VAEs, and spoken digits in quarters of a second, 2,048 mu-law samples, by
 WaveNet VAEs of one z for each, and by codes along them; seed 0, one thread, 30 CPU-minutes a row. The bound of all test examples,
-and what z carries of it; how much worse the decoder does with another example's z; of lines also what words samples have, and lines
-between two lines; of clips what a linear classifier reads of digit and speaker, and whether reconstructions are heard as the same.
+and what z carries of it; how much worse the decoder does with another example's z; of lines also what words samples have, and
+lines between two lines; of clips what a linear classifier reads of digit and speaker, and whether reconstructions are heard as
+the same.
 
     python benchmarks/sequence_latents.py DATA/tinyshakespeare RUNS --only "text, plain" "text, kit" "text, bag of words"
     python benchmarks/sequence_latents.py DATA/spoken_digits RUNS --only "sound, plain" "sound, coarser sound" "sound, codes"
