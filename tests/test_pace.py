@@ -11,6 +11,8 @@ from tiny_training import DIGITS, QUIET, CtrlC, model_of, same
 
 from ancestral.hub import Model
 from ancestral.objectives import OBJECTIVES, Batch, Terms, nll
+from ancestral.report import report
+from ancestral.report.history import read_history
 from ancestral.training import Interrupted, TrainingError, fit, resume
 from ancestral.training.callbacks import Average
 from ancestral.training.pace import FIRST, MOST, Pace
@@ -107,6 +109,17 @@ def test_a_run_that_slowed_down_can_be_stopped_and_resumed(tmp_path: Path, monke
         with pytest.raises(Interrupted, match="after step 126 of 140"):
             fit(model_of(), "digits", tmp_path / "stopped", **SOME)
     assert same(whole.model.state_dict(), resume(tmp_path / "stopped", progress=False).model.state_dict())
+    for name in ("whole", "stopped"):
+        assert read_history(tmp_path / name).slowed == {"likelihood": 0.5}
+    page = report(tmp_path / "whole", samples=4, examples=2).read_text(encoding="utf-8")
+    assert (
+        "Gradients blew up in the stage likelihood, which went back to its averaged weights and ended at 0.5 of its rate." in page
+    )
+
+
+def test_a_run_in_which_nothing_blew_up_says_nothing_of_its_pace(tmp_path: Path) -> None:
+    fit(model_of(), "digits", tmp_path / "run", **QUIET | {"steps": 2})
+    assert read_history(tmp_path / "run").slowed == {} and "pace" not in (tmp_path / "run" / "metrics.csv").read_text()
 
 
 def test_what_blows_up_again_and_again_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,11 @@ def curves(history: History, certain: bool = False) -> str:
         silent = [stage.name for stage in history.stages if not stage.status]
         nothing = f" The stage {' and '.join(silent)} does not model x, so it has no bits of x." if silent else ""
         weight = ", KL weight 1" if any(stage.status == "bound" for stage in history.stages) else ""
-        caption = f"Bits/dim over training steps{weight}. Stages: {names}.{nothing}"
+        slower = "".join(
+            f" Gradients blew up in the stage {name}, which went back to its averaged weights and ended at {pace:g} of its rate."
+            for name, pace in history.slowed.items()
+        )
+        caption = f"Bits/dim over training steps{weight}. Stages: {names}.{nothing}{slower}"
         drawn.append(figure(drawing(learning_curves(symbols, stages), "learning curves in bits/dim"), caption, "plot"))
     if rate:
         fall = "" if certain else " A rate that falls to zero is a collapse."

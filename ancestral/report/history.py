@@ -46,6 +46,11 @@ class History:
         return found
 
     @property
+    def slowed(self) -> dict[str, float]:
+        """What part of their learning rates the stages ended with in which gradients had blown up, by name."""
+        return {row["stage"]: float(row["pace"]) for row in self.rows if row.get("pace")}
+
+    @property
     def seconds(self) -> float | None:
         """How long training took."""
         times = [float(row["seconds"]) for row in self.rows if row.get("seconds")]

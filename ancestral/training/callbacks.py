@@ -83,9 +83,10 @@ class Records:
             self.sums[name] = self.sums[name] + value if name in self.sums else value.clone()
         self.count += 1
 
-    def flush(self, planned: Planned, step: int, seconds: float) -> None:
-        """Make a training row of the steps that were added."""
+    def flush(self, planned: Planned, step: int, seconds: float, pace: float = 1.0) -> None:
+        """Make a training row of the steps that were added; it has the pace where the stage has slowed down, see `Pace`."""
         means = {name: float(total) / self.count for name, total in self.sums.items()}
+        means |= {} if pace == 1 else {"pace": pace}
         self.sums, self.count = {}, 0
         self.note(planned, step, "train", means, seconds)
 

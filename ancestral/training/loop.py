@@ -175,12 +175,13 @@ class _Adapter(LightningModule):
     def _fault(self, what: str) -> TrainingError:
         rows = self.stream.rows(self.step)
         some = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
-        where = f"stage {self.planned.stage.name!r}, step {self.step + 1} of {self.planned.steps}"
         remedy = "a lower learning_rate or clip may help; so may a look at these examples"
         if self.model.spec.density and self.stream.data.units is None:
             size = float(self.stream.data.train.x[rows].abs().max())
             remedy = f"their values reach {size:.4g} in size: standardise the data (--standardize, standardize=True), or {remedy}"
-        return TrainingError(f"{where}: {what}; the batch holds training examples {some}; {remedy}", rows)
+        return TrainingError(
+            f"{self.planned.place(self.step + 1)}: {what}; the batch holds training examples {some}; {remedy}", rows
+        )
 
 
 class _Notify(Callback):

@@ -108,7 +108,7 @@ class Session:
         if RANK == 0:
             self.show.step(planned, tick)
         if self._moment(planned, step, self.config.log_every, 100):
-            self.records.flush(planned, step, self.seconds)
+            self.records.flush(planned, step, self.seconds, self.control.pace.factor)
         if self._moment(planned, step, self.config.validate_every, 10):
             self._validate(planned, step)
         stopping = self.stop.is_set() and not (last and planned is self.stages[-1])
@@ -126,8 +126,8 @@ class Session:
         self.control.pace.slow()
         if self.control.pace.spent:
             raise TrainingError(
-                f"stage {planned.stage.name!r}, step {tick.step} of {planned.steps}: gradients blow up however low the learning"
-                " rate; it may be the data, or how the model starts"
+                f"{planned.place(tick.step)}: gradients blow up however low the learning rate; it may be the data, or how the"
+                " model starts"
             )
         self.average.hand_back()
         for state in tick.optimiser.state.values():

@@ -43,6 +43,10 @@ class Planned:
     seconds: float | None = None
     timed: int | None = None
 
+    def place(self, step: int) -> str:
+        """Where a step of the stage is, in words."""
+        return f"stage {self.stage.name!r}, step {step} of {self.steps}"
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; the inverse of ``from_dict``."""
         stage = {**vars(self.stage), "options": dict(self.stage.options), "parts": list(self.stage.parts)}
