@@ -115,11 +115,11 @@ def remedies(model: Latent) -> list[Remedy]:
     """What the model can take and does not take yet, those that fit most often first."""
     config: Any = RateFields() if model.config is None else model.config
     if isinstance(model.topdown, CodedTopDown):
-        quantizer, unguided = model.topdown.quantizer, readable(model.likelihood.network) and model.auxiliary is None
-        found = [OFFERS["auxiliary"]] * unguided
-        if not isinstance(quantizer, VectorQuantizer):
-            return found
-        return [*found, SCALARS] if quantizer.restart else [*found, RESTARTS, SCALARS]
+        quantizer = model.topdown.quantizer
+        found = [OFFERS["auxiliary"]] if readable(model.likelihood.network) and model.auxiliary is None else []
+        if isinstance(quantizer, VectorQuantizer):
+            found += [SCALARS] if quantizer.restart else [RESTARTS, SCALARS]
+        return found
     if model.topdown.certain:
         return []
     have = {field.name: getattr(config, field.name) for field in fields(config)}

@@ -92,47 +92,40 @@ def itself(x: Tensor) -> Tensor:
     return x
 
 
-def decoder_of_codes(config: VqVaeConfig, spec: DataSpec, inputs: int, plane: tuple[int, int], vector: int) -> nn.Module:
+def decoder_of_codes(
+    config: VqVaeConfig, spec: DataSpec, inputs: int, plane: tuple[int, int], whole: tuple[int, int, int], vector: int
+) -> nn.Module:
     """What turns (n, inputs, *plane) vectors, with labels or none, into what the likelihoods read.
 
-    Of images that are the parameters of every pixel by itself: scales, too, as codes know where x is flat.
+    But for a WaveNet that are the parameters of every symbol by itself: scales, too, as codes know where x is flat.
 
     Args:
         plane: height and width of the grid of codes.
+        whole: channels, height and width of x, where sound is an image of one row.
         vector: size of a label's vector, 0 for none.
     """
-    sizes, later, size = (config.width, config.blocks), autoregressive(config, spec), alone(config, spec).family.size
-    if spec.kind == "image":
-        colours, height, width = (side or 0 for side in spec.shape)
-        decoder = ImageDecoder((size * colours, height, width), inputs, *sizes, config.halvings, True, vector)
-    elif later:  # a WaveNet repeats what it is given
-        decoder = ImageDecoder((config.decoder_channels, *plane), inputs, *sizes, 0, True, vector)
+    later, sound = autoregressive(config, spec), spec.kind == "audio"
+    if later and sound:  # a WaveNet repeats what it is given
+        outputs, halvings = (config.decoder_channels, *plane), 0
     else:
-        decoder = ImageDecoder((size, 1, spec.sites), inputs, *sizes, config.halvings, True, vector)
+        outputs, halvings = (alone(config, spec).family.size * whole[0], *whole[1:]), config.halvings
+    decoder = ImageDecoder(outputs, inputs, config.width, config.blocks, halvings, True, vector)
     if later:
         evened(decoder)
-    return decoder if spec.kind == "image" else Upright(decoder) if later else Listed(decoder)
+    return Laid(decoder, places=later) if sound else decoder
 
 
-class Listed(nn.Module):
-    """A decoder to (n, k, 1, T) maps, its output as a vector: (n, T k), the numbers of a place together."""
+class Laid(nn.Module):
+    """A decoder to (n, k, 1, P) maps, its output laid out as that of a sequence.
 
-    def __init__(self, decoder: nn.Module) -> None:
+    Args:
+        places: as a grid along it, (n, k, P, 1), instead of a vector, (n, P k), the numbers of a feature together.
+    """
+
+    def __init__(self, decoder: nn.Module, places: bool) -> None:
         super().__init__()
-        self.decoder = decoder
+        self.decoder, self.places = decoder, places
 
     def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
         out: Tensor = self.decoder(z, vector)
-        return out.flatten(1)
-
-
-class Upright(nn.Module):
-    """A decoder to (n, k, 1, P) maps, its output as a sequence lies: (n, k, P, 1)."""
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
-        out: Tensor = self.decoder(z, vector)
-        return out.flatten(2).unsqueeze(3)
+        return out.flatten(2).unsqueeze(3) if self.places else out.flatten(1)

@@ -115,7 +115,7 @@ class CodedTopDown(TopDown):
         self.top = Top(config, plane, classes or 0) if config.top_halvings else None
         maps = 0 if self.top is None else self.top.maps
         self.encoder = ImageEncoder(self.plane, features if self.top is None else config.width, *sizes)
-        self.decoder = decoder_of_codes(config, spec, features + maps, plane, classes or 0)
+        self.decoder = decoder_of_codes(config, spec, features + maps, plane, self.plane, classes or 0)
         codes = DataSpec("image", self.shape, self.quantizer.codes, classes)
         self.prior = prior_of_codes(config.prior, config, codes, maps)
         self.top_prior = (
