@@ -52,6 +52,21 @@ def test_symbols_depend_on_the_ones_before_and_on_their_codes(spec: ancestral.Da
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("decoder", ["auto", "wavenet"])
+def test_a_code_of_sound_says_something_of_its_own_place(decoder: str) -> None:
+    spec = ancestral.DataSpec("audio", (64,), levels=9)
+    model = model_of(spec, decoder=decoder)
+    codes = torch.zeros(1, 1, 1, 32, dtype=torch.long)
+    other = codes.clone()
+    other[..., 16] = 1  # of samples 32 and 33
+    x = torch.zeros(1, 64, dtype=torch.long)
+    one, two = (model.likelihood.network(x, model.features({"codes": each})) for each in (codes, other))
+    changed = (one != two).any(-1).nonzero()[:, 1]
+    assert 32 in changed and 33 in changed
+    assert changed.min() >= 32 - 10 and changed.max() <= 33 + 10  # as far as the windows of the decoder reach
+
+
+@torch.no_grad()
 def test_pictures_of_codes_are_the_means_of_the_auxiliary_image() -> None:
     model, x = model_of(decoder="gated-pixelcnn"), symbols(3)
     found = lossy(model, x)

@@ -119,7 +119,7 @@ class Laid(nn.Module):
     """A decoder to (n, k, 1, P) maps, its output laid out as that of a sequence.
 
     Args:
-        places: as a grid along it, (n, k, P, 1), instead of a vector, (n, P k), the numbers of a feature together.
+        places: as a grid along it, (n, k, P, 1), instead of a vector, (n, P k), the numbers of a place together.
     """
 
     def __init__(self, decoder: nn.Module, places: bool) -> None:
@@ -128,4 +128,5 @@ class Laid(nn.Module):
 
     def forward(self, z: Tensor, vector: Tensor | None) -> Tensor:
         out: Tensor = self.decoder(z, vector)
-        return out.flatten(2).unsqueeze(3) if self.places else out.flatten(1)
+        maps = out.flatten(2)
+        return maps.unsqueeze(3) if self.places else maps.mT.flatten(1)
