@@ -5,8 +5,10 @@ An engine, a twin or a coder with a small fault breaks the law that is about it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from ancestral.walking import engines
 from ancestral.walking.native.engine import Native
 from ancestral.walking.twin import ExactLatents, Twin, restored
 
+README = Path(__file__).parents[1] / "README.md"
 TINY = DataSpec("image", (1, 3, 4), levels=2, classes=3)
 SQUARE = DataSpec("image", (1, 2, 2), levels=2)
 HALVED = DataSpec("image", (1, 6, 2), levels=2)
@@ -56,6 +59,7 @@ CASES = {
     "nade, photos": ("nade", PHOTO, {"activation": "relu"}),
     "rnade, table": ("rnade", TABLE, {"family": "laplace"}),
     "rnade, mixed columns": ("rnade", MIXED, {}),
+    "rnade, by label": ("rnade", replace(TABLE, classes=3), {"conditional": True}),
     "deep-nade, enumerable": ("deep-nade", TINY, {}),
     "deep-nade, by label": ("deep-nade", TINY, {"conditional": True}),
     "made, enumerable": ("made", TINY, {}),
@@ -161,6 +165,7 @@ EXEMPT = {
     "nade, photos": {"context", "bound"},
     "rnade, table": {"context", "bound", "search", "table", "lowered", "exact", "lossless"},
     "rnade, mixed columns": {"context", "bound", "search", "table", "lowered", "exact", "lossless"},
+    "rnade, by label": {"bound", "search", "table", "lowered", "exact", "lossless"},
     "deep-nade, enumerable": {"context", "bound"},
     "deep-nade, by label": {"bound"},
     "made, enumerable": {"context", "bound"},
@@ -248,6 +253,16 @@ def test_laws(case: str) -> None:
 
 def test_every_model_of_the_table_is_put_to_the_laws() -> None:
     assert {name for name, _, _ in CASES.values()} == set(MODELS)
+
+
+def test_the_readme_says_which_laws_a_model_keeps() -> None:
+    """A law that no case of a model is fit for does not apply to it; of all others the test above says that they hold."""
+    said = dict(re.findall(r"^\| `([a-z+-]+)` \| (?:exact|bound) \| (.*?) \|", README.read_text(encoding="utf-8"), re.MULTILINE))
+    assert said.keys() == MODELS.keys()
+    for name, words in said.items():
+        unfit = set.intersection(*(EXEMPT.get(case, set()) for case, (model, _, _) in CASES.items() if model == name))
+        named = words.replace("those of symbols", "`search` `table` `lowered` `exact` `lossless`")
+        assert words.startswith("all but" if unfit else "all") and set(re.findall(r"`([a-z]+)`", named)) == unfit, name
 
 
 def test_the_laws_are_the_ones_that_the_design_lists() -> None:

@@ -26,6 +26,7 @@ OF_ALL: dict[str, Callable[[], str]] = {
     "commands": commands.commands,
     "training": models.training,
     "models": table.models,
+    "laws": table.laws,
     "collapse": figures.collapse,
     "names": reference.names,
     "elsewhere": reference.elsewhere,

@@ -19,10 +19,10 @@ MEASURED = {field.name for field in fields(Evaluation)}  # such as the auxiliary
 
 
 def readme() -> dict[str, list[str]]:
-    """The README's table of models: name to likelihood, what works, measured here, the paper's figure."""
+    """The README's table of models: name to likelihood, laws, what works, measured here, the paper's figure."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z+-]+)` \| (exact|bound) \| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    return {name: [status, works, measured, paper] for name, status, works, measured, paper in rows}
+    rows = re.findall(r"^\| `([a-z+-]+)` \| (exact|bound) \| (.*?) \| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    return {name: cells for name, *cells in rows}
 
 
 def records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,7 +43,7 @@ def _data(name: str, key: str, row: dict[str, Any]) -> str | None:
 
 def figures(name: str) -> str:
     """What was reached, beside the paper's figure; how; and samples, where some were kept."""
-    _, _, measured, paper = readme()[name]
+    *_, measured, paper = readme()[name]
     found = list(records(name))
     parts = [table(["measured here", "the paper's"], [[measured, paper]])]
     if found:
