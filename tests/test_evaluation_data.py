@@ -125,6 +125,16 @@ def test_progress_ends_where_it_said() -> None:
     assert told == [(3, 7), (6, 7), (7, 7)]
 
 
+@pytest.mark.parametrize("labels", [[0, 0, 1, 2], [0, 1, 2, 3]])
+def test_progress_ends_where_it_said_where_some_are_alone_with_their_label(labels: list[int]) -> None:
+    spec, told = DataSpec("image", GREY.shape, GREY.levels, classes=4), list[tuple[int, int]]()
+    examples = Examples(grey(4), torch.tensor(labels))
+    found = evaluate(
+        fresh("agave", spec, conditional=True), examples, importance_samples=2, progress=lambda *pair: told.append(pair)
+    )
+    assert told[-1] == (4 + 4 * 2 + 4,) * 2 and (found.shuffle_cost is None) == (len(set(labels)) == 4)
+
+
 def test_the_model_is_left_as_it_was() -> None:
     model = fresh("agave")
     model.train()

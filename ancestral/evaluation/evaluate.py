@@ -214,8 +214,10 @@ def _shuffled(
     model: Latent, chosen: Chosen, terms: RateDistortion, places: list[int], batch_size: int, seed: int, tick: Tick
 ) -> dict[str, Any]:
     labels = chosen.take(places).labels
-    if labels is not None:  # z may be another thing under another label; who is alone with a label is passed over
-        places = [place for place, shared in zip(places, (labels.bincount()[labels] > 1).tolist(), strict=True) if shared]
+    if labels is not None and len(places) > 1:  # z may be another thing under another label; who is alone with it is passed over
+        several = [place for place, shared in zip(places, (labels.bincount()[labels] > 1).tolist(), strict=True) if shared]
+        tick(len(places) - len(several))
+        places = several
     if len(places) < 2:
         return {"shuffle_cost": None}
     strange = shuffled_distortion(model, chosen.take(places), seed, batch_size, tick)
