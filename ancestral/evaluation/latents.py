@@ -200,7 +200,8 @@ class Carried:
 def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """One sentence on whether z is used; where it is not, the first of the remedies.
 
-    Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats, or a mutual information below 0.1 nats.
+    Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats (nearly collapsed: that cost is more), a mutual
+    information below 0.1 nats, or a perplexity of codes below 1.5.
 
     Example:
         >>> verdict(Carried(nats=97.04, rate=12.68, shuffle_cost=20.0, active=12, units=64))

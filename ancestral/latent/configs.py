@@ -266,7 +266,7 @@ class GuidedFields(ChargeFields):
     pretrained: ClassVar[str] = "decoder"  # what the stage is called in which the decoder of x trains without z
 
     lambda_: float = 2.0  # weight of the KL in the joint stage (eq. 7); evaluation always takes 1
-    auxiliary: bool = True  # whether there is an auxiliary loss; without it this is a VAE with an autoregressive decoder
+    auxiliary: bool = True  # whether there is an auxiliary loss; without it the KL still weighs lambda_: 1 is the ELBO
     pretraining: float = 0.5  # share of the steps in which VAE and decoder train apart; 1 for a pair that other runs start from
     pretrain: str = "both"  # which of them: both, vae, or the decoder
 

@@ -1,7 +1,7 @@
 """Autoregressive flows over latents: inverse flows (posteriors drawn in one pass) and forward flows (priors scored in one pass).
 
 One step maps z to y = sigma * z + (1 - sigma) * m, where m and sigma of a unit see only the units before it (Kingma et al.
-2016, "Improved Variational Inference with Inverse Autoregressive Flow", eqs. 12 to 14). From z to y it is one pass; from y to z
+2016, "Improving Variational Inference with Inverse Autoregressive Flow", eqs. 12 to 14). From z to y it is one pass; from y to z
 a unit needs the ones before it. Which end the noise stands at makes the difference:
 
     posterior   noise ──▶ base q(. | x) ──steps──▶ z            drawn in one pass, and what was drawn is scored with it

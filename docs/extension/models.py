@@ -41,6 +41,7 @@ SIZES = {
     "audio of 256 levels": DataSpec("audio", (4096,), 256),
     "30 real values": DataSpec("vector", (30,), None),
 }
+BLOCKS = {"pixelvae": slice(1), "hierarchical-pixelvae": slice(1, None)}  # which, where one module builds several models
 MANY = 1000  # sites from which on a model is not made to count its parameters
 DRAWN = {"iaf-vae": "ancestral.latent.resnet"}  # modules with the picture, where it is not in the constructor's
 PRESETS = ("tiny", "small", "paper")
@@ -190,7 +191,7 @@ def diagram(name: str) -> str:
     text = getdoc(import_module(DRAWN.get(name) or MODELS[name].constructor.split(":")[0])) or ""
     blocks = (block.strip("\n") for block in re.split(r"\n\s*\n|::\n", text))
     drawn = [block for block in blocks if re.search("──|a_1 = c", block)]
-    return "\n".join(f"```text\n{_shifted(block)}\n```\n" for block in drawn)
+    return "\n".join(f"```text\n{_shifted(block)}\n```\n" for block in drawn[BLOCKS.get(name, slice(None))])
 
 
 def _shifted(block: str) -> str:
