@@ -243,3 +243,21 @@ def test_scores_of_nothing() -> None:
         score(fresh("agave"), grey(0))
     with pytest.raises(ValueError, match="at least 1"):
         score(fresh("agave"), grey(2), importance_samples=0)
+
+
+# -- whole numbers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["transformer", "wavenet", "transformer-vae"])
+def test_exact_numerics_of_examples_of_any_length(name: str) -> None:
+    """Longer ones than the network was made for among them, in batches that end where their longest does."""
+    model = fresh(
+        name, DataSpec("text", (None,), levels=5, end=4), **({} if name == "wavenet" else {"context": 8, "places": "rotary"})
+    )
+    x = torch.full((6, 20), 4)
+    for row, length in zip(x, (3, 0, 19, 5, 7, 1), strict=True):
+        row[:length] = torch.randint(4, (length,))
+    found = evaluate(model, x, importance_samples=0, numerics="exact", batch_size=2)
+    assert found.exact_nats is not None and found.exact_cost is not None
+    assert found.exact_nats == pytest.approx(found.nats, rel=0.1 if name == "transformer-vae" else 0.002)
+    assert ("chosen" in "".join(found.lines())) == (found.exact_scheme == "two-part") == (name == "transformer-vae")

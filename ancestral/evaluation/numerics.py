@@ -6,27 +6,33 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ancestral.core import Context
 from ancestral.evaluation.bits import Mean, example_nats
 from ancestral.evaluation.examples import Chosen, Tick
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
-from ancestral.sampling.strategies import Model
+from ancestral.sampling.strategies import Model, sized
+from ancestral.symbols import trimmed
 from ancestral.walking.twin import label_vector, twin
 
 NUMERICS = ("float", "exact")
 
 
-def numerics_cost(model: Model, some: Chosen, seed: int, batch_size: int, tick: Tick) -> dict[str, float | int | None]:
+def numerics_cost(model: Model, some: Chosen, seed: int, batch_size: int, tick: Tick) -> dict[str, float | int | str | None]:
     """Mean nats of the twin on some examples, and how many more they are than the model's, at the same noise.
 
-    Both are told the labels of the examples, where a conditional model is given some.
+    Both are told the labels of the examples, where a conditional model is given some. The twin of a two-part code does not draw its
+    z but chooses it, so that the difference is not of numbers alone.
     """
-    exact = twin(model, some.x.long(), threads=torch.get_num_threads(), vector=label_vector(some.labels, model.spec))
+    x, end = trimmed(some.x.long(), model.spec), model.spec.end or 0
+    whole = sized(model, x.shape[1:])  # whose sequences are all as long as the longest: what comes after an end costs nothing
+    exact = twin(whole, x, threads=torch.get_num_threads(), vector=label_vector(some.labels, model.spec))
     theirs, ours = [], []
     for batch, context in some.batches(model, seed, batch_size):
-        theirs.append(exact.cost(batch.x.cpu(), seed, batch.rows, vector=label_vector(batch.labels, model.spec)))
+        filled = pad(batch.x.cpu(), (0, x.shape[-1] - batch.x.shape[-1]), value=end)
+        theirs.append(exact.cost(filled, seed, batch.rows, vector=label_vector(batch.labels, model.spec)))
         ours.append(_nats(model, batch.x, seed, batch.rows or (), context).cpu())
         tick(len(batch.x))
     nats, more = torch.cat(theirs), Mean.of(torch.cat(theirs) - torch.cat(ours))
@@ -35,6 +41,7 @@ def numerics_cost(model: Model, some: Chosen, seed: int, batch_size: int, tick: 
         "exact_cost": more.value,
         "exact_cost_error": more.error,
         "exact_examples": len(nats),
+        "exact_scheme": exact.scheme,
     }
 
 

@@ -52,6 +52,7 @@ class Evaluation:
         remedies: where that is little, every `Remedy` that the model can take, those that fit most often first.
         exact_nats: cost of an example in exact numerics, with which files are coded; ``exact_cost`` is how much more that is
             than in floating point, for the same ``exact_examples`` and the same noise. None where it was not asked for.
+        exact_scheme: of those files: ``autoregressive``, ``bits-back``, or ``two-part``, which chooses z and does not draw it.
         orders, ordering: nats is -log of the mean of p(x) over so many orders, and which they are.
         order_nats: mean over these orders of the cost in one alone, at least nats; None where there is one order.
     """
@@ -93,6 +94,7 @@ class Evaluation:
     exact_cost: float | None = None
     exact_cost_error: float | None = None
     exact_examples: int = 0
+    exact_scheme: str | None = None
     orders: int = 1
     ordering: str | None = None
     order_nats: float | None = None
@@ -220,11 +222,15 @@ class Evaluation:
             alone = f"one of them alone costs {self.order_nats:.2f} nats on average"
             lines.append(f"the mean of p(x) over {self.orders} orders ({self.ordering}); {alone}")
         if self.exact_nats is not None and self.exact_cost is not None:
-            lines.append(
-                f"exact numerics: {bits_per_dim(self.exact_nats, self.subset_sites):.4f} bits/dim,"
-                f" {self.exact_cost / (self.exact_nats - self.exact_cost):+.3%} ({self.exact_examples:,} examples)"
-            )
+            lines.append(self._exact(self.exact_nats, self.exact_cost))
         return [*lines, f"data: {self.data['note']}" + (f" Units: {self.data['units']}." if "units" in self.data else "")]
+
+    def _exact(self, nats: float, cost: float) -> str:
+        share, error = cost / (nats - cost), self.exact_cost_error
+        spread = "" if error is None else f" ± {error / (nats - cost):.3%}"
+        chosen = ", z chosen for a file in two parts and not drawn" if self.exact_scheme == "two-part" else ""
+        dims = f"{bits_per_dim(nats, self.subset_sites):.4f} bits/dim"
+        return f"exact numerics: {dims}, {share:+.3%}{spread} ({self.exact_examples:,} examples{chosen})"
 
     def _whose(self) -> str:
         available = self.data["available"]
