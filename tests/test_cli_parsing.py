@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass, replace
@@ -12,7 +13,7 @@ import pytest
 from ancestral.cli.commands import New, Sample, Train
 from ancestral.cli.homes import HOMES
 from ancestral.cli.parsing import ELSEWHERE, _comment, _source, parse
-from ancestral.cli.reading import Reading
+from ancestral.cli.reading import Limited, Reading
 from ancestral.data.loading import BINARIZE
 from ancestral.models import MODELS, configure
 from ancestral.sampling import METHODS
@@ -46,7 +47,7 @@ def test_every_setting_of_a_model_and_of_training_is_a_flag(name: str, preset: s
     assert {"model": parsed.new.model, "training": parsed.new.training} == wanted
 
 
-@pytest.mark.parametrize("kind", HOMES)
+@pytest.mark.parametrize("kind", [*HOMES, Reading, Limited])
 def test_every_flag_of_a_command_has_help(kind: type[Any]) -> None:
     own = [field.name for field in fields(kind) if not is_dataclass(get_type_hints(kind)[field.name])]
     elsewhere = {"new", "grid", "reading", "known"}  # whose fields are flags themselves; the last has its help beside its type
@@ -129,3 +130,12 @@ def test_the_source_of_a_configuration_is_read_once(capsys: pytest.CaptureFixtur
     assert "--beta" in capsys.readouterr().err
     kinds = {base for kind in (TrainingConfig, *(entry.config for entry in MODELS.values())) for base in kind.__mro__}
     assert _source.cache_info().misses <= len(kinds) < _source.cache_info().hits
+
+
+def test_a_reader_that_has_had_enough_is_no_fault() -> None:
+    """As ``head`` closes what it reads from after a few lines."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "ancestral", "models"], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -37,13 +37,14 @@ def main() -> int:
             for piece in answer.pieces:
                 out.write(piece)
                 out.flush()
+            if command.json or answer.lines:
+                said = json.dumps(plain(answer.values), ensure_ascii=False) if command.json else "\n".join(answer.lines)
+                print(said, file=out, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # who read it has had enough, and Python would flush once more
         return 0
     except (Exception, KeyboardInterrupt) as error:
         return _fault(error, command.debug)
-    if command.json or answer.lines:
-        print(json.dumps(plain(answer.values), ensure_ascii=False) if command.json else "\n".join(answer.lines))
     return answer.code
 
 

@@ -41,9 +41,7 @@ class Limited(Reading):
     length: int | None = None  # of blocks of text or sound, and of windows in training; by default 256, of sound 4096
     pieces: Literal["blocks", "lines", "files"] | None = None  # what one example is; lines and files have any length, and an end
     rate: int | None = None  # samples a second to which sound is brought
-    label_from: Annotated[
-        tuple[str, ...], arg(metavar="WHERE")
-    ] = ()  # columns of labels.csv, parts of file names (0 1), or folder
+    label_from: Annotated[tuple[str, ...], arg(metavar="WHERE")] = ()  # classes: columns of labels.csv, parts of names, folder
 
     def options(self) -> dict[str, Any]:
         """The arguments of ``load_data`` that were given, as JSON has them."""

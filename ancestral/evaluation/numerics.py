@@ -23,8 +23,8 @@ NUMERICS = ("float", "exact")
 def numerics_cost(model: Model, some: Chosen, seed: int, batch_size: int, tick: Tick) -> dict[str, float | int | str | None]:
     """Mean nats of the twin on some examples, and how many more they are than the model's, at the same noise.
 
-    Both are told the labels of the examples, where a conditional model is given some. The twin of a two-part code does not draw its
-    z but chooses it, so that the difference is not of numbers alone.
+    Both are told the labels of the examples, where a conditional model is given some. The twin of a two-part code does not draw
+    its z but chooses it, so that the difference is not of numbers alone.
     """
     x, end = trimmed(some.x.long(), model.spec), model.spec.end or 0
     whole = sized(model, x.shape[1:])  # whose sequences are all as long as the longest: what comes after an end costs nothing
