@@ -207,7 +207,7 @@ def test_features_need_sound_whose_notation_is_known() -> None:
         (("sample", "mulaw", "--length", "3", "--seconds", "3"), "one of them"),
         (("sample", "mulaw", "--out", "x.png"), "name a .wav"),
         (("complete", "mulaw", "TONE", "--known", "hole"), "first:1.5s"),
-        (("complete", "mulaw", "TONE", "--known", "first:100%"), "name fewer or more"),
+        (("complete", "mulaw", "TONE", "--known", "first:100%"), "of at most 200, and 200 are to be known"),
         (("complete", "pcm", "TONE", "--labels", "1", "2"), "2 labels for 1 files"),
         (("interpolate", "mulaw"), "has none"),
     ],

@@ -76,12 +76,12 @@ def test_lines_of_a_file_are_completed_each_by_itself(home: Path, ask: Ask, call
     told = ask("complete", run, few, "--known", "first:1%", "-n", 2, "--engine", "eager")
     assert len(told["texts"]) == 8 and [text[0] for text in told["texts"][::2]] == [line[0] for line in LINES[:4]]
     assert len(told["items"]) == 4 and all("few.txt" in name for name in told["items"])
-    code, out, err = call("interpolate", run, home / "lines.txt", "--labels", 1)
-    assert (code, out) == (1, "") and "1 labels for 120 texts" in err
+    code, out, err = call("interpolate", run, home / "lines.txt", "--labels", 1, 1)
+    assert (code, out) == (1, "") and "2 labels for 120 texts of 1 file" in err
 
 
 def test_lengths_that_a_grid_does_not_take_are_refused_with_the_one_it_takes(home: Path, call: Call) -> None:
-    code, out, err = call("complete", home / "clips", home / "sounds" / "0_a.wav", "--known", "first:10")
+    code, out, err = call("complete", home / "clips", home / "sounds" / "0_a.wav", "--known", "first:10", "--length", 320)
     assert (code, out) == (1, "") and "belongs to the length 32, not 320: ask for that one (--length 32)" in err
 
 

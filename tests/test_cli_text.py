@@ -129,7 +129,7 @@ def test_texts_go_on_where_their_beginning_is_known(home: Path, ask: Ask, tmp_pa
         (("sample", "bytes", "--like", "x.wav"), "this run is on text"),
         (("complete", "lines", "README", "--known", "top"), "--known top: of text"),
         (("complete", "lines", "README", "--known", "first:2s"), "first:2s"),
-        (("complete", "lines", "README", "--known", "first:0"), "name fewer or more"),
+        (("complete", "lines", "README", "--known", "first:0"), "nothing is known"),
         (("complete", "lines", "README", "--known", "first:inf"), "how much of its beginning"),
         (("complete", "lines", "README", "--known", "first:nan"), "how much of its beginning"),
         (("reconstruct", "bytes"), "has none"),

@@ -369,3 +369,21 @@ def test_lines_end_in_either_way(notation: str, chunk: int, tmp_path: Path, monk
         data = load_data(tmp_path / "a.txt", pieces="lines", notation=notation)
         found = [each if isinstance(each, str) else each.decode() for part in PARTS for each in written(data, part)]
         assert sorted(found) == sorted([*lines, kept])
+
+
+def test_blocks_of_labelled_files_are_cut_class_by_class(tmp_path: Path) -> None:
+    """Sorted by class, the last class would else be all that is validated and tested on."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            (tmp_path / name / f"{i}.txt").write_text(f"{name} {i} " * 60)
+    data = load_data(tmp_path, length=8)
+    for part in (data.train, data.validation, data.test):
+        assert set(part.labels.tolist()) == {0, 1}
+    assert "each class cut in order: 90 % train" in data.note
+    found = "".join(bytes(row.tolist()).decode() for row in data.test.x)
+    assert "one 2" in found and "two 2" in found and "one 1" not in found  # the ends of the last files
+    (tmp_path / "one" / "0.txt").write_text("short")
+    for i in (1, 2):
+        (tmp_path / "one" / f"{i}.txt").unlink()
+    assert "; cut in order" in load_data(tmp_path, length=8).note  # of so little no set would get a block

@@ -15,6 +15,7 @@ from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from ancestral.cli.flags import (
     KNOWN,
+    Classes,
     Config,
     Engine,
     File,
@@ -174,7 +175,7 @@ class Sample(Lasting):
     prompt: str | None = None  # what a text begins with, or the sound file that a clip begins with
     prompt_file: Place = None  # the file of a text to begin with
     like: Place = None  # a sound file whose features to follow, for models that were trained with --condition
-    labels: tuple[int, ...] = ()  # classes to draw, over and over; by default every class of a conditional model in turn
+    labels: Classes = ()  # classes to draw, over and over; by default every class of a conditional model in turn
     guidance: float = 0.0  # how much more than the model's own to lead towards the labels; needs training with --label-dropout
     z_temperature: float = 1.0  # spread of z; 0 takes the median of its prior
     top_k: int | None = None  # keep the k most probable symbols
@@ -201,7 +202,7 @@ class Reconstruct(Drawing):
     number: Number = 8  # how many test examples
     from_latents: Switch = False  # keep of z what a file keeps, and say what that takes and how near the pictures come
     beside: Runs = ()  # with that, another run whose figures to put beside, once for each
-    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    labels: Classes = ()  # the class of each file, for a conditional model; by default as files were labelled in training
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side
 
 
@@ -212,7 +213,7 @@ class Complete(Lasting):
     pictures: Pictures = ()  # files of images, text or sound, folders of them, or .npy; by default four test examples
     known: Annotated[str | None, arg(metavar="WHAT", help=KNOWN)] = None
     number: Number = 4  # completions of each
-    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    labels: Classes = ()  # the class of each file, for a conditional model; by default as files were labelled in training
     particles: int = 64  # to choose from, where the model cannot complete exactly
     batch_size: int = 256  # rows, or particles of rows, that walk together
     engine: Engine = "auto"  # what carries the walk out: native (CPU, float32), compiled (by torch.compile), or eager PyTorch
@@ -228,7 +229,7 @@ class Interpolate(Drawing):
 
     pictures: Pictures = ()  # image files, folders of them, or .npy, pair after pair; by default test examples
     number: Number = 4  # pairs of test examples
-    labels: tuple[int, ...] = ()  # the class of each picture, for a conditional model
+    labels: Classes = ()  # the class of each file, for a conditional model; by default as files were labelled in training
     steps: int = 8  # images on the way, both ends included
     size: int | None = None  # crop the centre square out of each picture and bring it down to this side
 
@@ -246,7 +247,7 @@ class Score(Computing):
     per_symbol: Switch = False  # put the bits of every symbol into the .json
     shown: int = 12  # examples of each set on the page, a third each the least surprising, in the middle, the most
     limit: int | None = None  # at most so many examples of each set, a seeded choice
-    labels: tuple[int, ...] = ()  # the class of each image or row
+    labels: Classes = ()  # the class of each file or row; by default as files were labelled in training
     importance_samples: int = 1  # k of the bound, for a latent-variable model
     batch_size: int = 64  # examples, or samples of them, that are decoded together
     seed: int = 0  # of noise and choices

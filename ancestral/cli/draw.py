@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ancestral import sampling
+from ancestral.cli.classes import numbered
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said, things_of
@@ -56,10 +57,12 @@ def sample(command: Sample) -> Answer:
     check_strategy(command)
     begun = beginning(command, model)
     model = begun.model if command.size is None else sized(model, (model.spec.shape[0] or 0, *command.size))
-    n = command.number
+    classes, n = numbered(command.run, command.labels), command.number
     if n is None:
-        n = usual_number(command, model) if begun.notation is None else 1
-    labels = _labels(model, command.labels, n)
+        n = max(usual_number(command, model) if begun.notation is None else 1, len(classes))
+    if n < len(classes):
+        raise ValueError(f"number is {n} and there are {len(classes)} labels: leave -n out, or name fewer")
+    labels = _labels(model, classes, n)
     if command.guidance and labels is not None and not describe(command.run).get("training", {}).get("label_dropout"):
         said("guidance compares with no label at all, which this model was not trained for: train it with --label-dropout")
     context = begun.context(n, context_of(model, n, labels, None))

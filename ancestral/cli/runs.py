@@ -16,15 +16,17 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor, nn
 
+from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Computing
 from ancestral.cli.reading import Reading
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
-from ancestral.data.sequences import read_sequences
+from ancestral.data.sequences import files_of, read_sequences
 from ancestral.data.source import Source
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
+from ancestral.data.tapes import TAPE
 from ancestral.draw import uniforms
 from ancestral.hub import Model, describe, load, notation_of, units_of
 from ancestral.sampling.strategies import Progress
@@ -123,7 +125,7 @@ class Items:
 
 
 def items_of(
-    model: Model, folder: Path, pictures: Sequence[Path], count: int | None, size: int | None, labels: Sequence[int] = ()
+    model: Model, folder: Path, pictures: Sequence[Path], count: int | None, size: int | None, labels: Sequence[str] = ()
 ) -> Items:
     """The pictures or rows named on the command line, or ``count`` test examples of a run, evenly spread; with their labels.
 
@@ -131,27 +133,25 @@ def items_of(
 
     Raises:
         DataError: they cannot be read, or do not fit the model.
-        ValueError: ``count`` is below 1, or there is not one label for each.
+        ValueError: ``count`` is below 1, there is no such class, or not one label for each.
     """
     if count is not None and count < 1:
         raise ValueError(f"number is {count}; ask for at least 1")
-    device = model.anchor.device
+    conditional = getattr(model.config, "conditional", False)
     if pictures:
-        examples, names = read_items(pictures, folder, model.spec, size)
-        found = Items(examples.x if model.spec.levels is None else examples.x.long(), names)
-        if getattr(model.config, "conditional", False) and not labels:
-            said("note: the model knows classes and none are given (--labels), so it takes none of them (the null label)")
+        found = read_items(pictures, folder, model.spec, size)
+        whole, names, owners, own = found.examples, found.names, found.owners, found.labels
     else:
         test = data_of(folder, None, Reading(), f"name {things_of(model.spec)}").test
         number = min(count or len(test), len(test))
         rows = [place * len(test) // number for place in range(number)]
-        test = test.select(rows)
-        own = test.labels if getattr(model.config, "conditional", False) else None
-        found = Items(test.x if model.spec.levels is None else test.x.long(), [f"test {row}" for row in rows], own)
-    if labels and len(labels) != len(found.x):
-        raise ValueError(f"{len(labels)} labels for {len(found.x)} {things_of(model.spec)}: give one each")
-    y = torch.tensor(labels) if labels else found.labels
-    return Items(found.x.to(device), found.names, None if y is None else y.to(device))
+        whole, names, owners = test.select(rows), [f"test {row}" for row in rows], range(number)
+        own = whole.labels
+    y = one_each(numbered(folder, labels), owners, model.spec) if labels else own if conditional else None
+    if conditional and y is None and pictures:
+        said(untold(folder))
+    x, device = whole.x if model.spec.levels is None else whole.x.long(), model.anchor.device
+    return Items(x.to(device), names, None if y is None else y.to(device))
 
 
 def things_of(spec: DataSpec) -> str:
@@ -159,8 +159,38 @@ def things_of(spec: DataSpec) -> str:
     return {"image": "pictures", "text": "texts", "audio": "clips"}.get(spec.kind, "rows")
 
 
-def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> tuple[ExampleSet, Sequence[str]]:
-    """Files and folders, all of each, as a run's examples are written, and the name of each example.
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """Examples of files, or of a set.
+
+    Attributes:
+        examples: n of them.
+        names: of each.
+        owners: which file each is of, counted from 0; files may hold several.
+        labels: (n,) their classes, where these are known.
+    """
+
+    examples: ExampleSet
+    names: Sequence[str]
+    owners: Sequence[int]
+    labels: Tensor | None = None
+
+
+def one_each(given: Sequence[int], owners: Sequence[int], spec: DataSpec) -> Tensor:
+    """(n,) the classes that are given, one for each of n examples or one for each file that they are of.
+
+    Raises:
+        ValueError: there are more or fewer.
+    """
+    n, files = len(owners), max(owners, default=-1) + 1
+    if len(given) not in (files, n):
+        of = f" of {files:,} file{'s' * (files != 1)}" if n != files else ""
+        raise ValueError(f"{len(given):,} labels for {n:,} {things_of(spec)}{of}: give one each")
+    return torch.tensor(given)[torch.as_tensor(owners) if len(given) == files else torch.arange(n)]
+
+
+def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | None) -> Listed:
+    """Files and folders, all of each, as a run's examples are written, with the name of each and its class if the files tell it.
 
     Raises:
         DataError: one is missing, broken or of another shape or kind than the model's.
@@ -168,13 +198,19 @@ def read_items(paths: Sequence[Path], folder: Path, spec: DataSpec, size: int | 
     how = written_as(folder)
     if not how:
         found = read_pictures(paths, spec, size, units_of(folder))
-        return Examples(found.x), found.names
-    read = read_sequences(paths, spec, how["notation"], how["pieces"] == "lines")
+        shown = [(path, _images(path)) for path in paths]
+        classes = told(folder, shown) if all(files for _, files in shown) else None
+        labels = None if classes is None else torch.tensor(classes)
+        return Listed(Examples(found.x), found.names, range(len(found.names)), labels)
+    places = [(path, files_of(path, spec.kind)) for path in paths]
+    read = read_sequences([file for _, files in places for file in files], spec, how["notation"], how["pieces"] == "lines")
     if read.left:
         said(
             f"note: the last {read.left:,} symbols in all, at the ends of files, make no whole block of {spec.sites:,}: left out"
         )
-    return read.examples, read.names
+    owners, classes = read.examples.places[:, TAPE], told(folder, places)
+    labels = None if classes is None else torch.tensor(classes)[torch.as_tensor(owners)]
+    return Listed(read.examples, read.names, owners.tolist(), labels)
 
 
 def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None, units: Units | None = None) -> Items:
@@ -194,15 +230,20 @@ def read_pictures(paths: Sequence[Path], spec: DataSpec, size: int | None, units
 def _read(path: Path, spec: DataSpec, size: int | None) -> Items:
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
-        files = [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.suffix.lower() in SUFFIXES]
-        if not files:
-            raise DataError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    files = _images(path)
+    if path.is_dir() and not files:
+        raise DataError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    if files:
         source = Source(path.name, str(path), {"train": read_images(files, size)}, levels=256)
         return Items(_fitted(source, spec, size), [str(file) for file in files])
     source = read_file(path)
     x = _fitted(replace(source, origin=str(path), x={"train": np.concatenate(list(source.x.values()))}), spec, size)
     return Items(x, [f"{path} {row}" for row in range(len(x))])
+
+
+def _images(path: Path) -> list[Path]:
+    """The image files of a folder, in order, or the file itself; none of an array."""
+    return [file for file in (sorted(path.rglob("*")) if path.is_dir() else [path]) if file.suffix.lower() in SUFFIXES]
 
 
 def _fitted(source: Source, spec: DataSpec, size: int | None) -> Tensor:

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ancestral import evaluation
+from ancestral.cli.classes import NULL, class_names, numbered, untold
 from ancestral.cli.commands import Answer, Score
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, opened, progress, read_items, said
+from ancestral.cli.runs import data_of, one_each, opened, progress, read_items, said
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx
 from ancestral.data.source import LIMIT, PARTS, permutation
@@ -30,7 +31,6 @@ from ancestral.report.surprise import Shower
 from ancestral.symbols import DataError
 
 TABLE = "scores.csv"
-NULL = "the null label"
 Told = Mapping[str, Mapping[str, Separation]]
 
 
@@ -125,12 +125,11 @@ class _Task:
     def found(self) -> list[Found]:
         """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
         command = self.command
-        named = bool(command.data)
-        own = self._read(command.data, command.split) if named else self._set(data_of(command.run, None, Reading(), "name some"))
-        if command.labels:
-            if len(command.labels) != len(own.rows):
-                raise ValueError(f"{len(command.labels)} labels for {len(own.rows)} pictures: give one each")
-            own = replace(own, labels=torch.tensor(command.labels))
+        given = numbered(command.run, command.labels)
+        if command.data:
+            own = self._read(command.data, command.split, given)
+        else:
+            own = self._set(data_of(command.run, None, Reading(), "name some"), given)
         inside, *outside = _parted(own, command.outside)
         inside = inside.limited(command.limit, command.seed)
         for word in command.against:
@@ -145,29 +144,30 @@ class _Task:
             raise ValueError(f"{inside.name} against {', '.join(names)}: each must have a name of its own")
         return [inside, *(each.limited(command.limit, command.seed) for each in outside)]
 
-    def _read(self, words: Sequence[str], split: str | None) -> Found:
-        """A data set, of which the split is taken, or files, taken whole."""
+    def _read(self, words: Sequence[str], split: str | None, given: Sequence[int] = ()) -> Found:
+        """A data set, of which the split is taken, or files, taken whole; of the classes that are given, if any are."""
         command, spec = self.command, self.model.spec
         if split is not None or any(_is_set(word) for word in words):
             if len(words) > 1:
                 raise DataError(f"{' '.join(words)}: give one data set by itself, or several files and folders without --split")
-            return self._set(data_of(command.run, words[0], command.reading))
+            return self._set(data_of(command.run, words[0], command.reading), given)
         if set(command.reading.options()) - {"size"}:
             raise DataError(
                 "files are brought to the model's colours and levels by themselves: of such flags leave all but --size"
             )
-        examples, names = read_items([Path(word) for word in words], command.run, spec, command.reading.size)
-        name = Path(words[0]).name if len(words) == 1 else f"{len(words)} files and folders"
-        return Found(name, names, [examples], range(len(names)), filling=spec.end or 0)
+        found = read_items([Path(word) for word in words], command.run, spec, command.reading.size)
+        name, rows = Path(words[0]).name if len(words) == 1 else f"{len(words)} files and folders", range(len(found.names))
+        labels = one_each(given, found.owners, spec) if given else found.labels
+        return Found(name, found.names, [found.examples], rows, labels, class_names(command.run), filling=spec.end or 0)
 
-    def _set(self, data: Splits) -> Found:
+    def _set(self, data: Splits, given: Sequence[int] = ()) -> Found:
         split = self.command.split or "test"
         sets = {name: getattr(data, name) for name in PARTS if split in (name, "all") and len(getattr(data, name))}
         if not sets:
             raise DataError(f"{data.name} has no {split} examples: take others (--split)")
         labels = [each.labels for each in sets.values() if each.labels is not None]
         names = [f"{name} {row}" for name, each in sets.items() for row in range(len(each))]
-        y = torch.cat(labels) if labels else None
+        y = one_each(given, range(len(names)), data.spec) if given else torch.cat(labels) if labels else None
         parts, filling = list(sets.values()), data.spec.end or 0
         return Found(f"{data.name} ({split})", names, parts, range(len(names)), y, data.class_names, filling=filling)
 
@@ -196,7 +196,7 @@ class _Task:
             said(f"note: the model knows classes; to compare, it is told none, of {found.name} either ({NULL})")
             return None
         if found.labels is None:
-            said(f"note: the model knows classes and none are given (--labels), so it takes none of them ({NULL})")
+            said(untold(self.command.run))
         return found.labels
 
     def results(self, sets: Sequence[Scored], told: Told) -> Results:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from ancestral import sampling
+from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
-from ancestral.cli.runs import items_of, progress, written_as
-from ancestral.core import Context
+from ancestral.cli.runs import items_of, progress, said, written_as
+from ancestral.core import Context, OrderError
 from ancestral.data.features import mel_of
-from ancestral.data.images import listed
 from ancestral.data.notation import Notation, Sound, Text, up_to_end
-from ancestral.data.recordings import WRITTEN
-from ancestral.data.sounds import SUFFIXES, tapes_of, wav
+from ancestral.data.sequences import files_of
+from ancestral.data.sounds import tapes_of, wav
 from ancestral.files import write_whole
 from ancestral.hub import Model, notation_of
 from ancestral.objectives import with_grid
@@ -242,18 +242,23 @@ class Continued:
 
 
 def continued(command: Complete, model: Model, notation: Notation, examples: int) -> Continued:
-    """Draw how texts or clips go on; each is walked by itself, for their lengths differ.
+    """Draw how texts or clips go on; each is walked by itself, for their lengths differ. Those too short for that are left out.
 
     Raises:
-        ValueError: nothing or all of one would be known.
+        ValueError: nothing would be known, or all of every one.
         DataError: a file cannot be read, or the model cannot complete it.
     """
-    n, found, statuses = command.number, Continued([], [], [], "exact"), set()
+    n, found, statuses, short = command.number, Continued([], [], [], "exact"), set(), list[str]()
     for i, (name, x, label) in enumerate(_clips(command, model, notation, examples)):
         total = _length(command, notation) or _total(model, len(x), notation)
-        k = _count(command.known or "first:50%", notation, len(x))
-        if not 0 < k < total or k > len(x):
-            raise ValueError(f"{name} has {len(x):,} symbols, and {k:,} of {total:,} are to be known: name fewer or more")
+        k = _count(command.known or "first:50%", notation, min(len(x), total))
+        if k < 1:
+            raise ValueError(
+                f"--known {command.known}: then nothing is known of {name}: name more, or draw it (ancestral sample)"
+            )
+        if k > len(x) or k >= total:
+            short.append(f"{name} has {len(x):,} symbols of at most {total:,}, and {k:,} are to be known: name fewer (--known)")
+            continue
         whole, known = torch.zeros(n, total, dtype=torch.long), torch.arange(total) < k
         whole[:, :k] = x[:k]
         with progress(f"completing {name}") as tick:
@@ -276,6 +281,10 @@ def continued(command: Complete, model: Model, notation: Notation, examples: int
         found.rows.extend(done.x.cpu().unbind())
         found.log_evidence.append(float(done.log_evidence[0]))
         statuses.add(done.status)
+    if short and not found.names:
+        raise ValueError(short[0])
+    if short:
+        said(f"note: {len(short):,} of {len(short) + len(found.names):,} are left out; the first of them, {short[0]}")
     return found if statuses <= {"exact"} else replace(found, status="approximate")
 
 
@@ -291,20 +300,27 @@ def _clips(command: Complete, model: Model, notation: Notation, examples: int) -
     if not command.pictures or written_as(command.run)["pieces"] == "lines":
         items = items_of(model, command.run, command.pictures, examples, None, command.labels)
         rows = [x[:length] for x, length in zip(items.x.cpu(), lengths(items.x, model.spec).tolist(), strict=True)]
-        labels = [None] * len(rows) if items.labels is None else items.labels.tolist()
-        yield from zip(items.names, rows, labels, strict=True)
+        yield from zip(items.names, rows, [None] * len(rows) if items.labels is None else items.labels.tolist(), strict=True)
         return
-    suffixes = SUFFIXES if isinstance(notation, Sound) else WRITTEN
-    paths = [path for each in command.pictures for path in (listed(each, suffixes) if each.is_dir() else [each])]
-    if command.labels and len(command.labels) != len(paths):
-        raise ValueError(f"{len(command.labels)} labels for {len(paths)} files: give one each")
-    for path, label in zip_longest(paths, command.labels):
+    places = [(path, files_of(path, model.spec.kind)) for path in command.pictures]
+    paths, labels = [path for _, files in places for path in files], numbered(command.run, command.labels)
+    if labels and len(labels) != len(paths):
+        raise ValueError(f"{len(labels)} labels for {len(paths)} files: give one each")
+    if not labels and getattr(model.config, "conditional", False):
+        labels = told(command.run, places) or []
+        if not labels:
+            said(untold(command.run))
+    for path, label in zip_longest(paths, labels):
         yield str(path), clip_of(path, notation) if isinstance(notation, Sound) else notation.encode(path.read_bytes()), label
 
 
 def _total(model: Model, own: int, notation: Notation) -> int:
     """How long a completed example becomes where nothing is said: a clip as long as it was, a text no longer than usual."""
     usual = likelihood_of(model).network.shape[0]
+    try:
+        sized(model, (own,))
+    except OrderError:  # its latents are of one length
+        return usual
     if model.spec.end is not None:
         return max(usual, own + notation.parts)
     return min(own, usual) if isinstance(notation, Text) else own

@@ -222,6 +222,15 @@ def _labels(folder: Path, roots: dict[str, Path], files: dict[str, list[Path]], 
     return tuple("_".join(_word(path, folder, table, word) for word in words) for some in files.values() for path in some)
 
 
+def labels_of(place: Path, files: Sequence[Path], label_from: tuple[str, ...]) -> tuple[str, ...]:
+    """The class by name of each file of a folder, or of one file by itself, as those of a data set are read; "" if unknown."""
+    folder = place if place.is_dir() else place.parent
+    try:
+        return _labels(folder, {"train": folder}, {"train": list(files)}, label_from)
+    except DataError:
+        return ("",) * len(files)
+
+
 def _table(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}

@@ -40,11 +40,11 @@ def load_sequences(
     pieces = cutting.pieces or found.pieces
     if pieces == "lines" and found.kind != "text":
         raise DataError(f"{found.origin}: lines are of text; sound is cut into blocks, or its files are the examples")
-    source = _divided(found, pieces, seed)
+    length = cutting.length or found.length or (None if pieces != "blocks" and found.kind == "text" else LENGTHS[found.kind])
+    source = _divided(found, pieces, length or 0, seed)
     tapes, notation = dict.fromkeys(PARTS, found.tapes), found.notation
     if notation is None:
         source, tapes, notation = _written(source, found.tapes, cutting)
-    length = cutting.length or found.length or (None if pieces != "blocks" and found.kind == "text" else LENGTHS[found.kind])
     source = _in_blocks(source, length or 0) if pieces == "blocks" else _whole(source, length, pieces)
     source = with_labels(source, labels)
     source = without(source, leave_out) if leave_out else source
@@ -62,15 +62,15 @@ def load_sequences(
     return Splits(train, validation, test, spec, found.name, note, source.class_names, redrawn=windows, notation=notation)
 
 
-def _divided(found: Found, pieces: str, seed: int) -> Source:
-    """Three sets of places: all of what the source has of each, or cut from it."""
+def _divided(found: Found, pieces: str, length: int, seed: int) -> Source:
+    """Three sets of places: all of what the source has of each, or cut from it; blocks are of this length."""
     whole = {
         part: np.array([(i, 0, len(found.tapes[i]), 0, 0) for i in some], np.int64).reshape(-1, 5)
         for part, some in found.sets.items()
     }
     steps = found.steps
     if pieces == "blocks":
-        whole, step = _in_order(whole, found)
+        whole, step = _in_order(whole, found, length)
         steps = (*steps, step) if step else steps
     elif pieces == "lines":
         whole = {part: _lines(found.tapes, places) for part, places in whole.items()}
@@ -80,24 +80,32 @@ def _divided(found: Found, pieces: str, seed: int) -> Source:
     return source if pieces == "blocks" else divide(source, seed)
 
 
-def _in_order(whole: dict[str, Array], found: Found) -> tuple[dict[str, Array], str]:
-    """The sets that are missing, cut from the end of the training set: nothing is shuffled."""
+def _in_order(whole: dict[str, Array], found: Found, length: int) -> tuple[dict[str, Array], str]:
+    """The sets that are missing, cut from the end of the training set: nothing is shuffled.
+
+    Of classes that are all long enough to give each set a block, each by itself, as files are often sorted by class.
+    """
     if "validation" in whole and "test" in whole:
         return whole, ""
     if "validation" in whole:
         return {**whole, "test": whole["validation"]}, "test is validation again, for want of a third set"
-    total = int((whole["train"][:, STOP] - whole["train"][:, START]).sum())
+    places = whole["train"]
+    classes = np.array(found.labels or [""] * len(found.tapes))[places[:, TAPE]]
+    alike = [places[classes == name] for name in sorted(set(classes.tolist()))]
+    if min(int((some[:, STOP] - some[:, START]).sum()) for some in alike) < 20 * length:  # of which the least share is 5 %
+        alike = [places]
     shares = [("train", 0, 95), ("validation", 95, 100)] if "test" in whole else []
     shares = shares or [("train", 0, 90), ("validation", 90, 95), ("test", 95, 100)]
-    cut = {part: _part(whole["train"], found, total * low // 100, total * high // 100) for part, low, high in shares}
+    cut = {part: np.concatenate([_part(some, found, low, high) for some in alike]) for part, low, high in shares}
     said = ", ".join(f"{high - low} % {part}" for part, low, high in shares)
-    return {**whole, **cut}, f"cut in order: {said}"
+    return {**whole, **cut}, f"{'each class ' if len(alike) > 1 else ''}cut in order: {said}"
 
 
 def _part(places: Array, found: Found, low: int, high: int) -> Array:
-    """The places of units low .. high - 1, counted over all places; text is not cut within a character."""
+    """The places of so many per cent of the units, counted over all places; text is not cut within a character."""
     start, stop = places[:, START], places[:, STOP]
-    before = np.cumsum(stop - start) - (stop - start)
+    ends = np.cumsum(stop - start)
+    before, (low, high) = ends - (stop - start), (int(ends[-1]) * share // 100 for share in (low, high))
     edges = np.stack([np.clip(start + edge - before, start, stop) for edge in (low, high)], 1)
     if found.notation is None:
         edges = np.array(
@@ -198,7 +206,7 @@ def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, li
         DataError: a file is missing, broken or of another kind, or shorter than a block.
     """
     tapes, runs, names, left = list[Tape](), list[Array](), list[str](), 0
-    for path in [file for place in paths for file in _files(place, spec.kind)]:
+    for path in [file for place in paths for file in files_of(place, spec.kind)]:
         found = find(path, Cutting(notation))
         if found is None or found.kind != spec.kind:
             raise DataError(f"{path} is no {spec.kind}, which this model is of")
@@ -215,7 +223,12 @@ def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, li
     return Read(Pieces(tapes, np.concatenate(runs), end=spec.end), names, left)
 
 
-def _files(path: Path, kind: str) -> list[Path]:
+def files_of(path: Path, kind: str) -> list[Path]:
+    """The files of text or sound in a folder, in order, or the file itself.
+
+    Raises:
+        DataError: there is no such place, or no such file in it.
+    """
     if not path.exists():
         raise DataError(f"there is no file or folder {path}")
     suffixes = SUFFIXES if kind == "audio" else WRITTEN

@@ -1,0 +1,100 @@
+"""Classes on the command line: by name or number, one a file or one a piece, and read off files as they were in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_cli import Ask, Call
+
+import ancestral
+from ancestral.data.notation import Sound, Text
+from ancestral.data.sounds import wav
+from ancestral.report.images import save_png
+
+RATE, LENGTH = 800, 16
+EAGER = ("--engine", "eager")
+
+
+def kept(folder: Path, name: str, spec: ancestral.DataSpec, data: dict[str, object], **settings: object) -> None:
+    """A conditional model as a run keeps it, whose labels make a difference."""
+    model = ancestral.build(name, spec, preset="tiny", conditional=True, **settings)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, 0, 0.3)
+    ancestral.save(model, folder, extra={"data": {"class_names": ["one", "two"], **data}})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on clips, lines, pictures and codes of two classes; and folders of what they are of."""
+    folder = tmp_path_factory.mktemp("home")
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    sound, letters = Sound(RATE), Text.characters("abc ")
+    clips = ancestral.DataSpec("audio", (LENGTH,), 256, 2)
+    written = {"notation": sound.to_dict(), "options": {"label_from": ["0"]}}
+    kept(folder / "clips", "wavenet", clips, written)
+    kept(folder / "along", "wavenet-vae", clips, written, form="local", halvings=2)
+    lines = ancestral.DataSpec("text", (None,), letters.levels + 1, 2, end=letters.levels)
+    written = {"notation": letters.to_dict(), "options": {"pieces": "lines"}}
+    kept(folder / "lines", "transformer", lines, written, places="rotary")
+    kept(folder / "grey", "gated-pixelcnn", ancestral.DataSpec("image", (1, 4, 4), 256, 2), {})
+    for number, name in enumerate(("one", "two")):
+        for place in ("sounds", "texts", "pictures"):
+            (folder / place / name).mkdir(parents=True)
+        samples = np.random.default_rng(number).integers(-9000, 9000, 3 * LENGTH, dtype=np.int16)
+        (folder / "sounds" / name / f"{name}_{number}.wav").write_bytes(wav(samples, RATE))
+        (folder / "texts" / name / "a.txt").write_text("ab cab\nb\ncc abba\n")
+        save_png(folder / "pictures" / name / "a.png", np.full((4, 4, 1), 40 + 90 * number, np.uint8))
+    return folder
+
+
+def costs(path: Path) -> list[float]:
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    place = rows[0].index("nats")
+    return [float(row[place]) for row in rows[1:]]
+
+
+def test_files_tell_their_classes_as_they_did_in_training(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    for run, place in (("clips", "sounds"), ("lines", "texts"), ("grey", "pictures")):
+        code, _, err = call("score", home / run, home / place, "--out", tmp_path / "told.csv")
+        assert code == 0 and "null label" not in err
+        pieces = 1 if run == "grey" else 3
+        each = [word for word in ("one", "two") for _ in range(pieces)]
+        ask("score", home / run, home / place, "--labels", *each, "--out", tmp_path / "said.csv")
+        ask("score", home / run, home / place, "--labels", *reversed(each), "--out", tmp_path / "other.csv")
+        assert costs(tmp_path / "told.csv") == costs(tmp_path / "said.csv") != costs(tmp_path / "other.csv")
+    assert "null label" in call("score", home / "grey", home / "pictures" / "one", "--out", tmp_path / "a.csv")[2]
+
+
+def test_labels_are_of_files_or_of_their_pieces(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    for labels in (("two", "one"), (1, 0), (1, 1, 1, 0, 0, 0)):
+        ask("score", home / "clips", home / "sounds", "--labels", *labels, "--out", tmp_path / "a.csv")
+        assert len(costs(tmp_path / "a.csv")) == 6
+    code, _, err = call("score", home / "clips", home / "sounds", "--labels", 0, 1, 1, "--out", tmp_path / "a.csv")
+    assert code == 1 and "3 labels for 6 clips of 2 files" in err
+    code, _, err = call("score", home / "clips", home / "sounds", "--labels", "three", "--out", tmp_path / "a.csv")
+    assert code == 1 and "are 0 one, 1 two" in err
+
+
+def test_every_label_is_drawn(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    assert ask("sample", home / "lines", "--labels", "two", 0, *EAGER)["labels"] == [1, 0]
+    assert ask("sample", home / "clips", "--labels", "two", "one", *EAGER, "--out", tmp_path / "a.wav")["number"] == 2
+    assert ask("sample", home / "grey", "--labels", "two", *EAGER, "--out", tmp_path / "a.png")["labels"] == [1] * 16
+    code, _, err = call("sample", home / "lines", "--labels", 1, 0, "-n", 1, *EAGER)
+    assert code == 1 and "number is 1 and there are 2 labels" in err
+
+
+def test_what_is_too_short_to_be_completed_is_left_out(home: Path, ask: Ask, call: Call) -> None:
+    words = ("complete", home / "lines", home / "texts", "-n", 1, *EAGER, "--known")
+    code, out, err = call(*words, "first:3")
+    assert code == 0 and len(out.splitlines()) == 4 and "2 of 6 are left out" in err and "has 1 symbols" in err
+    assert "null label" not in err  # their folders say
+    assert "and 90 are to be known" in call(*words, "first:90")[2] and "nothing is known" in call(*words, "first:0")[2]
+
+
+def test_clips_are_completed_up_to_the_length_that_latents_have(home: Path, ask: Ask, tmp_path: Path) -> None:
+    told = ask("complete", home / "along", home / "sounds", "-n", 1, *EAGER, "--known", "first:4", "--out", tmp_path / "a.wav")
+    assert len(told["files"] if "files" in told else [*tmp_path.glob("a-*.wav")]) == 2
