@@ -218,7 +218,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     if carried.hardly_chosen:
         return f"collapsed: the encoder hardly chooses among the codes; z carries {share}; {active}{helps}"
     if carried.alike:
-        told = f"hardly depends on x, as I(x; z) is {carried.information:.2f} nats"
+        told = f"hardly depends on x, as I(x; z) is {carried.information:z.2f} nats"
         return f"collapsed: z takes {share} and {told}; {active}{helps}"
     if carried.rate >= LEAST_RATE or carried.picture:
         return f"z carries {share} that the decoder hardly reads: {shuffled}; {active}{helps}"

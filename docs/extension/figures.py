@@ -38,7 +38,7 @@ def _data(name: str, key: str, row: dict[str, Any]) -> str | None:
     if "data" not in row:
         return None
     said = key.removeprefix(f"{name}, ")
-    return said.split(",")[0] if said != key else Path(row["data"].split(";")[0]).stem
+    return said.split(",")[0] if said != key else Path(re.split("; | \\(", row["data"])[0]).stem
 
 
 def figures(name: str) -> str:
@@ -61,6 +61,7 @@ def _row(data: str, row: dict[str, Any]) -> list[str]:
     if "nats" in row:
         figure = f"{bound}{row['nats']:,.2f} ± {row['nats_error']:.2f} nats"
         figure += f"; {bound}{row['bits_per_dim']:.3f} bits/dim" if "bits_per_dim" in row else ""
+        figure += f"; {bound}{row['bits_per_symbol']:.3f} bits a symbol" if "bits_per_symbol" in row else ""
     else:
         figure = f"{row['nats_per_symbol']:.3f} nats, {row['bits_per_dim']:.3f} bits a symbol"
     if row.get("verdict"):
