@@ -62,7 +62,7 @@ def with_prior(name: str, prior: str, data: Splits, path: str, start: Path, fold
         model.get_submodule(part).load_state_dict(taken.get_submodule(part).state_dict())
     run = fit(model, path, out=folder, minutes=minutes, clock="cpu", progress=False, **SECOND)
     parameters = sum(p.numel() for p in model.parameters())
-    return {"sizes": SIZES[name] | PRIORS[prior], "parameters": parameters, "steps_of_the_prior": run.steps}
+    return {"model": "vq-vae", "sizes": SIZES[name] | PRIORS[prior], "parameters": parameters, "steps_of_the_prior": run.steps}
 
 
 def measured(model: Latent, data: Splits, sheet: Path) -> dict[str, Any]:

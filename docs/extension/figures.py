@@ -29,7 +29,7 @@ def records(name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The recorded likelihoods of a model, by the data's name."""
     for path in sorted(RESULTS.glob("*.json")):
         for key, row in json.loads(path.read_text(encoding="utf-8"))["rows"].items():
-            if row.get("model") == name and "status" in row and {"nats", "nats_per_symbol"} & set(row):
+            if row.get("model") == name and "status" in row and {"nats", "nats_per_symbol", "bits_per_dim"} & set(row):
                 yield _data(name, key, row) or path.stem, row
 
 
@@ -62,8 +62,10 @@ def _row(data: str, row: dict[str, Any]) -> list[str]:
         figure = f"{bound}{row['nats']:,.2f} ± {row['nats_error']:.2f} nats"
         figure += f"; {bound}{row['bits_per_dim']:.3f} bits/dim" if "bits_per_dim" in row else ""
         figure += f"; {bound}{row['bits_per_symbol']:.3f} bits a symbol" if "bits_per_symbol" in row else ""
-    else:
+    elif "nats_per_symbol" in row:
         figure = f"{row['nats_per_symbol']:.3f} nats, {row['bits_per_dim']:.3f} bits a symbol"
+    else:
+        figure = f"{bound}{row['bits_per_dim']:.3f} bits/dim"
     if row.get("verdict"):
         figure += f"; {row['verdict']}"
     own = {field.name for field in fields(MODELS[row["model"]].config)} & row.keys() - MEASURED
