@@ -302,7 +302,19 @@ def test_minutes_become_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [each.seconds for each in stages] == [0.1, 0.2, 0.4]
     assert [each.steps for each in plan(model_of("agave"), DIGITS, minutes=1e-6)] == [1, 1, 1]
     assert [each.steps for each in plan(model_of("agave"), DIGITS, steps=100)] == [15, 35, 50]
-    assert [each.timed for each in stages] == [None] * 3
+    assert [each.timed for each in stages] == [each.judged for each in stages] == [None] * 3
+
+
+def test_validations_that_take_long_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a minute some 15 seconds of them, of which 6 at the ends of stages; what else there is goes into steps."""
+    costs = {"vae": (0.1, 1.0, 0.0), "pixelcnn": (0.2, 2.0, 0.0), "joint": (0.4, 3.0, 0.0)}
+    monkeypatch.setattr(fitting, "_timed", lambda model, planned, *rest: costs[planned.stage.name])
+    stages = plan(model_of("agave"), DIGITS, minutes=1.0, clock="cpu")
+    one = 0.15 * 1.0 + 0.35 * 2.0 + 0.5 * 3.0
+    assert [each.judged for each in stages] == [max(1, round((15 - 6) / one * share)) for share in (0.15, 0.35, 0.5)] == [1, 1, 2]
+    assert sum(each.steps for each in stages) == pytest.approx(45 / (0.15 * 0.1 + 0.35 * 0.2 + 0.5 * 0.4), abs=3)
+    asked = plan(model_of("agave"), DIGITS, minutes=1.0, clock="cpu", validate_every=5)
+    assert [each.judged for each in asked] == [None] * 3
 
 
 def test_long_steps_are_reckoned_from_those_of_fewer_examples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
 from ancestral.training.interruptions import interruptions
 from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
-from ancestral.training.stages import Planned, check, divided, labelled, stages_of, validate
+from ancestral.training.stages import VALIDATIONS, Planned, check, divided, labelled, stages_of, validate
 
 Data = str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
@@ -43,6 +43,7 @@ HARMLESS = ["progress", "threads", "accelerator", "checkpoint_every", "tensorboa
 ENDLESS = 10**9  # steps of a stage that a stopwatch ends
 SLOW = 0.5  # seconds of a step from which on it tells how long one of more examples takes
 REHEARSAL = 0.04  # part of the minutes that goes into timing
+JUDGING = 0.25  # part of the minutes that validations may take before there are fewer of them
 
 
 @dataclass(frozen=True, repr=False)
@@ -275,13 +276,17 @@ def _planned(
         timed.append(_timed(model, planned, data, config, limit, stop) if guess is None else guess[0])
         few.append(None if guess is None else guess[1])
     per_step = sum(stage.share / whole * step for stage, (step, _, _) in zip(stages, timed, strict=True))
-    judging = sum((1 + 10 * stage.share / whole) * once + lead for stage, (_, once, lead) in zip(stages, timed, strict=True))
-    total = config.steps
+    ends = sum(once + lead for _, once, lead in timed)
+    another = sum(stage.share / whole * once for stage, (_, once, _) in zip(stages, timed, strict=True))
+    total, times = config.steps, float(VALIDATIONS)
     if total is None:
-        left = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started) - judging
-        total = max(len(stages), int(left / per_step))
+        spare = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started)
+        if ends + times * another > JUDGING * spare and config.validate_every is None:
+            times = max(0.0, JUDGING * spare - ends) / another
+        total = max(len(stages), int((spare - ends - times * another) / per_step))
     found = divided(total, stages, [step for step, _, _ in timed])
-    return [replace(each, timed=count) for each, count in zip(found, few, strict=True)]
+    judged = [None if times == VALIDATIONS else max(1, round(times * stage.share / whole)) for stage in stages]
+    return [replace(each, timed=m, judged=n) for each, m, n in zip(found, few, judged, strict=True)]
 
 
 def _guessed(

@@ -18,8 +18,9 @@ from ancestral.training.control import Control
 from ancestral.training.faults import Interrupted, TrainingError
 from ancestral.training.folder import TABLE, write_checkpoint
 from ancestral.training.loop import RANK, Tick, run_stage
-from ancestral.training.stages import Planned, peak, validate
+from ancestral.training.stages import VALIDATIONS, Planned, peak, validate
 
+FEW = 10  # steps of a stage
 SAVE_SECONDS = 120.0  # between checkpoints where their number of steps is not set
 
 
@@ -67,6 +68,8 @@ class Session:
         if self.folder is not None and self.config.tensorboard:
             self.records.writer = summary_writer(self.folder, self.stages[stage].before + first)
         self.show.plan(self.stages)
+        if self.config.steps is None and self.total < FEW * len(self.stages):
+            self.show.say("the minutes leave very few steps: give more of them, or take smaller batches (--batch-size)")
         try:
             with self.show.bar:
                 for planned in self.stages[stage:]:
@@ -107,9 +110,9 @@ class Session:
             self.show.say(f"step {planned.before + step:,}: what z tells no longer rises; all weights train together from here")
         if RANK == 0:
             self.show.step(planned, tick)
-        if self._moment(planned, step, self.config.log_every, 100):
+        if self._moment(planned, step, self.config.log_every, self._times(planned, 100)):
             self.records.flush(planned, step, self.seconds, self.control.pace.factor)
-        if self._moment(planned, step, self.config.validate_every, 10):
+        if self._moment(planned, step, self.config.validate_every, planned.judged or self._times(planned, VALIDATIONS)):
             self._validate(planned, step)
         stopping = self.stop.is_set() and not (last and planned is self.stages[-1])
         if last or stopping or self._due(step):
@@ -140,11 +143,14 @@ class Session:
             )
 
     def _moment(self, planned: Planned, step: int, every: int | None, times: int) -> bool:
-        """Whether a step is the last of its stage, or one of every so many, or of about so many times a run."""
+        """Whether a step is the last of its stage, or one of every so many, or of so many in the stage."""
         if every is not None:
             return step % every == 0 or step == planned.steps
-        times = max(1, round(times * planned.steps / self.total))
         return step * times // planned.steps > (step - 1) * times // planned.steps
+
+    def _times(self, planned: Planned, times: int) -> int:
+        """How many of so many times a run fall into a stage."""
+        return max(1, round(times * planned.steps / self.total))
 
     def _due(self, step: int) -> bool:
         if self.config.checkpoint_every is not None:

@@ -22,6 +22,8 @@ from ancestral.symbols import DataError, lengths
 from ancestral.training.batches import to_device, validation_batches
 from ancestral.training.config import TrainingConfig
 
+VALIDATIONS = 10  # in a run, where nothing is said
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -34,6 +36,7 @@ class Planned:
         steps: its own steps.
         seconds: what one step took when it was timed, None where it was not.
         timed: with how many examples, where those were fewer than a batch and the seconds were reckoned from theirs.
+        judged: how often it is validated, where that takes too much of the minutes to be as often as usual.
     """
 
     stage: Stage
@@ -42,6 +45,7 @@ class Planned:
     steps: int
     seconds: float | None = None
     timed: int | None = None
+    judged: int | None = None
 
     def place(self, step: int) -> str:
         """Where a step of the stage is, in words."""
