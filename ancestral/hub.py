@@ -146,7 +146,7 @@ def fill(model: Model, tensors: Mapping[str, Tensor], path: Path) -> None:
         have = tuple(tensors[name].shape) if name in tensors else "missing"
         want = tuple(wanted[name].shape) if name in wanted else "unknown"
         if have != want:
-            raise LoadError(f"{path}: weight {name} is {have} in the file and {want} in the model that {CONFIG} describes")
+            raise LoadError(f"{path}: weight {name} is {have} in the file and {want} in the model")
     for kind in {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}:
         model.to(kind)
     model.load_state_dict(tensors)

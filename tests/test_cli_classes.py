@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -98,3 +99,27 @@ def test_what_is_too_short_to_be_completed_is_left_out(home: Path, ask: Ask, cal
 def test_clips_are_completed_up_to_the_length_that_latents_have(home: Path, ask: Ask, tmp_path: Path) -> None:
     told = ask("complete", home / "along", home / "sounds", "-n", 1, *EAGER, "--known", "first:4", "--out", tmp_path / "a.wav")
     assert len(told["files"] if "files" in told else [*tmp_path.glob("a-*.wav")]) == 2
+
+
+def test_data_of_another_kind_are_told_from_those_of_the_run(home: Path, call: Call) -> None:
+    for run, data, words in (
+        ("lines", "digits", "digits holds no text, and"),
+        ("clips", home / "texts", "holds text, and"),
+        ("grey", home / "texts", "is of pictures"),
+    ):
+        code, _, err = call("evaluate", home / run, "--data", data)
+        assert code == 1 and words in err
+
+
+def test_labelled_text_is_read_as_that_of_the_run(home: Path, ask: Ask, tmp_path: Path) -> None:
+    letters = Text.characters("abc ")
+    spec = ancestral.DataSpec("text", (None,), letters.levels + 1, end=letters.levels)
+    model = ancestral.build("transformer-vae", spec, preset="tiny")
+    ancestral.save(model, tmp_path / "run", extra={"data": {"notation": letters.to_dict(), "options": {"pieces": "lines"}}})
+    for name, line in (("one", "ab cab\n"), ("two", "cc abba\n")):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        (tmp_path / "labelled" / name / "a.txt").write_text(line * 40)
+    found = ask("latents", tmp_path / "run", "--labelled", tmp_path / "labelled", "--few", 2)
+    assert {probe["examples"] for probe in found["probes"]} == {64, 4}
+    kept_there = json.loads((tmp_path / "run" / "latents.json").read_text())["labelled"]["options"]
+    assert kept_there["pieces"] == "lines" and kept_there["notation"] == letters.to_dict()

@@ -18,8 +18,9 @@ from ancestral.cli.classes import numbered
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said, things_of
-from ancestral.cli.sequences import SEQUENCES, answered, beginning, continued, shown, spoken, streams
+from ancestral.cli.sequences import answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
+from ancestral.coding.blocks import SEQUENCES
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.notation import Notation, Text
@@ -85,7 +86,7 @@ def sample(command: Sample) -> Answer:
         said(f"{path}: those that were done")
         raise stopped
     values = place | {"number": n, "seed": command.seed, "labels": labels} | values
-    line = f"{path}: {n:,} " + ("samples" if command.beam is None else "of the most probable examples")
+    line = f"{path}: {n:,} " + ("sample" + "s" * (n != 1) if command.beam is None else "of the most probable examples")
     if command.guidance:
         values["guidance"] = command.guidance
     if command.method in PASSES:
@@ -204,10 +205,15 @@ def complete(command: Complete) -> Answer:
         values["effective_sample_size"] = done.effective_sample_size.view(-1, n).mean(1).tolist()
         values["least_effective_sample_size"] = done.least.view(-1, n).amin(1).tolist()
     altered = not Draw(0, command.temperature, command.top_k, command.top_p, command.min_p).plain
-    lines = [f"{path}: {n} completions of each of {len(items.x):,} {things_of(model.spec)}", _trust(done)]
+    lines = [f"{path}: {_completions(n, len(items.x), model.spec)}", _trust(done)]
     if altered:
         lines.append("temperature, top-k, top-p and min-p alter the model's own distribution, of which the status speaks")
     return Answer(values, lines)
+
+
+def _completions(n: int, examples: int, spec: DataSpec) -> str:
+    things = things_of(spec)
+    return f"{n:,} completion{'s' * (n != 1)} of {f'each of {examples:,} {things}' if examples != 1 else f'1 {things[:-1]}'}"
 
 
 def _goes_on(command: Complete, model: Model, notation: Notation) -> Answer:
@@ -215,7 +221,7 @@ def _goes_on(command: Complete, model: Model, notation: Notation) -> Answer:
     found = continued(command, model, notation, EXAMPLES)
     values, place = answered(command, "complete", found.rows, notation)
     values |= {"items": found.names, "status": found.status, "log_evidence": found.log_evidence}
-    line = f"{place}: {command.number} completions of each of {len(found.names):,} {things_of(model.spec)}"
+    line = f"{place}: {_completions(command.number, len(found.names), model.spec)}"
     return _told(values, [line], model.spec)
 
 
@@ -235,7 +241,7 @@ def interpolate(command: Interpolate) -> Answer:
     model = needs_latents(opened(command, command.run), "interpolate")
     items = items_of(model, command.run, command.pictures, 2 * command.number, command.size, command.labels)
     if len(items.x) % 2:
-        raise DataError(f"{len(items.x)} {things_of(model.spec)} make no pairs: give an even number")
+        raise DataError(f"{len(items.x)} {things_of(model.spec)} make no pairs: give an even number, or leave one out")
     a, b = items.x[0::2], items.x[1::2]
     labels = None if items.labels is None else items.labels[0::2]
     notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None

@@ -11,7 +11,7 @@ from ancestral import evaluation
 from ancestral.cli.commands import Answer, Latents, Quality
 from ancestral.cli.keeping import keep, kept
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, opened, progress, said
+from ancestral.cli.runs import data_of, opened, progress, said, written_as
 from ancestral.data.loading import load_data
 from ancestral.data.notation import Text
 from ancestral.data.splits import Splits
@@ -111,6 +111,10 @@ def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, 
     """Labelled data and how they can be read again: brought to the run's levels unless it is said how; by default its own."""
     if source is None:
         return data_of(run, None, reading, "name labelled data (--labelled)"), None
+    written = written_as(run)
+    if written:
+        data = data_of(run, source, reading)
+        return data, {"source": source, "options": {**written, "notation": written["notation"].to_dict(), **reading.options()}}
     options, levels = reading.options(), describe(run)["spec"]["levels"]
     data = load_data(source, **options)
     if data.spec.levels != levels and levels is not None and not {"levels", "binarize"} & options.keys():

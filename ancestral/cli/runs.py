@@ -19,10 +19,14 @@ from torch import Tensor, nn
 from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Computing
 from ancestral.cli.reading import Reading
+from ancestral.coding.blocks import SEQUENCES
+from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data
+from ancestral.data.notation import Notation
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
+from ancestral.data.recordings import Cutting, find
 from ancestral.data.sequences import files_of, read_sequences
 from ancestral.data.source import Source
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
@@ -33,6 +37,7 @@ from ancestral.sampling.strategies import Progress
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
+KINDS = {"image": "pictures", "text": "text", "audio": "sound", "vector": "rows of numbers"}
 SMALL = 1_000_000  # parameters below which a second thread costs more than it brings
 
 
@@ -81,6 +86,7 @@ def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "nam
     """
     if data is not None:
         fields, written = describe(folder), written_as(folder)
+        _check_kind(data, folder, fields["spec"]["kind"], written.get("notation"))
         if not Path(data).expanduser().is_dir():
             written.pop("label_from", None)  # of files in folders
         columns = fields["spec"].get("columns", ())
@@ -95,6 +101,16 @@ def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "nam
     if not found.recorded_as(record["hash"]):
         said(f"note: the data {found.name!r} are not quite what the run was trained on: their hash differs")
     return found
+
+
+def _check_kind(data: str, folder: Path, kind: str, notation: Notation | None) -> None:
+    """Refuse data of another kind than a run's, before options that these do not have are complained of."""
+    if kind in SEQUENCES and notation is None:
+        return  # of arrays, as its examples were
+    found = find(data, Cutting(notation))
+    there = data in EMBEDDED or Path(data).expanduser().exists()
+    if there and (kind if kind in SEQUENCES else None) != (found and found.kind):
+        raise DataError(f"{data} holds {KINDS[found.kind] if found else 'no ' + KINDS[kind]}, and {folder} is of {KINDS[kind]}")
 
 
 def written_as(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ancestral import sampling
 from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
 from ancestral.cli.runs import items_of, progress, said, written_as
+from ancestral.coding.blocks import SEQUENCES
 from ancestral.core import Context, OrderError
 from ancestral.data.features import mel_of
 from ancestral.data.notation import Notation, Sound, Text, up_to_end
@@ -29,7 +30,6 @@ from ancestral.sampling.strategies import Rows, context_of, likelihood_of, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, lengths
 
-SEQUENCES = ("text", "audio")
 RULE = "----"  # between texts of several lines
 
 

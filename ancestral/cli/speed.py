@@ -18,7 +18,9 @@ def bench(command: Bench) -> Answer:
     timings = benchmarks.bench(model, command.batch_sizes, command.repeats, said)
     rows = [(each.what, str(each.batch), *(f"{value:,.2f}" for value in _columns(each))) for each in timings]
     lines = table([HEAD, *rows])
-    note = f"CPU time, medians of {command.repeats}; recomputation is reckoned up from its first symbols"
+    note = f"CPU time, medians of {command.repeats}"
+    if any("recomputation" in each.what for each in timings):
+        note += "; recomputation is reckoned up from its first symbols"
     return Answer({"run": command.run, "timings": [asdict(each) for each in timings]}, [*lines, note])
 
 

@@ -212,9 +212,8 @@ def read_sequences(paths: Sequence[Path], spec: DataSpec, notation: Notation, li
             raise DataError(f"{path} is no {spec.kind}, which this model is of")
         tape, some, lost = _runs(found.tapes[0], notation, spec, lines)
         if not len(some):
-            raise DataError(
-                f"{path} holds no example of the {spec.sites if spec.end is None else 1} symbols that the model takes"
-            )
+            least = "no symbol" if spec.end is not None else f"fewer than the {spec.sites:,} symbols of an example"
+            raise DataError(f"{path} holds {least}")
         some[:, TAPE] = len(tapes)
         tapes.append(tape)
         runs.append(some)
