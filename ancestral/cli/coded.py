@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from ancestral.cli.runs import progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
 from ancestral.coding.blocks import SEQUENCES, portions
 from ancestral.coding.clips import Clip, Sequences
-from ancestral.coding.codec import Opened, shared_out, spec_of
+from ancestral.coding.codec import ENDS, Opened, shared_out, spec_of
 from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
@@ -87,11 +88,23 @@ def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
             else Manifest(spec, (Item(name, "<i8", shape),))
         )
     manifest: Listing = (Sequences if sequences else Manifest).from_text(header[FILES], spec)
+    blocks = header.get(ENDS)
+    if isinstance(manifest, Sequences) and manifest.ended is (blocks is None):
+        raise CorruptHeader("the list of files and the header do not agree whether items are lines: the file was changed")
+    counted = isinstance(blocks, list) and all(type(size) is int and size > 0 for size in blocks) and sum(blocks) == n
+    if blocks is not None and not counted:
+        raise CorruptHeader(f"the header does not say in which blocks its {n:,} items are: {path} was not written so")
     if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:  # before pieces are counted, which takes memory
         raise CorruptHeader(f"the list of files is of {manifest.symbols:,} symbols, more than {n:,} items have: it was changed")
     if manifest.total != n:
         raise CorruptHeader(f"the list of files is of {manifest.total:,} items and the header of {n:,}: the file was changed")
     return manifest
+
+
+def amount(manifest: Listing, n: int) -> str:
+    """So many pictures or the like."""
+    word = "picture" if isinstance(manifest, Manifest) else "sound" if manifest.spec.kind == "audio" else "text"
+    return f"{n:,} {word}{'s' if n != 1 or word == 'picture' else ''}"
 
 
 def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:
@@ -136,6 +149,9 @@ def kept_of(file: File) -> Kept:
 
 def _blocks(file: File) -> list[range] | None:
     """Which items are in which block; None of sequences whose lengths the blocks alone know."""
+    if isinstance(file.manifest, Sequences) and ENDS in file.opened.reader.header:
+        ends = list(accumulate(file.opened.reader.header[ENDS], initial=0))
+        return [range(first, end) for first, end in pairwise(ends)]
     lengths = file.manifest.lengths if isinstance(file.manifest, Sequences) else None
     if lengths is not None and FILES not in file.opened.reader.header:
         return None

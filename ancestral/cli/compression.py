@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,25 +17,23 @@ from ancestral.cli.coded import (
     VERSION,
     File,
     Listing,
+    amount,
     decoded,
     digest_of,
     file_of,
     kept_of,
-    listing,
     packed,
     ready,
 )
-from ancestral.cli.commands import Answer, Compress, Decompress, Info, Verify
+from ancestral.cli.commands import Answer, Compress, Decompress, Verify
 from ancestral.cli.previews import preview
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, progress, threads_of
+from ancestral.cli.runs import data_of, progress, threads_of, written_as
 from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.clips import Sequences, cut
-from ancestral.coding.codec import labelled_header, spec_of, write
-from ancestral.coding.container import STORED
+from ancestral.coding.codec import ENDS, write
 from ancestral.coding.cutting import cut_to
 from ancestral.coding.errors import CodecError
-from ancestral.coding.lossy import latent_bytes
 from ancestral.coding.manifest import Manifest
 from ancestral.coding.pictures import (
     array_item,
@@ -52,7 +49,6 @@ from ancestral.coding.pictures import (
     restored_files,
     restored_labels,
 )
-from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
 from ancestral.coding.sequences import Found, Restored, array_clip
 from ancestral.coding.sequences import collected as collected_sequences
@@ -61,7 +57,6 @@ from ancestral.data.splits import Examples
 from ancestral.files import whole, write_whole
 from ancestral.hub import WEIGHTS, Model, load, notation_of, versions
 from ancestral.symbols import DataError
-from ancestral.walking.twin import TWO_PART
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +105,7 @@ def compress(command: Compress) -> Answer:
             header=header,
             weights=weights,
             lengths=this.lengths,
+            ended=isinstance(this.manifest, Sequences) and this.manifest.ended,
             kept=this.kept,
             scheme=command.scheme,
             engine=command.engine,
@@ -136,7 +132,7 @@ def _written(path: Path, this: Packed, embedded: int, alone: bool) -> Answer:
         "original_bytes": None if codec == "PNG" else plain,
         "ratio": None if plain is None else plain / size,
     }
-    what = _amount(manifest, manifest.examples)
+    what = amount(manifest, manifest.examples)
     model = f" ({embedded:,} of them the model)" if embedded else ""
     per = "" if values["bits_per_dim"] is None else f", {values['bits_per_dim']:.4f} bits/dim"
     lines = [f"{path}: {what} in {size:,} bytes{model}{per}"]
@@ -148,12 +144,6 @@ def _written(path: Path, this: Packed, embedded: int, alone: bool) -> Answer:
     if isinstance(manifest, Sequences) and (names := [item.name for item in manifest.items if item.kind == "kept"]):
         lines.append(f"the model is not for {len(names):,} of them, which were compressed without it: {', '.join(names[:5])}")
     return Answer(values, lines)
-
-
-def _amount(manifest: Listing, n: int) -> str:
-    """So many pictures or the like."""
-    word = "picture" if isinstance(manifest, Manifest) else "sound" if manifest.spec.kind == "audio" else "text"
-    return f"{n:,} {word}{'s' if n != 1 or word == 'picture' else ''}"
 
 
 def _name(command: Compress) -> str:
@@ -192,15 +182,16 @@ def _sequences(command: Compress, model: Model) -> Packed:
         )
     known = None
     if command.files:
-        found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit)
+        lines = written_as(command.run)["pieces"] == "lines" if model.spec.end is not None else False
+        found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit, lines)
     else:
         test = _test(command)
         clip, runs = array_clip(*array_item("test.npy", test.x.numpy(), model.spec), model.spec)
         found, known = Found((clip,), list(runs), b"", test.x.nbytes), test.labels
-    model = cut_to(model, found.runs, command.block)
-    manifest = Sequences(model.spec, found.clips)
+    model = cut_to(model, found.runs, command.block, found.longest_line(model.spec))
+    manifest = Sequences.of(model.spec, found.clips, found.runs)
     x, labels = cut(found.runs, manifest), _labels(command, model, manifest, known)
-    return Packed(model, x, manifest, labels, manifest.lengths, found.kept, ("files", found.plain))
+    return Packed(model, x, manifest, labels, None if manifest.ended else manifest.lengths, found.kept, ("files", found.plain))
 
 
 def _test(command: Compress) -> Examples:
@@ -226,7 +217,7 @@ def _of_items(known: Tensor, manifest: Listing) -> Tensor:
         ValueError: there is not one label for each picture.
     """
     if len(known) != manifest.examples:
-        raise ValueError(f"{len(known)} labels for {_amount(manifest, manifest.examples)}: give one each")
+        raise ValueError(f"{len(known)} labels for {amount(manifest, manifest.examples)}: give one each")
     return manifest.spread(known)
 
 
@@ -272,7 +263,7 @@ def decompress(command: Decompress) -> Answer:
     lines = [
         *(f"{command.preview}: {number:,} preview{'s' * (number != 1)}, of z alone" for number in (shown,) if number is not None),
         f"{folder}: {len(written):,} file{'s' * (len(written) != 1)}{', drawn anew: the file holds z alone' * alone}",
-        *(f"{folder / name}: the class of each of their {_amount(file.manifest, len(labels or ()))}" for name in beside),
+        *(f"{folder / name}: the class of each of their {amount(file.manifest, len(labels or ()))}" for name in beside),
         *(f"damaged: {reason}" for reason in damage),
         *(f"lost: {each}" for each in lost),
     ]
@@ -300,8 +291,9 @@ def verify(command: Verify) -> Answer:
         spec = file.manifest.spec
         if command.files and file.opened.reader.header["scheme"] == LATENTS:
             raise CodecError(f"{command.file} holds z alone, from which the pictures are drawn anew: nothing can be compared")
-        given = collected_sequences(command.files, spec, file.notation) if spec.kind in SEQUENCES else None
-        x, others = collected(command.files, spec) if given is None else (None, Sequences(spec, given.clips))
+        sequences, ended = spec.kind in SEQUENCES, ENDS in file.opened.reader.header
+        given = collected_sequences(command.files, spec, file.notation, lines=ended) if sequences else None
+        x, others = collected(command.files, spec) if given is None else (None, Sequences.of(spec, given.clips, given.runs))
         known = _known_labels(command, file, others)
         found, rows = decoded(file, salvage=False)
     if isinstance(file.manifest, Manifest) and isinstance(others, Manifest) and x is not None:
@@ -314,8 +306,8 @@ def verify(command: Verify) -> Answer:
             file.manifest.check_labels(file.manifest.gathered(file.opened.labels, rows), others, known)
     labels = file.opened.labelled if known is not None else None
     values = {"file": command.file, "pictures": file.manifest.examples, "compared": others.examples, "labels": labels}
-    amount, alone = _amount(file.manifest, file.manifest.examples), file.opened.reader.header["scheme"] == LATENTS
-    what = f"{amount} decode to what was compressed" if not alone else f"it holds z of {amount}, and the rest is drawn anew"
+    those, alone = amount(file.manifest, file.manifest.examples), file.opened.reader.header["scheme"] == LATENTS
+    what = f"{those} decode to what was compressed" if not alone else f"it holds z of {those}, and the rest is drawn anew"
     lines = [f"{command.file} is whole: {what}"]
     if command.files:
         lines.append(f"{others.examples:,} of them were compared{' with their labels' * bool(labels)}: they are the same")
@@ -330,71 +322,3 @@ def _known_labels(command: Verify, file: File, others: Listing) -> Tensor | None
         return None
     known = torch.tensor(command.labels) if command.labels else _of_folders(command.files, others)
     return None if known is None else _of_items(known, others)
-
-
-def info(command: Info) -> Answer:
-    """What the header and the blocks of a file say."""
-    with command.file.open("rb") as file:
-        found = Reader(file, "skip").info()
-        file.seek(0)
-        of_z = latent_bytes(Reader(file, "skip"))
-    header, spec = found.header, spec_of(found.header)
-    manifest = listing(header, spec, command.file)
-    two = header.get("scheme") == TWO_PART
-    stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED]
-    bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
-    values = {
-        "file": command.file,
-        "bytes": found.size,
-        "whole": not damage,
-        "damage": damage,
-        "files": [item.target for item in manifest.items],
-        "pictures": manifest.examples,
-        "items": header.get("items"),
-        "spec": spec.to_dict(),
-        "labels": labelled_header(header, spec),
-        "scheme": header.get("scheme"),
-        "model": header.get("model"),
-        "run": header.get(HINT),
-        "version": header.get(VERSION),
-        "blocks": len(found.blocks),
-        "payload_bytes": found.payload,
-        "latent_bytes": of_z,
-        "stored_items": sum(items for items, _ in stored),
-        "stored_bytes": sum(size for _, size in stored),
-        "overhead_bytes": found.overhead,
-        "model_bytes": found.weights,
-        "bits_per_dim": None if damage else bits,
-    }
-    return Answer(values, _told(values, _amount(manifest, manifest.examples)))
-
-
-def _latents(values: dict[str, Any]) -> dict[str, str]:
-    """What z takes of a file, where it stands by itself."""
-    of_z, stored = values["latent_bytes"], values["stored_items"]
-    n = values["items"] - stored
-    if of_z is None or not values["items"]:
-        return {}
-    raw = f"{stored:,} items are stored as they are, which takes less"
-    if not n:
-        return {"bits": raw}
-    rest = 8 * (values["payload_bytes"] - values["stored_bytes"] - of_z) / n
-    given = "nothing else is kept" if values["scheme"] == LATENTS else f"x given z {rest:.1f}"
-    return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {given}{f'; {raw}' if stored else ''}"}
-
-
-def _told(values: dict[str, Any], what: str) -> list[str]:
-    spec, embedded, bits = values["spec"], values["model_bytes"], values["bits_per_dim"]
-    shape, files, items = "x".join(map(str, spec["shape"])), len(values["files"]), values["items"]
-    rows = {
-        "holds": f"{what} in {files:,} file{'s' * (files != 1)}, {items:,} item{'s' * (items != 1)}",
-        "items": f"{spec['kind']} {shape}, {spec['levels']} levels{', with labels' if values['labels'] else ''}",
-        "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
-        "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",
-        "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload",
-        **_latents(values),
-        "bytes": f"{values['bytes']:,}: {values['overhead_bytes']:,} of overhead, {embedded:,} of an embedded model",
-        "bits/dim": "unknown" if bits is None else f"{bits:.4f}",
-        "whole": "yes" if values["whole"] else f"no: {'; '.join(values['damage'])}",
-    }
-    return [f"{name:<10}{words}" for name, words in rows.items()]

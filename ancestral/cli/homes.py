@@ -45,7 +45,7 @@ HOMES: dict[type[Command], str] = {
     Compress: "ancestral.cli.compression:compress",
     Decompress: "ancestral.cli.compression:decompress",
     Verify: "ancestral.cli.compression:verify",
-    Info: "ancestral.cli.compression:info",
+    Info: "ancestral.cli.info:info",
     Bench: "ancestral.cli.speed:bench",
     Warmup: "ancestral.cli.speed:warmup",
     Models: "ancestral.cli.lists:models",

@@ -48,11 +48,19 @@ def _intervals(family: Integer, parameters: Tensor, x: Tensor, sites: list[int],
         starts[place], frequencies[place] = family.interval(parameters[:, some], x[:, some])
 
 
-def pop(stack: Stack, likelihood: Autoregressive, n: int, context: Context | None = None, known: Known | None = None) -> Tensor:
+def pop(
+    stack: Stack,
+    likelihood: Autoregressive,
+    n: int,
+    context: Context | None = None,
+    known: Known | None = None,
+    end: int | None = None,
+) -> Tensor:
     """(n, *shape) symbols that ``push`` pushed.
 
     Args:
         known: what was not pushed, by its symbols.
+        end: the symbol after whose first one nothing of a row was pushed: what comes later is more of it.
 
     Raises:
         CodecError: the stack holds something else.
@@ -60,20 +68,22 @@ def pop(stack: Stack, likelihood: Autoregressive, n: int, context: Context | Non
     network, family = likelihood.network, whole(likelihood)
     if isinstance(network, Lowered):
         words = stack.words()
-        popped = network.pop(n, context, family, words, known)
+        popped = network.pop(n, context, family, words, known, end)
         if popped is not None:
             stack.become(words)
             return popped
-    x = torch.zeros(n, *network.shape, dtype=torch.long)
+    x = torch.full((n, *network.shape), end or 0)
     flat = x.flatten(1)
-    free = torch.ones_like(flat, dtype=torch.bool)
+    free, over = torch.ones_like(flat, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     if known is not None:
         flat.copy_(known[0].flatten(1))
         free = ~known[1].flatten(1)
     parameters, state = network.start(n, context)
     for i, site in enumerate(network.order.sites):
-        rows = free[:, site]
+        rows = free[:, site] & ~over
         flat[rows, site] = torch.from_numpy(stack.pop(family.cumulative(parameters[rows]).numpy()))
+        if end is not None:
+            over |= flat[:, site] == end
         if i + 1 < len(network.order.sites):
             parameters, state = network.step(state, flat[:, site])
     return x

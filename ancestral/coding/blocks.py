@@ -131,6 +131,17 @@ def portions(spec: DataSpec, n: int, lengths: Tensor | None) -> list[range]:
     return found
 
 
+def in_order(spec: DataSpec, lengths: Tensor) -> list[range]:
+    """Which of (n,) items that stay in their order go into which block: none is walked much further than it goes itself."""
+    found, first, room = list[range](), 0, BLOCK_BITS / log2(spec.levels or 2)
+    while first < len(lengths):
+        longest = (lengths[first : first + MOST_ITEMS] + 1).clamp(max=spec.sites).cummax(0).values
+        fit = int((longest * torch.arange(1, len(longest) + 1) <= room).sum())
+        found.append(range(first, min(first + max(LEAST_ITEMS, fit), len(lengths))))
+        first = found[-1].stop
+    return found
+
+
 # ---- items that are always the same
 
 

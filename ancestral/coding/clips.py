@@ -3,12 +3,14 @@
 Files are runs of symbols, the channels of a sound one each, and what no symbol tells is kept beside them. Runs longer than the
 longest item of the model are cut into pieces of about one length. The pieces come in the order of their lengths, the longest
 first, so that those which are decoded together end about together.
+
+Where the items are lines of text, their ends are symbols too, and nothing else tells how long they are: they stay in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -18,15 +20,16 @@ import torch
 from torch import Tensor
 
 from ancestral.coding.blocks import filling
-from ancestral.coding.errors import CodecError
+from ancestral.coding.errors import CodecError, CorruptHeader
 from ancestral.coding.manifest import DTYPE, check_names, deflated, inflated
+from ancestral.coding.texts import LINES
 from ancestral.data.notation import SOUNDS, TEXTS, smallest
 from ancestral.data.source import Array
 from ancestral.spec import DataSpec
-from ancestral.symbols import DataError
+from ancestral.symbols import DataError, lengths
 
 KEPT = "kept"  # a file that the model is not for
-KINDS = (KEPT, *TEXTS, *SOUNDS)
+KINDS = (KEPT, *TEXTS, *SOUNDS, *LINES.values())
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Clip:
         shape: (T,) or (n, T) of an array, else empty.
         runs: how many symbols each of its runs has.
         beside: how many bytes each of its parts has that are kept beside them.
+        lines: how many items of the model the lines of a text are; None of everything else.
     """
 
     name: str
@@ -46,6 +50,7 @@ class Clip:
     shape: tuple[int, ...]
     runs: tuple[int, ...]
     beside: tuple[int, ...] = ()
+    lines: int | None = None
 
     @property
     def target(self) -> str:
@@ -87,9 +92,36 @@ class Sequences:
             if any(length % self.spec.parts for length in item.runs):
                 raise DataError(f"{item.name}: samples have {self.spec.parts} symbols each, and the last of a row has fewer")
 
+    @classmethod
+    def of(cls, spec: DataSpec, clips: Sequence[Clip], runs: Sequence[Array]) -> Sequences:
+        """With the number of items that the lines among the runs make."""
+        counted, left = list[Clip](), iter(runs)
+        for clip in clips:
+            own = [next(left) for _ in clip.runs]
+            lines = len(_stretches(own[0], spec)) if clip.kind in LINES.values() and clip.runs != (0,) else 0
+            counted.append(replace(clip, lines=lines) if clip.kind in LINES.values() else clip)
+        return cls(spec, tuple(counted))
+
+    @property
+    def ended(self) -> bool:
+        """Whether items are coded with their ends, because some are lines."""
+        return any(item.lines is not None for item in self.items)
+
+    @cached_property
+    def run_of(self) -> Array:
+        """(n,) which run every item of the model is of."""
+        if not self.ended:
+            return self.pieces[:, 0]
+        counts = [
+            count
+            for item in self.items
+            for count in ([length // self.spec.sites + 1 for length in item.runs] if item.lines is None else [item.lines])
+        ]
+        return np.repeat(np.arange(len(counts)), counts)
+
     @cached_property
     def pieces(self) -> Array:
-        """(n, 3) of every item of the model, which run it is of, where it begins, and how long it is."""
+        """(n, 3) of every item of the model, which run it is of, where it begins, and how long it is, unless their ends tell."""
         parts = self.spec.parts
         samples = np.array([length for item in self.items for length in item.runs], np.int64) // parts
         counts = -(-samples * parts // self.spec.sites)
@@ -119,7 +151,7 @@ class Sequences:
     @property
     def total(self) -> int:
         """How many items of the model there are."""
-        return len(self.pieces)
+        return len(self.run_of)
 
     @property
     def examples(self) -> int:
@@ -142,12 +174,12 @@ class Sequences:
 
     def spread(self, known: Tensor) -> Tensor:
         """Labels of examples, (examples,), as those of the items that they are cut into, (total,)."""
-        return known[torch.from_numpy(self.example_of_run[self.pieces[:, 0]])]
+        return known[torch.from_numpy(self.example_of_run[self.run_of])]
 
     def gathered(self, labels: Tensor, rows: Array) -> list[int]:
         """The label of every example, from (m,) those of the items ``rows``; -1 for one of which there is none."""
         found = np.full(self.examples, -1)
-        found[self.example_of_run[self.pieces[rows, 0]]] = labels.numpy()
+        found[self.example_of_run[self.run_of[rows]]] = labels.numpy()
         return [int(label) for label in found]
 
     def check_labels(self, labels: Sequence[int], others: Sequences, known: Tensor) -> None:
@@ -174,7 +206,9 @@ class Sequences:
         Raises:
             CodecError: there is too much of it for a header.
         """
-        return deflated([[item.name, item.kind, item.shape, item.runs, item.beside] for item in self.items])
+        own = ([item.name, item.kind, item.shape, item.runs, item.beside] for item in self.items)
+        counts = ([] if item.lines is None else [item.lines] for item in self.items)
+        return deflated([[*entry, *count] for entry, count in zip(own, counts, strict=True)])
 
     @classmethod
     def from_text(cls, text: Any, spec: DataSpec) -> Sequences:
@@ -186,14 +220,15 @@ class Sequences:
         return inflated(text, lambda entries: cls(spec, tuple(_clip(*entry) for entry in entries)))
 
 
-def _clip(name: Any, kind: Any, shape: Any, runs: Any, beside: Any) -> Clip:
+def _clip(name: Any, kind: Any, shape: Any, runs: Any, beside: Any, lines: Any = None) -> Clip:
     sizes, lengths, kept = (
         tuple(size for size in each if type(size) is int and 0 <= size < 2**48) for each in (shape, runs, beside)
     )
     whole = (len(sizes), len(lengths), len(kept)) == (len(shape), len(runs), len(beside))
-    if not (isinstance(name, str) and isinstance(kind, str) and whole and (_fits(kind, sizes, lengths, kept))):
+    known = lines is None if kind not in LINES.values() else type(lines) is int and 0 <= lines <= sum(lengths)
+    if not (isinstance(name, str) and isinstance(kind, str) and whole and known and (_fits(kind, sizes, lengths, kept))):
         raise ValueError(f"{name!r}, {kind!r}, {shape!r} is neither text nor sound nor an array")
-    return Clip(name, kind, sizes, lengths, kept)
+    return Clip(name, kind, sizes, lengths, kept, lines)
 
 
 def _fits(kind: str, shape: tuple[int, ...], runs: tuple[int, ...], kept: tuple[int, ...]) -> bool:
@@ -201,7 +236,7 @@ def _fits(kind: str, shape: tuple[int, ...], runs: tuple[int, ...], kept: tuple[
     if kind not in KINDS:
         rows, width = shape if len(shape) == 2 else (1, *shape) if len(shape) == 1 else (-1, 0)
         return bool(DTYPE.fullmatch(kind)) and len(runs) == rows and max(runs, default=0) <= width and not kept
-    counts = {KEPT: (0, 1), "bytes": (1, 0), "characters": (1, 1), "bpe": (1, 0)}
+    counts = {KEPT: (0, 1), "bytes": (1, 0), "characters": (1, 1), "bpe": (1, 0), **dict.fromkeys(LINES.values(), (1, 3))}
     if kind in SOUNDS:
         return len(set(runs)) == 1 and len(kept) == 2 and not shape
     return (len(runs), len(kept)) == counts[kind] and not shape
@@ -214,14 +249,33 @@ def cut(runs: list[Array], manifest: Sequences) -> Tensor:
     """Runs of symbols as (n, T) pieces, filled up, in the smallest type that holds them."""
     spec = manifest.spec
     x = np.full((manifest.total, spec.sites), filling(spec), smallest(spec.levels or 2))
-    for row, (run, start, length) in zip(x, manifest.pieces.tolist(), strict=True):
-        row[:length] = runs[run][start : start + length]
+    if manifest.ended:
+        own = np.split(manifest.run_of, np.flatnonzero(np.diff(manifest.run_of)) + 1) if len(x) else []
+        places = [(int(rows[0]), start, stop - start) for rows in own for start, stop in _stretches(runs[rows[0]], spec).tolist()]
+    else:
+        places = manifest.pieces.tolist()
+    for row, (run, start, length) in zip(x, places, strict=True):
+        some = runs[run][start : start + length]
+        row[: len(some)] = some
     return torch.from_numpy(x)
+
+
+def _stretches(run: Array, spec: DataSpec) -> Array:
+    """(k, 2) where the items of a run begin and end: after every end, one that follows the run too, and where an item is full."""
+    stops = np.flatnonzero(run == spec.end) + 1
+    stops = stops if len(stops) and stops[-1] == len(run) else np.append(stops, len(run) + 1)
+    starts = np.append(0, stops[:-1])
+    counts = -(-(stops - starts) // spec.sites)
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = np.repeat(starts, counts) + number * spec.sites
+    return np.stack([first, np.minimum(first + spec.sites, np.repeat(stops, counts))], 1)
 
 
 def joined(x: Tensor, manifest: Sequences, rows: Array) -> list[Array | None]:
     """The runs that (m, T) pieces make, which are those at ``rows``; None for a run that misses one."""
     spec = manifest.spec
+    if manifest.ended:
+        return _joined_at_ends(x.numpy(), manifest, rows)
     runs: list[Array | None] = [np.zeros(length, smallest(spec.levels or 2)) for item in manifest.items for length in item.runs]
     for symbols, (run, start, length) in zip(x.numpy(), manifest.pieces[rows].tolist(), strict=True):
         place = runs[run]
@@ -231,4 +285,23 @@ def joined(x: Tensor, manifest: Sequences, rows: Array) -> list[Array | None]:
     missing[rows] = False
     for run in manifest.pieces[missing, 0].tolist():
         runs[run] = None
+    return runs
+
+
+def _joined_at_ends(x: Array, manifest: Sequences, rows: Array) -> list[Array | None]:
+    """The same of items that their ends tell apart.
+
+    Raises:
+        CorruptHeader: they are other than the list of files says.
+    """
+    widths = np.minimum(lengths(torch.from_numpy(x), manifest.spec).numpy() + 1, manifest.spec.sites)
+    sizes, have = [length for item in manifest.items for length in item.runs], manifest.run_of[rows]
+    wanted = np.bincount(manifest.run_of, minlength=len(sizes))
+    runs = list[Array | None]()
+    for run, (size, count) in enumerate(zip(sizes, wanted, strict=True)):
+        own = range(*np.searchsorted(have, [run, run + 1]).tolist())
+        symbols = np.concatenate([x[:0].reshape(-1), *(x[row, : widths[row]] for row in own)])
+        if len(own) == count and not size <= len(symbols) <= size + 1:
+            raise CorruptHeader("the list of files is of other lines than the file holds: it was changed")
+        runs.append(symbols[:size] if len(own) == count else None)
     return runs

@@ -25,6 +25,7 @@ from ancestral.coding.blocks import (
     calibrating,
     counted,
     fixed_items,
+    in_order,
     in_turn,
     portions,
     raw_size,
@@ -53,6 +54,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 Model = Autoregressive | Latent
 Progress = Callable[[int, int], None]
+ENDS = "ends"  # of a header: how many items each block has, where items are coded with their ends
 
 
 def compress(
@@ -130,6 +132,7 @@ def write(
     weights: bytes | None = None,
     examples: Tensor | None = None,
     lengths: Tensor | None = None,
+    ended: bool = False,
     kept: bytes = b"",
     scheme: str = "auto",
     engine: str = "auto",
@@ -143,6 +146,8 @@ def write(
         weights: the run that the model came from, to be embedded.
         examples: what calibrates the twin; x itself by default.
         lengths: (n,) of sequences, how many symbols of each count; by default all that come before the ends which fill it up.
+        ended: of sequences, whether they are coded with their ends, which is what their lengths then cost; one as long as x is
+            wide has none.
         kept: bytes to be kept beside the symbols.
     """
     check_symbols(x, model.spec)
@@ -165,9 +170,14 @@ def write(
         "canary": canary(exact),
     }
     widths = Widths(model, exact, engine, threads)
-    rows = [slice(each.start, each.stop) for each in portions(model.spec, len(x), lengths)]
+    blocks = in_order(model.spec, lengths) if ended and lengths is not None else portions(model.spec, len(x), lengths)
+    rows = [slice(each.start, each.stop) for each in blocks]
+    if ended:
+        own[ENDS] = [len(each) for each in blocks]  # which readers cannot tell before they have decoded them
     parts: Iterator[Part | LatentPart]
-    parts = (Part(x[i].long(), *(None if each is None else each[i] for each in (classes, lengths))) for i in rows)
+    parts = (
+        Part(x[i].long(), None if classes is None else classes[i], None if lengths is None else lengths[i], ended) for i in rows
+    )
     if scheme == LATENTS:
         parts = (LatentPart.of(part, model.spec, exact) for part in parts)  # type: ignore[arg-type]
     with Writer(file, {**own, **(header or {})}, weights) as writer:
@@ -290,6 +300,8 @@ class Opened:
                 return LatentPart.stored(payload, n, labels, self.twin)
             codes = two_part.popped(generator_of(self.twin), payload, n, label_vector(labels, self.spec))
             return LatentPart(codes, labels)
+        if block.kind != STORED and ENDS in self.reader.header:
+            return Part.popped(payload, n, labels, self.spec, self._widths)
         if self.spec.kind in SEQUENCES:
             lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
         if block.kind != STORED:

@@ -17,7 +17,7 @@ SAMPLE = 1 << 14  # symbols on which lengths are tried
 GAIN = 0.001  # of the bits, for which an item becomes longer
 
 
-def cut_to(model: Model, runs: Sequence[Array], block: int | None = None) -> Model:
+def cut_to(model: Model, runs: Sequence[Array], block: int | None = None, line: int | None = None) -> Model:
     """The model for the items that runs of symbols are cut into.
 
     They are as long as the model's own examples or, where that makes a sample of the runs cheaper, up to 64 times as long, but
@@ -25,6 +25,7 @@ def cut_to(model: Model, runs: Sequence[Array], block: int | None = None) -> Mod
 
     Args:
         block: how many symbols an item has at most; chosen by default.
+        line: the symbols of the longest line with its end, where every line is an item: they are cut where that is too long.
 
     Raises:
         ValueError: ``block`` is below 1.
@@ -33,9 +34,11 @@ def cut_to(model: Model, runs: Sequence[Array], block: int | None = None) -> Mod
     if block is not None and block < 1:
         raise ValueError(f"block is {block}; an item has at least 1 symbol")
     parts, own = model.spec.parts, likelihood_of(model).network.shape.numel()
-    longest = max([parts, *(len(run) for run in runs)])
+    longest = max([parts, *(len(run) for run in runs)]) if line is None else line
     if block is not None:
         return _sized(model, min(-(-block // parts) * parts, longest))
+    if line is not None:
+        return _taken(model, min(line, max(own, LONGEST))) or _taken(model, min(line, own)) or model
     lengths = [own * 4**k for k in range(4) if k == 0 or own * 4**k <= LONGEST]
     found = [each for length in sorted({min(length, longest) for length in lengths}) if (each := _taken(model, length))]
     if not found:

@@ -16,10 +16,11 @@ from torch.nn import functional
 
 from ancestral.coding import two_part
 from ancestral.coding.blocks import SEQUENCES, block_items, unpacked_lengths
-from ancestral.coding.codec import Opened, labelled_header, spec_of
+from ancestral.coding.codec import ENDS, Opened, labelled_header, spec_of
 from ancestral.coding.container import STORED
 from ancestral.coding.errors import CodecError
 from ancestral.coding.labelled import label_bytes
+from ancestral.coding.payloads import SIZE as ENDED
 from ancestral.coding.payloads import LatentPart, generator_of
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
@@ -151,7 +152,9 @@ def latent_bytes(reader: Reader) -> int | None:
             size += len(block.payload) - before
         elif block.kind != STORED:
             payload = block.payload[before:]
-            if spec.kind in SEQUENCES:
+            if ENDS in header:
+                payload = payload[ENDED:]
+            elif spec.kind in SEQUENCES:
                 _, payload = unpacked_lengths(payload, block.items, spec.sites)
             size += len(two_part.parts(payload)[0])
     return size

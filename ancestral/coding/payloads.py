@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ancestral.coding import autoregressive, bits_back, two_part
-from ancestral.coding.blocks import canary_items, filling, in_turn, packed_lengths, past, raw
+from ancestral.coding.blocks import canary_items, counted, filling, in_turn, packed_lengths, past, raw
 from ancestral.coding.coder import Stack
 from ancestral.coding.container import digest
 from ancestral.coding.errors import CodecError
@@ -21,6 +21,8 @@ from ancestral.spec import DataSpec
 from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.twin import ExactLatents, Twin, label_vector
 
+SIZE = 4  # bytes that say how long the longest sequence of a block is
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -30,11 +32,26 @@ class Part:
         x: (n, *shape) symbols.
         labels: (n,) classes, or None.
         lengths: (n,) of sequences, how many symbols of each count.
+        ended: whether sequences are coded with the first end of each, which tells how long it is, instead of with their lengths.
     """
 
     x: Tensor
     labels: Tensor | None = None
     lengths: Tensor | None = None
+    ended: bool = False
+
+    @classmethod
+    def popped(cls, payload: bytes, n: int, labels: Tensor | None, spec: DataSpec, widths: Widths) -> Part:
+        """Sequences that were coded with their ends, without their labels.
+
+        Raises:
+            CodecError: the payload holds something else.
+        """
+        longest = int.from_bytes(payload[:SIZE], "little")
+        if not 0 < longest <= spec.sites:
+            raise CodecError(f"a block says that its longest sequence has {longest} symbols of {spec.sites}: the file is damaged")
+        x = payload_items(widths.of(longest), payload[SIZE:], n, labels, width=spec.sites, end=spec.end)
+        return cls(x, labels, counted(x, spec), True)
 
     def before(self, spec: DataSpec) -> bytes:
         """What stands before the payload: labels and lengths."""
@@ -47,7 +64,11 @@ class Part:
 
     def coded(self, spec: DataSpec, widths: Widths) -> bytes:
         """The same, coded."""
-        return self.before(spec) + encoded(widths.of(longest(self.lengths)), self.x, self.labels, self.lengths)
+        if not self.ended or self.lengths is None:
+            return self.before(spec) + encoded(widths.of(longest(self.lengths)), self.x, self.labels, self.lengths)
+        most = min(int(self.lengths.max()) + 1, spec.sites)
+        known = b"" if self.labels is None else packed(self.labels, spec.classes or 0)
+        return known + most.to_bytes(SIZE, "little") + encoded(widths.of(most), self.x, self.labels, self.lengths + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +131,8 @@ def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None, lengths: Tenso
 
     Args:
         labels: (n,) classes, where the twin is told them.
-        lengths: (n,) of (n, T) symbols, how many of each row are coded; the others are those that fill up. T may be more than
-            what the twin takes.
+        lengths: (n,) of (n, T) symbols, how many of each row are coded, if it has as many; the others are those that fill up. T
+            may be more than what the twin takes.
     """
     spec = exact.likelihood.spec
     vector, known = label_vector(labels, spec), None
@@ -128,12 +149,19 @@ def encoded(exact: Twin, x: Tensor, labels: Tensor | None = None, lengths: Tenso
 
 
 def payload_items(
-    exact: Twin, payload: bytes, n: int, labels: Tensor | None = None, lengths: Tensor | None = None, width: int | None = None
+    exact: Twin,
+    payload: bytes,
+    n: int,
+    labels: Tensor | None = None,
+    lengths: Tensor | None = None,
+    width: int | None = None,
+    end: int | None = None,
 ) -> Tensor:
     """The (n, *shape) symbols of a payload, the inverse of ``encoded`` with the same labels and lengths.
 
     Args:
         width: to which sequences are filled up, if that is more than the twin takes.
+        end: the symbol up to which each was coded, where that tells the lengths.
 
     Raises:
         CodecError: the payload holds something else.
@@ -145,10 +173,10 @@ def payload_items(
     if lengths is not None:
         known = torch.full((n, spec.sites), filling(spec)), past(lengths, spec.sites)
     if exact.latents is not None:
-        items = two_part.decode(exact, exact.latents, payload, n, vector, known)
+        items = two_part.decode(exact, exact.latents, payload, n, vector, known, end)
     else:
         stack = Stack.from_bytes(payload)
-        items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector), known)
+        items = autoregressive.pop(stack, exact.likelihood, n, None if vector is None else Context(vector=vector), known, end)
         if not stack.empty:
             raise CodecError("bits are left over: the data are damaged, or they were made with another model")
     if width is None or width == spec.sites:

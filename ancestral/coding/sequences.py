@@ -1,8 +1,8 @@
 """Files of text and sound as the items of a compressed file, and back byte for byte.
 
-A text of bytes is its bytes. One of characters is those that the alphabet has; where others stand, and which, is kept beside
-them, as are bytes that are no UTF-8. A sound is the samples of a WAV file in the notation of the model, channel by channel;
-its head and whatever follows the samples are kept beside them. All other files are kept as they are, compressed without a model.
+A text is its symbols in the notation of the model (`coding.texts`). A sound is the samples of a WAV file in that notation,
+channel by channel; its head and whatever follows the samples are kept beside them. All other files are kept as they are,
+compressed without a model.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from ancestral.coding.clips import KEPT, Clip, Sequences, joined
 from ancestral.coding.errors import CodecError
 from ancestral.coding.manifest import Item
 from ancestral.coding.pictures import array_item, arrays_in, npy
-from ancestral.data.notation import SOUNDS, Notation, Sound, Text, decoded
+from ancestral.coding.texts import LINES, of_text, text_of
+from ancestral.data.notation import Notation, Sound, Text
 from ancestral.data.source import Array
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
@@ -41,6 +43,13 @@ class Found:
     kept: bytes
     plain: int
 
+    def longest_line(self, spec: DataSpec) -> int | None:
+        """How many symbols the longest line or row has with its end; None where no lines are among them, or all are empty."""
+        if not any(clip.kind in LINES.values() for clip in self.clips):
+            return None
+        ends = (np.concatenate([[-1], np.flatnonzero(run == spec.end), [len(run)]]) for run in self.runs)
+        return max((int(np.diff(each).max()) for each in ends), default=1)
+
 
 @dataclass(frozen=True, eq=False)
 class _Coded:
@@ -54,7 +63,9 @@ class _Coded:
 # ---- in
 
 
-def collected(paths: Sequence[Path], spec: DataSpec, notation: Notation | None, limit: int | None = None) -> Found:
+def collected(
+    paths: Sequence[Path], spec: DataSpec, notation: Notation | None, limit: int | None = None, lines: bool = False
+) -> Found:
     """Files, folders of them, and arrays of symbols, in the alphabet of a model.
 
     Args:
@@ -63,6 +74,7 @@ def collected(paths: Sequence[Path], spec: DataSpec, notation: Notation | None, 
         spec: of the model.
         notation: how its symbols are written; None if that is not known, and files of sound cannot be read.
         limit: at most so many files, the first ones.
+        lines: whether every line of a text is an example of the model.
 
     Raises:
         DataError: a file is missing or broken, or of sound that the model would keep with less precision; it is named.
@@ -74,7 +86,7 @@ def collected(paths: Sequence[Path], spec: DataSpec, notation: Notation | None, 
         if path.suffix.lower() in ARRAYS and not inside:
             some = [array_clip(*array_item(key, values, spec), spec) for key, values in arrays_in(path, name)]
         else:
-            coded = _coded(path, notation)
+            coded = _coded(path, notation, lines)
             beside = tuple(len(part) for part in coded.beside)
             some = [(Clip(name, coded.kind, (), tuple(len(run) for run in coded.runs), beside), coded.runs)]
             kept += b"".join(coded.beside)
@@ -123,7 +135,7 @@ def _listed(path: Path, alone: bool) -> list[tuple[Path, str, bool]]:
     return [(file, above + name, True) for name, file in sorted(seen)]
 
 
-def _coded(path: Path, notation: Notation | None) -> _Coded:
+def _coded(path: Path, notation: Notation | None, lines: bool) -> _Coded:
     if notation is None:
         raise DataError(
             f"{path}: the run does not say how its symbols are written, since it was trained on arrays: hand over arrays of"
@@ -131,38 +143,10 @@ def _coded(path: Path, notation: Notation | None) -> _Coded:
         )
     data = path.read_bytes()
     if isinstance(notation, Sound):
-        coded = _of_sound(data, notation, path)
-    elif notation.code == "bytes":
-        coded = _Coded("bytes", (notation.codes(data),))
-    else:
-        coded = _of_characters(data, notation) if notation.code == "characters" else _of_tokens(data, notation)
-    return coded or _Coded(KEPT, (), (data,))
-
-
-def _of_characters(data: bytes, notation: Text) -> _Coded | None:
-    """What the alphabet has, and for each of the others its place and its code; None where that is longer than the text."""
-    text = data.decode("utf-8", "surrogateescape")
-    points = _points(text)
-    strange = np.flatnonzero(~np.isin(points, _points(notation.alphabet)))
-    if 8 * len(strange) >= max(1, len(data)):
-        return None
-    known = np.delete(points, strange).tobytes().decode("utf-32-le")
-    gaps = np.diff(strange, prepend=0).astype("<u4")
-    return _Coded("characters", (notation.codes(known),), (gaps.tobytes() + points[strange].tobytes(),))
-
-
-def _points(text: str) -> Array:
-    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def _of_tokens(data: bytes, notation: Text) -> _Coded | None:
-    """Tokens, where they give the text back."""
-    try:
-        text = decoded(data)
-    except DataError:
-        return None
-    codes = notation.codes(text)
-    return _Coded("bpe", (codes,)) if notation.decode(codes) == text else None
+        return _of_sound(data, notation, path) or _Coded(KEPT, (), (data,))
+    told = of_text(data, notation, lines)
+    kind = LINES[notation.code] if lines else notation.code
+    return _Coded(KEPT, (), (data,)) if told is None else _Coded(kind, (told[0],), told[1])
 
 
 def _of_sound(data: bytes, notation: Sound, path: Path) -> _Coded | None:
@@ -264,7 +248,7 @@ class Restored:
         """
         parts = zip(self.manifest.items, self._runs(), self._beside(), strict=True)
         own = {item.target: (item, runs, beside) for item, runs, beside in parts}
-        others = Sequences(self.manifest.spec, given.clips)
+        others = Sequences.of(self.manifest.spec, given.clips, given.runs)
         for item, run, place in zip(others.items, others.runs, others.beside, strict=True):
             if item.target not in own:
                 raise CodecError(f"the file holds no {item.target!r}: name the files as when they were compressed")
@@ -299,17 +283,15 @@ class Restored:
         if item.kind == KEPT:
             return beside
         notation = self.notation
-        if notation is None or notation.code != item.kind:
+        if notation is None or item.kind not in (notation.code, LINES.get(notation.code)):
             raise CodecError(
                 f"{item.name!r} is written in {item.kind}, which the model's run does not tell of: name it (--model)"
             )
-        if item.kind in SOUNDS:
-            samples = np.stack([_values(run, item.kind) for run in runs], 1)
-            return beside[: item.beside[0]] + samples.tobytes() + beside[item.beside[0] :]
-        text = notation.decode(runs[0])
-        if isinstance(text, bytes):
-            return text
-        return _with_strangers(str(text), beside) if item.kind == "characters" else str(text).encode()
+        ends = list(accumulate(item.beside, initial=0))
+        parts = [beside[start:stop] for start, stop in pairwise(ends)]
+        if not isinstance(notation, Text):
+            return parts[0] + np.stack([_values(run, item.kind) for run in runs], 1).tobytes() + parts[1]
+        return text_of(item.kind, runs[0], parts, notation)
 
 
 def _rows(runs: list[Array], item: Clip, spec: DataSpec) -> Array:
@@ -325,14 +307,3 @@ def _values(symbols: Array, code: str) -> Array:
     if code == "pcm16":
         return symbols.astype(np.uint8).view(">u2").astype("<u2") ^ np.uint16(0x8000)
     return _ordered(symbols) if code == "mulaw" else symbols.astype(np.uint8)
-
-
-def _with_strangers(text: str, beside: bytes) -> bytes:
-    """A text with the characters that its alphabet lacks."""
-    gaps, strange = np.frombuffer(beside, "<u4").reshape(2, -1)
-    places, known = np.cumsum(gaps, dtype=np.int64), _points(text)
-    points = np.zeros(len(known) + len(places), "<u4")
-    rest = np.ones(len(points), bool)
-    rest[places] = False
-    points[places], points[rest] = strange, known
-    return points.tobytes().decode("utf-32-le", "surrogatepass").encode("utf-8", "surrogateescape")

@@ -48,8 +48,12 @@ def decode(
     n: int,
     vector: Tensor | None = None,
     known: autoregressive.Known | None = None,
+    end: int | None = None,
 ) -> Tensor:
     """The (n, *shape) symbols that ``encode`` was given, with the same labels and, by its symbols, what was known.
+
+    Args:
+        end: the symbol after whose first one whoever decodes knows that there are but more of it.
 
     Raises:
         CodecError: the payload holds something else.
@@ -57,7 +61,7 @@ def decode(
     first, second = parts(payload)
     stack = Stack.from_bytes(second)
     features = latents.features(popped(latents, first, n, vector), vector)
-    items = autoregressive.pop(stack, twin.likelihood, n, features, known)
+    items = autoregressive.pop(stack, twin.likelihood, n, features, known, end)
     _check_empty(stack)
     return items
 

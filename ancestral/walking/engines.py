@@ -191,21 +191,28 @@ class Lowered(Walked):
 
     @torch.no_grad()
     def pop(
-        self, n: int, context: Context | None, family: Family, stack: Words, known: tuple[Tensor, Tensor] | None = None
+        self,
+        n: int,
+        context: Context | None,
+        family: Family,
+        stack: Words,
+        known: tuple[Tensor, Tensor] | None = None,
+        end: int | None = None,
     ) -> Tensor | None:
         """(n, *shape) symbols popped from an entropy coder's stack inside the engine, or None where no engine can.
 
         Args:
             stack: its words; see ``coding.coder.Stack.words``. What is left of it is in it afterwards.
             known: (n, *shape) symbols, and booleans that are True where they are known, and not popped.
+            end: the symbol after which a row has but more of it, which are not popped.
         """
         program, once = self.prepared(context)
         native = self.native(program, n=n)
-        if native is None or not program.exact or not native.draws(family):
+        if native is None or not program.exact or not native.draws(family) or not (end is None or native.returns):
             return None
         x, given = known or (torch.zeros(n, *self.shape, dtype=kind) for kind in (torch.long, torch.bool))
         return self.source.restored(
-            native.pop(n, once, self.anchor, family, stack, (self.source.laid_out(x), self.source.laid_out(given)))
+            native.pop(n, once, self.anchor, family, stack, (self.source.laid_out(x), self.source.laid_out(given)), end)
         )
 
 

@@ -186,7 +186,14 @@ class Native:
         return self._walked(work, n, GROUP, progress, end)
 
     def pop(
-        self, n: int, once: dict[int, Tensor], like: Tensor, family: Family, stack: Array, given: tuple[Tensor, Tensor]
+        self,
+        n: int,
+        once: dict[int, Tensor],
+        like: Tensor,
+        family: Family,
+        stack: Array,
+        given: tuple[Tensor, Tensor],
+        end: int | None = None,
     ) -> Tensor:
         """Whole walks of n examples whose symbols (n, C, H, W) are popped from an entropy coder's stack, row by row at a site.
 
@@ -195,17 +202,25 @@ class Native:
             family: the integer family of an exact Program.
             stack: as ``coding.coder.Stack.words`` gives it; what is left of it is in it afterwards.
             given: (n, C, H, W) symbols, and booleans that are True where they are known, and not popped.
+            end: the symbol after which an example has but more of it, which are not popped; only where the engine ``returns``.
 
         Raises:
-            LayoutError: as for ``start``, or the Program is not exact, or its family not known here.
+            LayoutError: as for ``start``, or the Program is not exact, or its family not known here, or an end is of no use.
         """
         if not self.program.exact:
             raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
+        if end is not None and not self.returns:
+            raise LayoutError("the end of an example is seen after every row, and rows of this Program have several symbols")
         who, known = chooser(family, True, Draw()), in_order(given[1].numpy())
-        symbols = in_order(self._checked(given[0].where(given[1], 0), self.program.shape))
+        symbols = in_order(self._checked(given[0].where(given[1], end or 0), self.program.shape))
         values = memory(self._begin(n, once, like))
         work = Work(self._plan, values, who, known=known, symbols=symbols, result=self._nowhere, stack=stack)
-        return self._walked(work, n, max(1, n), None)
+        return self._walked(work, n, max(1, n), None, end)
+
+    @property
+    def returns(self) -> bool:
+        """Whether a walk can come back to Python after every symbol, to see which examples have ended: those of text can."""
+        return self.width * self.channels == 1
 
     def draws(self, family: Family) -> bool:
         """Whether ``run`` can draw from a family."""
@@ -265,10 +280,12 @@ class Native:
         """The symbols (n, C, H, W) after walks, in groups of so many examples.
 
         Every group returns to Python after every row of the image, or several short ones: there an interruption is seen, progress
-        told, and a group left alone whose examples have all ended.
+        told, and a group left alone whose examples have all ended. What is popped is never more than one row, since what comes
+        after the end of an example is not on the stack.
         """
         places, rows_done, stop = self.width * self.channels, [0], Event()
-        several = max(1, PLACES // places)
+        popped = end is not None and len(work.stack) > 0
+        several = 1 if popped else max(1, PLACES // places)
 
         def whole_walk(span: Span) -> None:
             ours, over = work.symbols[span.first : span.first + span.examples], np.zeros(span.examples, np.bool_)
@@ -279,6 +296,8 @@ class Native:
                 work.do(span._replace(row=r, last_row=last))
                 if end is not None:
                     over |= (ours[:, r * places : last * places] == end).any(1)
+                if popped:
+                    work.known[over, last * places : (last + 1) * places] = True
                 done = bool(over.all())
                 rows_done[0] += span.examples * ((self.height if done else last) - r)  # of all; a count lost does not matter
                 if progress is not None:
