@@ -10,6 +10,7 @@ import torch
 from tiny_cli import Ask, Call
 
 import ancestral
+from ancestral.coding.reader import Reader
 from ancestral.data.notation import Text
 from ancestral.data.sounds import wav
 from ancestral.evaluation.study import study
@@ -109,6 +110,28 @@ def test_files_hold_z_and_say_how_much_of_them_it_is(
     ask("decompress", made, "--out", tmp_path / "back", "--model", home / run, "--engine", "eager")
     for path in (home / files).rglob("*.wav") if run == "clips" else [home / files]:
         assert (tmp_path / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_what_is_kept_beside_is_not_x_and_damaged_files_have_no_averages(
+    home: Path, ask: Ask, call: Call, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.anc"
+    (tmp_path / "strange.txt").write_text("the sea\n" * 40 + "".join(chr(0x100 + i % 7 + i) + "sea the sea\n" for i in range(40)))
+    ask("compress", home / "lines", tmp_path / "strange.txt", "--out", made, "--engine", "eager")
+    found, blocks = ask("info", made), list(Reader(made.read_bytes()))
+    assert found["kept_bytes"] == sum(len(block.payload) for block in blocks if not block.items) > 40
+    of_z = found["latent_bytes"]
+    rest = sum(len(block.payload) for block in blocks if block.items) - of_z
+    said = call("info", made)[1]
+    assert f"z {8 * of_z / 80:.1f}, x given z {8 * rest / 80:.1f}\n" in said
+    assert f"bytes of payload, {found['kept_bytes']:,} of them kept beside the symbols\n" in said
+
+    data = made.read_bytes()
+    made.write_bytes(data[: data.index(blocks[0].payload) + 9])
+    found, said = ask("info", made), call("info", made)[1]
+    assert (found["overhead_bytes"], found["payload_bytes"], found["unread_bytes"]) == (None, 0, found["bytes"])
+    assert "on average" not in said and "of overhead" not in said
+    assert f"bytes     {found['bytes']:,}: {found['bytes']:,} of headers, lost or unread" in said
 
 
 def test_what_is_drawn_anew_is_no_file_of_text(home: Path, call: Call, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def info(command: Info) -> Answer:
     header, spec = found.header, spec_of(found.header)
     manifest = listing(header, spec, command.file)
     two = header.get("scheme") == TWO_PART
-    stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED]
+    stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED and items]
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
     values = {
         "file": command.file,
@@ -44,7 +44,9 @@ def info(command: Info) -> Answer:
         "latent_bytes": of_z,
         "stored_items": sum(items for items, _ in stored),
         "stored_bytes": sum(size for _, size in stored),
-        "overhead_bytes": found.overhead,
+        "kept_bytes": found.kept,
+        "overhead_bytes": None if damage else found.overhead,
+        "unread_bytes": found.overhead if damage else 0,
         "model_bytes": found.weights,
         "bits_per_dim": None if damage else bits,
     }
@@ -52,15 +54,15 @@ def info(command: Info) -> Answer:
 
 
 def _latents(values: dict[str, Any]) -> dict[str, str]:
-    """What z takes of a file, where it stands by itself."""
+    """What z takes of a file, where it stands by itself; nothing of a damaged one, since who knows what is missing."""
     of_z, stored = values["latent_bytes"], values["stored_items"]
     n = values["items"] - stored
-    if of_z is None or not values["items"]:
+    if of_z is None or not values["items"] or not values["whole"]:
         return {}
     raw = f"{stored:,} items are stored as they are, which takes less"
     if not n:
         return {"bits": raw}
-    rest = 8 * (values["payload_bytes"] - values["stored_bytes"] - of_z) / n
+    rest = 8 * (values["payload_bytes"] - values["kept_bytes"] - values["stored_bytes"] - of_z) / n
     given = "nothing else is kept" if values["scheme"] == LATENTS else f"x given z {rest:.1f}"
     return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {given}{f'; {raw}' if stored else ''}"}
 
@@ -68,14 +70,20 @@ def _latents(values: dict[str, Any]) -> dict[str, str]:
 def _told(values: dict[str, Any], what: str) -> list[str]:
     spec, embedded, bits = values["spec"], values["model_bytes"], values["bits_per_dim"]
     shape, files, items = "x".join(map(str, spec["shape"])), len(values["files"]), values["items"]
+    over = (
+        f"{values['overhead_bytes']:,} of overhead"
+        if values["whole"]
+        else f"{values['unread_bytes']:,} of headers, lost or unread"
+    )
+    kept = f", {values['kept_bytes']:,} of them kept beside the symbols" if values["kept_bytes"] else ""
     rows = {
         "holds": f"{what} in {files:,} file{'s' * (files != 1)}, {items:,} item{'s' * (items != 1)}",
         "items": f"{spec['kind']} {shape}, {spec['levels']} levels{', with labels' if values['labels'] else ''}",
         "model": f"{values['model']}, of run {values['run'] or 'unknown'}",
         "scheme": f"{values['scheme']}, ancestral {values['version'] or 'of unknown version'}",
-        "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload",
+        "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload{kept}",
         **_latents(values),
-        "bytes": f"{values['bytes']:,}: {values['overhead_bytes']:,} of overhead, {embedded:,} of an embedded model",
+        "bytes": f"{values['bytes']:,}: {over}, {embedded:,} of an embedded model",
         "bits/dim": "unknown" if bits is None else f"{bits:.4f}",
         "whole": "yes" if values["whole"] else f"no: {'; '.join(values['damage'])}",
     }

@@ -80,8 +80,13 @@ class Info:
         return sum(size for _, _, size in self.blocks.values())
 
     @property
+    def kept(self) -> int:
+        """The size of the payloads that hold no items: of bytes kept beside them."""
+        return sum(size for _, items, size in self.blocks.values() if not items)
+
+    @property
     def overhead(self) -> int:
-        """What the format and the header take: everything that is neither payload nor weights."""
+        """What is neither payload nor weights: what the format and the header take, and of a damaged file what is lost, too."""
         return self.size - self.payload - self.weights
 
 
