@@ -97,6 +97,20 @@ def test_tiles_of_previews_are_put_together(home: Path, ask: Ask) -> None:
             assert image.size == whole.size == (11 + i, 6)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_previews_of_arrays_have_their_levels_and_type(levels: int, home: Path, ask: Ask) -> None:
+    spec = ancestral.DataSpec("image", (1, 6, 6), levels=levels)
+    ancestral.save(ancestral.build("vae", spec, preset="tiny"), "few")
+    np.save("x.npy", np.random.default_rng(0).integers(levels, size=(5, 6, 6)).astype("<i2"))
+    ask("compress", "few", "x.npy", "--scheme", "two-part", "--out", "x.anc", *EAGER)
+    ask("decompress", "x.anc", "--model", "few", "--preview", "shown", "--out", "back", *EAGER)
+    shown, back = np.load("shown/x.npy"), np.load("back/x.npy")
+    assert np.array_equal(back, np.load("x.npy")) and (shown.dtype, shown.shape) == (back.dtype, back.shape)
+    opened = Opened(Reader(Path("x.anc").read_bytes()), load("few"), "eager")
+    seen = torch.cat(list(previews(opened)))[:, 0].double() / 255 * (levels - 1)
+    assert shown.max() < levels and np.abs(shown - seen.numpy()).max() <= 0.5
+
+
 def test_z_alone_is_drawn_anew(home: Path, ask: Ask, call: Call) -> None:
     ask("compress", "agave", "pictures", "--scheme", "latents", "--out", "x.anc", *EAGER)
     drawn = []

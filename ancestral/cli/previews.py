@@ -9,16 +9,16 @@ import torch
 
 from ancestral.cli.coded import file_of
 from ancestral.cli.commands import Decompress
-from ancestral.coding.lossy import check_pictures, previews, shown_spec
-from ancestral.coding.manifest import Item, Manifest
+from ancestral.coding.lossy import check_pictures, of_bytes, previews, shown_spec
+from ancestral.coding.manifest import CHANNELS, Item, Manifest
 from ancestral.coding.pictures import check_folder, restored_files
 from ancestral.files import write_whole
 
-KINDS = {"1": "L", "L": "L", "RGB": "RGB"}  # of pictures; arrays become bytes
+KINDS = {"1": "L"}  # pictures of two levels have a mean in between
 
 
 def preview(command: Decompress, folder: Path) -> int:
-    """Write the pictures that z alone gives, as bytes; how many files they are.
+    """Write the pictures that z alone gives; how many files they are. Arrays have the type and the levels of what was compressed.
 
     Raises:
         DataError: the file holds no pictures.
@@ -26,10 +26,16 @@ def preview(command: Decompress, folder: Path) -> int:
     """
     with file_of(command, command.file) as file:
         check_pictures(file.manifest.spec)
-        items = tuple(replace(item, kind=KINDS.get(item.kind, "|u1")) for item in file.manifest.items if isinstance(item, Item))
+        items = tuple(
+            replace(item, kind=KINDS.get(item.kind, item.kind)) for item in file.manifest.items if isinstance(item, Item)
+        )
         manifest = Manifest(shown_spec(file.manifest.spec), items)
         check_folder(manifest, folder, command.force)
         x = torch.cat([torch.zeros(0, *file.opened.shape, dtype=torch.long), *previews(file.opened)])
+    for item, place in zip(items, manifest.places, strict=True):
+        if item.kind not in CHANNELS:
+            some = slice(place.start, place.stop)
+            x[some] = of_bytes(x[some], file.manifest.spec.levels or 2)
     for name, content in restored_files(x, manifest):
         write_whole(folder / name, content)
     return len(manifest.items)

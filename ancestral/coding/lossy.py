@@ -165,6 +165,11 @@ def bytes_of(x: Tensor, levels: int) -> Tensor:
     return (x.double() * ((BYTES - 1) / (levels - 1))).round().long()
 
 
+def of_bytes(x: Tensor, levels: int) -> Tensor:
+    """Bytes as the nearest symbols 0 .. levels - 1: the inverse of ``bytes_of`` for up to 256 levels."""
+    return (x.double() * ((levels - 1) / (BYTES - 1))).round().long()
+
+
 def shown_spec(spec: DataSpec) -> DataSpec:
     """What ``picture`` gives."""
     return replace(spec, levels=BYTES)
