@@ -189,6 +189,19 @@ def test_changes_and_damage_are_told(place: Path, ask: Ask, refused: Callable[..
     refused("verify", "z.anc")
 
 
+def test_a_model_of_other_data_is_told_from_the_right_one(place: Path, ask: Ask, refused: Callable[..., str]) -> None:
+    image = ancestral.build("gated-pixelcnn", ancestral.DataSpec("image", (1, 4, 4), levels=256), preset="tiny")
+    ancestral.save(image, "runs/image")
+    write(place, {"a.txt": b"some letters."})
+    ask("compress", "runs/bytes", "a.txt", "--out", "x.anc")
+    said = "x.anc was made with a model of text; runs/{} is of {}: name the run"
+    assert said.format("image", "images") in refused("decompress", "x.anc", "--model", "runs/image")
+    assert said.format("pcm16", "sound") in refused("verify", "x.anc", "--model", "runs/pcm16")
+    for other in (image.float(), wavenet(SOUND)):
+        with pytest.raises(ancestral.CodecError, match="made with model of DataSpec"):
+            ancestral.decompress(other, Path("x.anc").read_bytes(), engine="eager")
+
+
 def test_what_is_whole_of_a_damaged_file_is_saved(place: Path, ask: Ask) -> None:
     write(place / "u", {"a.txt": b"plain letters.\n" * 30, "b.txt": "ü and plain letters all the way".encode()})
     ask("compress", "runs/letters", "u", "--out", "x.anc")

@@ -36,6 +36,7 @@ from ancestral.spec import DataSpec
 FILES, HINT, DIGEST, VERSION = "files", "hint", "weights", "version"  # what we add to the header
 PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker
 RUNS = Path("runs")
+WORDS = {"image": "images", "text": "text", "audio": "sound", "vector": "vectors"}  # kinds of data
 
 Listing = Manifest | Sequences
 
@@ -71,8 +72,22 @@ def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") ->
         manifest = listing(reader.header, spec_of(reader.header), path)
         model, notation = _model(command.model, reader, path)
         ready(command, model)
+        _check_kind(manifest.spec, model, command.model or f"the run {reader.header.get(HINT)}", path)
         seed = command.seed if isinstance(command, Decompress) else 0
         yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest, notation)
+
+
+def _check_kind(spec: DataSpec, model: Model, run: Path | str, path: Path) -> None:
+    """Refuse a model of other data than a file is of.
+
+    Raises:
+        CodecError: it is one; both kinds are named.
+    """
+    if spec.kind != model.spec.kind:
+        raise CodecError(
+            f"{path} was made with a model of {WORDS[spec.kind]}; {run} is of {WORDS[model.spec.kind]}: name the run that made it"
+            " (--model RUN)"
+        )
 
 
 def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:

@@ -377,7 +377,8 @@ def matching(model: Model, spec: DataSpec) -> Model:
     fault = WrongModel(f"of {spec}", f"of {model.spec}")
     if spec == model.spec and None not in spec.shape:
         return model
-    if spec.kind not in SEQUENCES or None in spec.shape or replace(model.spec, shape=spec.shape) != spec:
+    alike = spec.kind == model.spec.kind and spec.parts == model.spec.parts  # else it may not even have such a shape
+    if not alike or spec.kind not in SEQUENCES or None in spec.shape or replace(model.spec, shape=spec.shape) != spec:
         raise fault
     try:
         return arrange(model, shape=(spec.sites,))
