@@ -254,7 +254,8 @@ def test_an_embedded_model_decodes_far_from_its_run(place: Path, ask: Ask) -> No
         ("decompress ending", "name the folder"),
         ("decompress x.anc --device mps", "leave --device out"),
         ("verify notes", "another kind of file"),
-        ("info notes", "another kind of file"),
+        ("info notes", "notes: the data begin with"),
+        ("verify empty", "empty: the file is empty"),
         ("verify x.anc colour/a.png", "mode RGB"),
         ("verify x.anc grey/deep", "holds no 'er/ü ß.png'"),
         ("verify x.anc other", "'a.png' is not the picture"),
@@ -263,6 +264,7 @@ def test_an_embedded_model_decodes_far_from_its_run(place: Path, ask: Ask) -> No
 def test_faults_are_named(words: str, reason: str, place: Path, ask: Ask, refused: Callable[..., str]) -> None:
     np.save("none.npy", np.zeros((0, 6, 6), np.uint8))
     Path("notes").write_text("in the way")
+    Path("empty").touch()
     Path("other").mkdir()
     Image.fromarray(np.zeros((6, 6), np.uint8)).save("other/a.png")
     ask("compress", "runs/grey", "grey", "--out", "x.anc")
@@ -306,8 +308,10 @@ def test_what_is_intact_can_be_salvaged(blocks: bytes, ask: Ask, refused: Callab
     changed = bytearray(blocks)
     changed[place_of(blocks, 1) + 5] ^= 4
     Path("b.anc").write_bytes(changed)
-    assert "block 1 is damaged" in refused("verify", "b.anc")
-    assert "block 1 is damaged" in refused("decompress", "b.anc", "--out", "back") and not Path("back").exists()
+    assert "b.anc: block 1 is damaged" in refused("verify", "b.anc")
+    message = refused("decompress", "b.anc", "--out", "back")
+    assert "b.anc: block 1 is damaged" in message and "--errors skip`" in message and "errors=" not in message
+    assert not Path("back").exists()
     told = ask("info", "b.anc")
     assert (told["whole"], told["blocks"], told["bits_per_dim"]) == (False, 2, None) and len(told["damage"]) == 1
     told = ask("decompress", "b.anc", "--out", "back", "--errors", "skip", "--threads", threads)
@@ -356,5 +360,5 @@ def test_no_damage_gives_other_pictures(blocks: bytes, refused: Callable[..., st
         refused("verify", "b.anc")
     Path("b.anc").write_bytes(blocks[: place_of(blocks, 1) + 9])
     code, out, _ = call("decompress", "b.anc", "--out", "back", "--errors", "skip")
-    assert code == 0 and "lost: wide.png" in out and "cut short" in out
+    assert code == 0 and "lost: wide.png" in out and "damaged: the file is cut short; complete blocks before that: 1\n" in out
     assert np.array_equal(np.load("back/x.npy"), np.load("x.npy")[:16])

@@ -258,7 +258,7 @@ def test_a_transfer_as_text_is_named(old: bytes, new: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(99), b"hello, world", bytes(500), b"A"])
 def test_other_files_are_refused(data: bytes) -> None:
-    with pytest.raises(errors.NotAnAncFile, match="another kind"):
+    with pytest.raises(errors.NotAnAncFile, match=r"another kind|is empty"):
         Reader(data)
 
 

@@ -65,9 +65,25 @@ def ready(command: Coding, model: Model) -> Model:
 
 
 @contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Faults of a compressed file with its name, and what to do about them in the words of the command line.
+
+    Raises:
+        CodecError: the fault.
+    """
+    try:
+        yield
+    except CodecError as error:
+        words = str(error).replace('errors="skip"', "`ancestral decompress --errors skip`")
+        if type(error) is CodecError:  # which names what it is about
+            raise
+        raise CodecError(f"{path}: {words}") from error
+
+
+@contextmanager
 def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") -> Iterator[File]:
     """A compressed file with the model that decodes it."""
-    with path.open("rb") as file:
+    with about(path), path.open("rb") as file:
         reader = Reader(file, errors)
         manifest = listing(reader.header, spec_of(reader.header), path)
         model, notation = _model(command.model, reader, path)
@@ -94,7 +110,7 @@ def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
     """What the items are; of a file without a list, one array of symbols."""
     n, sequences = header.get("items"), spec.kind in SEQUENCES
     if not isinstance(n, int) or n < 0 or None in spec.shape:
-        raise CorruptHeader(f"the header does not say how many items there are: {path} was not written by this program")
+        raise CorruptHeader("the header does not say how many items there are: it was not written by this program")
     if FILES not in header:
         name, shape = f"{path.stem}.npy", (n, *(size or 0 for size in spec.shape))
         return (
@@ -108,7 +124,7 @@ def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
         raise CorruptHeader("the list of files and the header do not agree whether items are lines: the file was changed")
     counted = isinstance(blocks, list) and all(type(size) is int and size > 0 for size in blocks) and sum(blocks) == n
     if blocks is not None and not counted:
-        raise CorruptHeader(f"the header does not say in which blocks its {n:,} items are: {path} was not written so")
+        raise CorruptHeader(f"the header does not say in which blocks its {n:,} items are: it was not written by this program")
     if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:  # before pieces are counted, which takes memory
         raise CorruptHeader(f"the list of files is of {manifest.symbols:,} symbols, more than {n:,} items have: it was changed")
     if manifest.total != n:

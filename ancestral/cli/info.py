@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ancestral.cli.coded import HINT, VERSION, amount, listing
+from ancestral.cli.coded import HINT, VERSION, about, amount, listing
 from ancestral.cli.commands import Answer, Info
 from ancestral.coding.codec import labelled_header, spec_of
 from ancestral.coding.container import STORED
@@ -16,12 +16,12 @@ from ancestral.walking.twin import TWO_PART
 
 def info(command: Info) -> Answer:
     """What the header and the blocks of a file say."""
-    with command.file.open("rb") as file:
+    with about(command.file), command.file.open("rb") as file:
         found = Reader(file, "skip").info()
         file.seek(0)
         of_z = latent_bytes(Reader(file, "skip"))
-    header, spec = found.header, spec_of(found.header)
-    manifest = listing(header, spec, command.file)
+        header, spec = found.header, spec_of(found.header)
+        manifest = listing(header, spec, command.file)
     two = header.get("scheme") == TWO_PART
     stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED and items]
     bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]

@@ -50,9 +50,14 @@ class TruncatedFile(CodecError):
         super().__init__(complete_blocks)
         self.complete_blocks = complete_blocks
 
+    @property
+    def cause(self) -> str:
+        """What is wrong."""
+        return f"the file is cut short; complete blocks before that: {self.complete_blocks}"
+
     def __str__(self) -> str:
         hint = ', or read those blocks with errors="skip"' if self.complete_blocks else ""
-        return f"the file is cut short; complete blocks before that: {self.complete_blocks}; copy it again{hint}"
+        return f"{self.cause}; copy it again{hint}"
 
 
 class WrongModel(CodecError):

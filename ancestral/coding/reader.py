@@ -230,7 +230,9 @@ class Reader:
         """Go on after a fault; whether anything is left to read."""
         first, found = self._next, self._seek()
         end = max(first, found) if found is not None else first + isinstance(error, CorruptBlock)
-        self.damage.append(Damage(range(first, end), error.cause if isinstance(error, CorruptBlock) else str(error)))
+        self.damage.append(
+            Damage(range(first, end), error.cause if isinstance(error, CorruptBlock | TruncatedFile) else str(error))
+        )
         self._next = end
         return found is not None
 
@@ -277,7 +279,9 @@ class _Source:
 
 
 def _check_magic(start: bytes) -> None:
-    if start and MAGIC.startswith(start):  # all of it, or a file that is cut short
+    if not start:
+        raise NotAnAncFile("the file is empty, so it was never written, or not copied: copy it again")
+    if MAGIC.startswith(start):  # all of it, or a file that is cut short
         return
     if start[1:4] == MAGIC[1:4]:
         raise NotAnAncFile("the first bytes are those of an .anc file transferred as text: copy it again, as binary data")
