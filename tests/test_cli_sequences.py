@@ -202,6 +202,30 @@ def test_a_model_of_other_data_is_told_from_the_right_one(place: Path, ask: Ask,
             ancestral.decompress(other, Path("x.anc").read_bytes(), engine="eager")
 
 
+def test_files_are_weighed_by_bytes_samples_and_symbols(place: Path, ask: Ask, call: Call) -> None:
+    write(place, {"a.txt": "plain letters, ü and all.".encode(), "none.txt": b"", "a.wav": wav(noise(50))})
+    np.save("rows.npy", np.random.default_rng(0).integers(256, size=(3, 8)))
+    for run, name, unit, count in (
+        ("letters", "a.txt", "byte", 26),
+        ("bytes", "a.txt", "byte", 26),
+        ("pcm16", "a.wav", "sample", 25),
+        ("bytes", "rows.npy", "symbol", 24),
+        ("bytes", "none.txt", "", 0),
+    ):
+        told, found = (
+            ask(*words) for words in (("compress", f"runs/{run}", name, "--out", "x.anc", "--force"), ("info", "x.anc"))
+        )
+        units = {name: figure for name, figure in told.items() if name.startswith("bits_per_") and figure is not None}
+        assert units == ({f"bits_per_{unit}": pytest.approx(8 * told["bytes"] / count)} if unit else {})
+        assert units.items() <= found.items() and found["bits_per_dim"] is None
+        said = f"{8 * told['bytes'] / count:.4f} bits a {unit}\n" if unit else ""
+        out = call("info", "x.anc")[1]
+        assert f"in all    {said}" in out if unit else " bits" not in out
+        assert (
+            call("compress", f"runs/{run}", name, "--out", "x.anc", "--force")[1].split("\n")[0].endswith(said.strip() or "bytes")
+        )
+
+
 def test_what_is_whole_of_a_damaged_file_is_saved(place: Path, ask: Ask) -> None:
     write(place / "u", {"a.txt": b"plain letters.\n" * 30, "b.txt": "ü and plain letters all the way".encode()})
     ask("compress", "runs/letters", "u", "--out", "x.anc")

@@ -33,8 +33,9 @@ from ancestral.data.source import Array
 from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, notation_of
 from ancestral.spec import DataSpec
 
-FILES, HINT, DIGEST, VERSION = "files", "hint", "weights", "version"  # what we add to the header
+FILES, HINT, DIGEST, VERSION, PLAIN = "files", "hint", "weights", "version", "bytes"  # what we add to the header
 PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker
+UNITS = ("dim", "byte", "sample", "symbol")  # by which the bits of files are counted
 RUNS = Path("runs")
 WORDS = {"image": "images", "text": "text", "audio": "sound", "vector": "vectors"}  # kinds of data
 
@@ -136,6 +137,35 @@ def amount(manifest: Listing, n: int) -> str:
     """So many pictures or the like."""
     word = "picture" if isinstance(manifest, Manifest) else "sound" if manifest.spec.kind == "audio" else "text"
     return f"{n:,} {word}{'s' if n != 1 or word == 'picture' else ''}"
+
+
+def cost(manifest: Listing, size: int, plain: Any) -> tuple[str, float] | None:
+    """What the bits of so many bytes are counted by, and how many that makes; None where nothing was coded.
+
+    Text is weighed by the bytes that it was, sound by its samples, and whatever has but symbols by those.
+
+    Args:
+        plain: the size of the files, if it is known.
+    """
+    if not manifest.symbols:
+        return None
+    if isinstance(manifest, Manifest):
+        return "dim", 8 * size / manifest.symbols
+    if manifest.spec.kind == "audio":
+        return "sample", 8 * size / (manifest.symbols // manifest.spec.parts)
+    known = isinstance(plain, int) and plain > 0 and not any(item.shape for item in manifest.items)
+    return ("byte", 8 * size / plain) if known else ("symbol", 8 * size / manifest.symbols)
+
+
+def per_unit(found: tuple[str, float] | None) -> dict[str, float | None]:
+    """The same as JSON has it: a figure for each unit, null for those that do not apply."""
+    return {f"bits_per_{unit}": found[1] if found and found[0] == unit else None for unit in UNITS}
+
+
+def in_words(found: tuple[str, float] | None) -> str:
+    """The same, to be read."""
+    unit, bits = found or ("", 0.0)
+    return "" if found is None else f"{bits:.4f} bits/dim" if unit == "dim" else f"{bits:.4f} bits a {unit}"
 
 
 def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:

@@ -14,15 +14,19 @@ from ancestral.cli.coded import (
     DIGEST,
     FILES,
     HINT,
+    PLAIN,
     VERSION,
     File,
     Listing,
     amount,
+    cost,
     decoded,
     digest_of,
     file_of,
+    in_words,
     kept_of,
     packed,
+    per_unit,
     ready,
 )
 from ancestral.cli.commands import Answer, Compress, Decompress, Verify
@@ -94,6 +98,7 @@ def compress(command: Compress) -> Answer:
         HINT: command.run.resolve().name,
         DIGEST: digest_of(command.run / WEIGHTS),
         VERSION: versions()["ancestral"],
+        **({PLAIN: this.plain[1]} if this.plain is not None and isinstance(this.manifest, Sequences) else {}),
     }
     weights = packed(command.run) if command.embed_model else None
     with whole(path) as file, progress("compressing") as tick:
@@ -119,6 +124,7 @@ def _written(path: Path, this: Packed, embedded: int, alone: bool) -> Answer:
     """What a file takes."""
     size, manifest = path.stat().st_size, this.manifest
     codec, plain = this.plain or ("", None)
+    per = cost(manifest, size, plain)
     values = {
         "out": path,
         "files": len(manifest.items),
@@ -127,15 +133,14 @@ def _written(path: Path, this: Packed, embedded: int, alone: bool) -> Answer:
         "labels": this.labels is not None,
         "bytes": size,
         "model_bytes": embedded,
-        "bits_per_dim": 8 * size / manifest.symbols if manifest.symbols else None,
+        **per_unit(per),
         "png_bytes": plain if codec == "PNG" else None,
         "original_bytes": None if codec == "PNG" else plain,
         "ratio": None if plain is None else plain / size,
     }
     what = amount(manifest, manifest.examples)
     model = f" ({embedded:,} of them the model)" if embedded else ""
-    per = "" if values["bits_per_dim"] is None else f", {values['bits_per_dim']:.4f} bits/dim"
-    lines = [f"{path}: {what} in {size:,} bytes{model}{per}"]
+    lines = [f"{path}: {what} in {size:,} bytes{model}{f', {in_words(per)}' if per else ''}"]
     if alone:
         lines.append("z alone: what it leaves open is drawn anew, so they do not come back as they were")
     if plain is not None:

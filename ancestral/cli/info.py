@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ancestral.cli.coded import HINT, VERSION, about, amount, listing
+from ancestral.cli.coded import HINT, PLAIN, VERSION, about, amount, cost, in_words, listing, per_unit
 from ancestral.cli.commands import Answer, Info
 from ancestral.coding.codec import labelled_header, spec_of
 from ancestral.coding.container import STORED
@@ -24,7 +24,8 @@ def info(command: Info) -> Answer:
         manifest = listing(header, spec, command.file)
     two = header.get("scheme") == TWO_PART
     stored = [(items, size) for kind, items, size in found.blocks.values() if two and kind == STORED and items]
-    bits, damage = 8 * found.size / max(1, manifest.symbols), [each.reason for each in found.damage]
+    damage = [each.reason for each in found.damage]
+    per = None if damage else cost(manifest, found.size, header.get(PLAIN))
     values = {
         "file": command.file,
         "bytes": found.size,
@@ -48,9 +49,9 @@ def info(command: Info) -> Answer:
         "overhead_bytes": None if damage else found.overhead,
         "unread_bytes": found.overhead if damage else 0,
         "model_bytes": found.weights,
-        "bits_per_dim": None if damage else bits,
+        **per_unit(per),
     }
-    return Answer(values, _told(values, amount(manifest, manifest.examples)))
+    return Answer(values, _told(values, amount(manifest, manifest.examples), in_words(per)))
 
 
 def _latents(values: dict[str, Any]) -> dict[str, str]:
@@ -67,8 +68,8 @@ def _latents(values: dict[str, Any]) -> dict[str, str]:
     return {"bits": f"an item on average: z {8 * of_z / n:.1f}, {given}{f'; {raw}' if stored else ''}"}
 
 
-def _told(values: dict[str, Any], what: str) -> list[str]:
-    spec, embedded, bits = values["spec"], values["model_bytes"], values["bits_per_dim"]
+def _told(values: dict[str, Any], what: str, per: str) -> list[str]:
+    spec, embedded = values["spec"], values["model_bytes"]
     shape, files, items = "x".join(map(str, spec["shape"])), len(values["files"]), values["items"]
     over = (
         f"{values['overhead_bytes']:,} of overhead"
@@ -84,7 +85,7 @@ def _told(values: dict[str, Any], what: str) -> list[str]:
         "blocks": f"{values['blocks']:,}, {values['payload_bytes']:,} bytes of payload{kept}",
         **_latents(values),
         "bytes": f"{values['bytes']:,}: {over}, {embedded:,} of an embedded model",
-        "bits/dim": "unknown" if bits is None else f"{bits:.4f}",
+        **({"in all": per} if per else {}),
         "whole": "yes" if values["whole"] else f"no: {'; '.join(values['damage'])}",
     }
     return [f"{name:<10}{words}" for name, words in rows.items()]
