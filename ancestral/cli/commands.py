@@ -300,7 +300,7 @@ class Compress(Coding):
     limit: int | None = None  # at most so many files, or test examples
     block: int | None = None  # longest run of symbols of text or sound without a cut; by default the cheapest of a few
     labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
-    scheme: Scheme = "auto"  # of models with latents: two-part puts z first, as --preview needs; latents keeps z alone
+    scheme: Scheme = "auto"  # of models with latents: two-part puts z first; latents keeps z alone, not of text or sound
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there
 
@@ -312,7 +312,7 @@ class Decompress(Coding):
     file: File  # the .anc
     out: Place = None  # folder for the files; by default that of the .anc, and its name without the ending
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
-    preview: Place = None  # first write the pictures that z alone gives into this folder
+    preview: Place = None  # of pictures in two parts: first write what z alone gives into this folder
     seed: int = 0  # of what is drawn, where the file holds z alone
     errors: Literal["strict", "skip"] = "strict"  # strict stops at the first fault; skip saves what is intact
     force: Switch = False  # replace files that are there
