@@ -314,7 +314,7 @@ class Decompress(Coding):
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
     preview: Place = None  # of pictures in two parts: first write what z alone gives into this folder
     seed: int = 0  # of what is drawn, where the file holds z alone
-    errors: Literal["strict", "skip"] = "strict"  # strict stops at the first fault; skip saves what is intact
+    errors: Literal["strict", "skip"] = "strict"  # strict stops at the first fault; skip saves what lies in whole blocks
     force: Switch = False  # replace files that are there
 
 
