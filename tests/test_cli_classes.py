@@ -38,6 +38,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written = {"notation": sound.to_dict(), "options": {"label_from": ["0"]}}
     kept(folder / "clips", "wavenet", clips, written)
     kept(folder / "along", "wavenet-vae", clips, written, form="local", halvings=2)
+    exactly = Sound(RATE, "pcm16")
+    spec = ancestral.DataSpec("audio", (2 * LENGTH,), 256, 2, parts=2)
+    kept(folder / "pcm", "wavenet", spec, {"notation": exactly.to_dict(), "options": {"label_from": ["0"]}})
     lines = ancestral.DataSpec("text", (None,), letters.levels + 1, 2, end=letters.levels)
     written = {"notation": letters.to_dict(), "options": {"pieces": "lines"}}
     kept(folder / "lines", "transformer", lines, written, places="rotary")
@@ -123,3 +126,15 @@ def test_labelled_text_is_read_as_that_of_the_run(home: Path, ask: Ask, tmp_path
     assert {probe["examples"] for probe in found["probes"]} == {64, 4}
     kept_there = json.loads((tmp_path / "run" / "latents.json").read_text())["labelled"]["options"]
     assert kept_there["pieces"] == "lines" and kept_there["notation"] == letters.to_dict()
+
+
+def test_files_are_compressed_with_the_classes_that_they_tell(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    files = [home / "sounds" / name / f"{name}_{i}.wav" for i, name in enumerate(("one", "two"))]
+    for i, paths in enumerate((files, [home / "sounds"])):
+        assert ask("compress", home / "pcm", *paths, "--out", tmp_path / f"{i}.anc", *EAGER)["labels"] is True
+        ask("decompress", tmp_path / f"{i}.anc", "--model", home / "pcm", "--out", tmp_path / f"{i}", *EAGER)
+        assert np.load(next((tmp_path / f"{i}").glob("*labels.npy"))).tolist() == [0, 1]
+    ask("compress", home / "pcm", *files, "--labels", "one", 1, "--out", tmp_path / "c.anc", *EAGER)
+    assert (tmp_path / "c.anc").read_bytes() == (tmp_path / "0.anc").read_bytes()
+    (tmp_path / "other.wav").write_bytes(files[0].read_bytes())
+    assert "the null label" in call("compress", home / "pcm", tmp_path / "other.wav", "--out", tmp_path / "d.anc", *EAGER)[2]

@@ -195,7 +195,7 @@ def test_a_model_of_other_data_is_told_from_the_right_one(place: Path, ask: Ask,
     write(place, {"a.txt": b"some letters."})
     ask("compress", "runs/bytes", "a.txt", "--out", "x.anc")
     said = "x.anc was made with a model of text; runs/{} is of {}: name the run"
-    assert said.format("image", "images") in refused("decompress", "x.anc", "--model", "runs/image")
+    assert said.format("image", "pictures") in refused("decompress", "x.anc", "--model", "runs/image")
     assert said.format("pcm16", "sound") in refused("verify", "x.anc", "--model", "runs/pcm16")
     for other in (image.float(), wavenet(SOUND)):
         with pytest.raises(ancestral.CodecError, match="made with model of DataSpec"):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ancestral.cli.commands import Coding, Decompress, Verify
-from ancestral.cli.runs import progress, threads_of
+from ancestral.cli.runs import KINDS, progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
 from ancestral.coding.blocks import SEQUENCES, portions
 from ancestral.coding.clips import Clip, Sequences
@@ -37,7 +37,6 @@ FILES, HINT, DIGEST, VERSION, PLAIN = "files", "hint", "weights", "version", "by
 PORTABLE = ("format", "model", "config", "spec", "versions")  # of config.json: what a model needs, and nothing of its maker
 UNITS = ("dim", "byte", "sample", "symbol")  # by which the bits of files are counted
 RUNS = Path("runs")
-WORDS = {"image": "images", "text": "text", "audio": "sound", "vector": "vectors"}  # kinds of data
 
 Listing = Manifest | Sequences
 
@@ -102,7 +101,7 @@ def _check_kind(spec: DataSpec, model: Model, run: Path | str, path: Path) -> No
     """
     if spec.kind != model.spec.kind:
         raise CodecError(
-            f"{path} was made with a model of {WORDS[spec.kind]}; {run} is of {WORDS[model.spec.kind]}: name the run that made it"
+            f"{path} was made with a model of {KINDS[spec.kind]}; {run} is of {KINDS[model.spec.kind]}: name the run that made it"
             " (--model RUN)"
         )
 

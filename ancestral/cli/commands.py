@@ -299,7 +299,7 @@ class Compress(Coding):
     out: Place = None  # the file to write; by default an .anc in the run
     limit: int | None = None  # at most so many files, or test examples
     block: int | None = None  # longest run of symbols of text or sound without a cut; by default the cheapest of a few
-    labels: tuple[int, ...] = ()  # the class of each, for a conditional model; by default those of test examples or subfolders
+    labels: Classes = ()  # the class of each, for a conditional model; by default as test examples or files were labelled
     scheme: Scheme = "auto"  # of models with latents: two-part puts z first; latents keeps z alone, not of text or sound
     embed_model: Switch = False  # put the model into the file, which then needs nothing else
     force: Switch = False  # replace the file that is there

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.coded import (
     DIGEST,
     FILES,
@@ -32,7 +33,7 @@ from ancestral.cli.coded import (
 from ancestral.cli.commands import Answer, Compress, Decompress, Verify
 from ancestral.cli.previews import preview
 from ancestral.cli.reading import Reading
-from ancestral.cli.runs import data_of, progress, threads_of, written_as
+from ancestral.cli.runs import data_of, progress, said, threads_of, written_as
 from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.clips import Sequences, cut
 from ancestral.coding.codec import ENDS, write
@@ -207,12 +208,26 @@ def _test(command: Compress) -> Examples:
 
 def _labels(command: Compress, model: Model, manifest: Listing, known: Tensor | None) -> Tensor | None:
     """(n,) labels of the items where the model is conditional, or labels are given, and they are known."""
-    if command.files:
+    conditional = getattr(model.config, "conditional", False)
+    if command.labels:
+        known = torch.tensor(numbered(command.run, command.labels))
+    elif conditional and command.files:
         known = _of_folders(command.files, manifest)
-    known = torch.tensor(command.labels) if command.labels else known
-    if known is None or not (command.labels or getattr(model.config, "conditional", False)):
-        return None
-    return _of_items(known, manifest)
+        known = _of_files(command, manifest) if known is None else known
+        if known is None:
+            said(untold(command.run))
+    return _of_items(known, manifest) if known is not None and (command.labels or conditional) else None
+
+
+def _of_files(command: Compress, manifest: Listing) -> Tensor | None:
+    """(n,) what class each file tells to be of, as those of the run's data did; None where they tell none, or hold several."""
+    first = command.files[0]
+    if len(command.files) == 1 and first.is_dir():
+        places = [(first, [first / item.name for item in manifest.items])]
+    else:
+        places = [(path, [path]) for path in command.files]
+    found = told(command.run, places) if manifest.examples == sum(len(files) for _, files in places) else None
+    return None if found is None else torch.tensor(found)
 
 
 def _of_items(known: Tensor, manifest: Listing) -> Tensor:
