@@ -11,8 +11,10 @@ import torch
 from tiny_cli import Ask, Call
 
 import ancestral
+from ancestral.cli.classes import numbered
 from ancestral.data.notation import Sound, Text
 from ancestral.data.sounds import wav
+from ancestral.hub import describe
 from ancestral.report.images import save_png
 
 RATE, LENGTH = 800, 16
@@ -101,7 +103,7 @@ def test_what_is_too_short_to_be_completed_is_left_out(home: Path, ask: Ask, cal
 
 def test_clips_are_completed_up_to_the_length_that_latents_have(home: Path, ask: Ask, tmp_path: Path) -> None:
     told = ask("complete", home / "along", home / "sounds", "-n", 1, *EAGER, "--known", "first:4", "--out", tmp_path / "a.wav")
-    assert len(told["files"] if "files" in told else [*tmp_path.glob("a-*.wav")]) == 2
+    assert len(told["out"]) == 2
 
 
 def test_data_of_another_kind_are_told_from_those_of_the_run(home: Path, call: Call) -> None:
@@ -136,5 +138,39 @@ def test_files_are_compressed_with_the_classes_that_they_tell(home: Path, ask: A
         assert np.load(next((tmp_path / f"{i}").glob("*labels.npy"))).tolist() == [0, 1]
     ask("compress", home / "pcm", *files, "--labels", "one", 1, "--out", tmp_path / "c.anc", *EAGER)
     assert (tmp_path / "c.anc").read_bytes() == (tmp_path / "0.anc").read_bytes()
+    ask("verify", tmp_path / "c.anc", *files, "--labels", "one", 1, "--model", home / "pcm", *EAGER)
+    assert ask("verify", tmp_path / "c.anc", *files, "--model", home / "pcm", *EAGER)["labels"] is True
+    code, _, err = call("verify", tmp_path / "c.anc", *files, "--labels", "two", 1, "--model", home / "pcm", *EAGER)
+    assert code == 1 and "has another label" in err
     (tmp_path / "other.wav").write_bytes(files[0].read_bytes())
     assert "the null label" in call("compress", home / "pcm", tmp_path / "other.wav", "--out", tmp_path / "d.anc", *EAGER)[2]
+
+
+def test_what_lies_beside_labelled_files_is_no_class(home: Path, ask: Ask, tmp_path: Path) -> None:
+    """A table of labels, and a folder of another class beside one of the run's: two of them, as the run has classes."""
+    (tmp_path / "tabled").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "tabled" / f"{name}.wav").write_bytes((home / "sounds" / "one" / "one_0.wav").read_bytes())
+    (tmp_path / "tabled" / "labels.csv").write_text("file,class\na.wav,two\nb.wav,one\n")
+    written = describe(home / "pcm")["data"] | {"options": {"label_from": ["class"]}}
+    kept(tmp_path / "run", "wavenet", ancestral.DataSpec("audio", (2 * LENGTH,), 256, 2, parts=2), written)
+    assert ask("compress", tmp_path / "run", tmp_path / "tabled", "--out", tmp_path / "a.anc", *EAGER)["labels"] is True
+    ask("decompress", tmp_path / "a.anc", "--model", tmp_path / "run", "--out", tmp_path / "back", *EAGER)
+    assert np.load(next((tmp_path / "back").glob("*labels.npy"))).tolist() == [1, 0, -1]
+    for name in ("bird", "one"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "a.png").write_bytes((home / "pictures" / "one" / "a.png").read_bytes())
+    assert ask("compress", home / "grey", tmp_path / "pets", "--out", tmp_path / "b.anc", *EAGER)["labels"] is False
+    (tmp_path / "pets" / "one" / "labels.csv").write_bytes(b"\xff\xfe of something else")
+    ask("score", home / "grey", tmp_path / "pets" / "one" / "a.png", "--out", tmp_path / "b.csv")
+
+
+def test_classes_that_there_are_not(home: Path, tmp_path: Path) -> None:
+    assert numbered(home / "lines", ["one", "1", "0"]) == [0, 1, 0]
+    for word in ("2", "three", "-1", "²"):
+        with pytest.raises(ValueError, match=r"are 0 one, 1 two"):
+            numbered(home / "lines", [word])
+    kept(tmp_path / "run", "gated-pixelcnn", ancestral.DataSpec("image", (1, 4, 4), 256, 3), {"class_names": ["1", "2", "5"]})
+    assert numbered(tmp_path / "run", ["5", "1"]) == [2, 0]
+    with pytest.raises(ValueError, match="are 1, 2, 5"):  # and not the first one
+        numbered(tmp_path / "run", ["0"])

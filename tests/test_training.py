@@ -313,6 +313,8 @@ def test_validations_that_take_long_are_fewer(monkeypatch: pytest.MonkeyPatch) -
     one = 0.15 * 1.0 + 0.35 * 2.0 + 0.5 * 3.0
     assert [each.judged for each in stages] == [max(1, round((15 - 6) / one * share)) for share in (0.15, 0.35, 0.5)] == [1, 1, 2]
     assert sum(each.steps for each in stages) == pytest.approx(45 / (0.15 * 0.1 + 0.35 * 0.2 + 0.5 * 0.4), abs=3)
+    monkeypatch.setattr(fitting, "_timed", lambda *rest: (0.1, 0.0, 0.0))  # as without validation examples
+    assert sum(each.steps for each in plan(model_of("agave"), DIGITS, minutes=1e-6)) == 3
     asked = plan(model_of("agave"), DIGITS, minutes=1.0, clock="cpu", validate_every=5)
     assert [each.judged for each in asked] == [None] * 3
 

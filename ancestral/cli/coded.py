@@ -21,7 +21,7 @@ from torch import Tensor
 from ancestral.cli.commands import Coding, Decompress, Verify
 from ancestral.cli.runs import KINDS, progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
-from ancestral.coding.blocks import SEQUENCES, portions
+from ancestral.coding.blocks import MOST_ITEMS, SEQUENCES, portions
 from ancestral.coding.clips import Clip, Sequences
 from ancestral.coding.codec import ENDS, Opened, shared_out, spec_of
 from ancestral.coding.container import Block
@@ -74,9 +74,9 @@ def about(path: Path) -> Iterator[None]:
     try:
         yield
     except CodecError as error:
-        words = str(error).replace('errors="skip"', "`ancestral decompress --errors skip`")
         if type(error) is CodecError:  # which names what it is about
             raise
+        words = str(error).replace('errors="skip"', "`ancestral decompress --errors skip`")
         raise CodecError(f"{path}: {words}") from error
 
 
@@ -122,8 +122,8 @@ def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
     blocks = header.get(ENDS)
     if isinstance(manifest, Sequences) and manifest.ended is (blocks is None):
         raise CorruptHeader("the list of files and the header do not agree whether items are lines: the file was changed")
-    counted = isinstance(blocks, list) and all(type(size) is int and size > 0 for size in blocks) and sum(blocks) == n
-    if blocks is not None and not counted:
+    sizes = blocks if isinstance(blocks, list) else []
+    if blocks is not None and not (all(type(size) is int and 0 < size <= MOST_ITEMS for size in sizes) and sum(sizes) == n):
         raise CorruptHeader(f"the header does not say in which blocks its {n:,} items are: it was not written by this program")
     if isinstance(manifest, Sequences) and manifest.symbols > n * spec.sites:  # before pieces are counted, which takes memory
         raise CorruptHeader(f"the list of files is of {manifest.symbols:,} symbols, more than {n:,} items have: it was changed")

@@ -324,7 +324,7 @@ class Verify(Coding):
 
     file: File  # the .anc
     files: Files = ()  # what was compressed, to compare with, named as it was then
-    labels: tuple[int, ...] = ()  # the class of each, to compare with those in the file; by default those of subfolders
+    labels: Classes = ()  # the class of each, to compare with those in the file, by name where --model is given
     model: Annotated[Path | None, arg(metavar="RUN")] = None  # the run it was made with, where it is not found
 
 

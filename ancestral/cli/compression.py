@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ancestral.cli.classes import numbered, told, untold
+from ancestral.cli.classes import class_names, numbered, told_by, untold
 from ancestral.cli.coded import (
     DIGEST,
     FILES,
@@ -35,7 +35,7 @@ from ancestral.cli.previews import preview
 from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, progress, said, threads_of, written_as
 from ancestral.coding.blocks import SEQUENCES
-from ancestral.coding.clips import Sequences, cut
+from ancestral.coding.clips import KEPT, Sequences, cut
 from ancestral.coding.codec import ENDS, write
 from ancestral.coding.cutting import cut_to
 from ancestral.coding.errors import CodecError
@@ -188,7 +188,7 @@ def _sequences(command: Compress, model: Model) -> Packed:
         )
     known = None
     if command.files:
-        lines = written_as(command.run)["pieces"] == "lines" if model.spec.end is not None else False
+        lines = written_as(command.run).get("pieces") == "lines"
         found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit, lines)
     else:
         test = _test(command)
@@ -211,23 +211,11 @@ def _labels(command: Compress, model: Model, manifest: Listing, known: Tensor | 
     conditional = getattr(model.config, "conditional", False)
     if command.labels:
         known = torch.tensor(numbered(command.run, command.labels))
-    elif conditional and command.files:
-        known = _of_folders(command.files, manifest)
-        known = _of_files(command, manifest) if known is None else known
-        if known is None:
+    elif command.files:
+        known = _of_files(command.files, manifest, command.run) if conditional else None
+        if conditional and known is None:
             said(untold(command.run))
     return _of_items(known, manifest) if known is not None and (command.labels or conditional) else None
-
-
-def _of_files(command: Compress, manifest: Listing) -> Tensor | None:
-    """(n,) what class each file tells to be of, as those of the run's data did; None where they tell none, or hold several."""
-    first = command.files[0]
-    if len(command.files) == 1 and first.is_dir():
-        places = [(first, [first / item.name for item in manifest.items])]
-    else:
-        places = [(path, [path]) for path in command.files]
-    found = told(command.run, places) if manifest.examples == sum(len(files) for _, files in places) else None
-    return None if found is None else torch.tensor(found)
 
 
 def _of_items(known: Tensor, manifest: Listing) -> Tensor:
@@ -241,8 +229,14 @@ def _of_items(known: Tensor, manifest: Listing) -> Tensor:
     return manifest.spread(known)
 
 
-def _of_folders(paths: Sequence[Path], manifest: Listing) -> Tensor | None:
-    """(n,) which subfolder of a folder each picture lies in, by name, as data are read; None unless there is one a class."""
+def _of_files(paths: Sequence[Path], manifest: Listing, run: Path | None) -> Tensor | None:
+    """(n,) what class each picture or the like tells to be of, as those of a run's data did; None where one tells none.
+
+    Of a run whose classes have no names, and where the run is not known: which subfolder of a folder, if there is one a class.
+    """
+    if run is not None and class_names(run):
+        found = told_by(run, paths, manifest.items) if manifest.examples == len(manifest.items) else None
+        return None if found is None else torch.tensor(found)
     folders = sorted(entry.name for entry in paths[0].iterdir() if entry.is_dir()) if paths[0].is_dir() else []
     names = [item.name.split("/")[0] for item in manifest.items]
     if len(paths) > 1 or len(folders) != manifest.spec.classes or not set(names) <= set(folders):
@@ -312,7 +306,8 @@ def verify(command: Verify) -> Answer:
         if command.files and file.opened.reader.header["scheme"] == LATENTS:
             raise CodecError(f"{command.file} holds z alone, from which the pictures are drawn anew: nothing can be compared")
         sequences, ended = spec.kind in SEQUENCES, ENDS in file.opened.reader.header
-        given = collected_sequences(command.files, spec, file.notation, lines=ended) if sequences else None
+        kept = {item.name for item in file.manifest.items if item.kind == KEPT}
+        given = collected_sequences(command.files, spec, file.notation, lines=ended, kept=kept) if sequences else None
         x, others = collected(command.files, spec) if given is None else (None, Sequences.of(spec, given.clips, given.runs))
         known = _known_labels(command, file, others)
         found, rows = decoded(file, salvage=False)
@@ -340,5 +335,9 @@ def _known_labels(command: Verify, file: File, others: Listing) -> Tensor | None
         raise ValueError(f"{command.file} holds no labels to compare with: leave --labels out")
     if not file.opened.labelled or not (command.labels or command.files):
         return None
-    known = torch.tensor(command.labels) if command.labels else _of_folders(command.files, others)
+    if command.labels:
+        run = command.model
+        given = [int(word) for word in command.labels] if run is None else numbered(run, command.labels)
+        return _of_items(torch.tensor(given), others)
+    known = _of_files(command.files, others, command.model)
     return None if known is None else _of_items(known, others)

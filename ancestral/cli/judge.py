@@ -114,7 +114,10 @@ def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, 
     written = written_as(run)
     if written:
         data = data_of(run, source, reading)
-        return data, {"source": source, "options": {**written, "notation": written["notation"].to_dict(), **reading.options()}}
+        written |= {"notation": written["notation"].to_dict()}
+        if not Path(source).expanduser().is_dir():
+            written.pop("label_from", None)  # of files in folders
+        return data, {"source": source, "options": written | reading.options()}
     options, levels = reading.options(), describe(run)["spec"]["levels"]
     data = load_data(source, **options)
     if data.spec.levels != levels and levels is not None and not {"levels", "binarize"} & options.keys():

@@ -76,7 +76,7 @@ def pop(
     flat = x.flatten(1)
     free, over = torch.ones_like(flat, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
     if known is not None:
-        flat.copy_(known[0].flatten(1))
+        flat.copy_(known[0].where(known[1], end or 0).flatten(1))
         free = ~known[1].flatten(1)
     parameters, state = network.start(n, context)
     for i, site in enumerate(network.order.sites):

@@ -132,7 +132,7 @@ def portions(spec: DataSpec, n: int, lengths: Tensor | None) -> list[range]:
 
 
 def in_order(spec: DataSpec, lengths: Tensor) -> list[range]:
-    """Which of (n,) items that stay in their order go into which block: none is walked much further than it goes itself."""
+    """Which of (n,) items that stay in their order go into which block: as many as have room at the length of the longest."""
     found, first, room = list[range](), 0, BLOCK_BITS / log2(spec.levels or 2)
     while first < len(lengths):
         longest = (lengths[first : first + MOST_ITEMS] + 1).clamp(max=spec.sites).cummax(0).values

@@ -225,7 +225,7 @@ def _clip(name: Any, kind: Any, shape: Any, runs: Any, beside: Any, lines: Any =
         tuple(size for size in each if type(size) is int and 0 <= size < 2**48) for each in (shape, runs, beside)
     )
     whole = (len(sizes), len(lengths), len(kept)) == (len(shape), len(runs), len(beside))
-    known = lines is None if kind not in LINES.values() else type(lines) is int and 0 <= lines <= sum(lengths)
+    known = lines is None if kind not in LINES.values() else type(lines) is int and 0 <= lines <= sum(lengths) + 1
     if not (isinstance(name, str) and isinstance(kind, str) and whole and known and (_fits(kind, sizes, lengths, kept))):
         raise ValueError(f"{name!r}, {kind!r}, {shape!r} is neither text nor sound nor an array")
     return Clip(name, kind, sizes, lengths, kept, lines)

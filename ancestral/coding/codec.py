@@ -152,6 +152,8 @@ def write(
     """
     check_symbols(x, model.spec)
     context_of(model, len(x), labels, None)
+    if ended and model.spec.end is None:
+        raise ValueError(f"ended: the model's examples have no end ({model.spec})")
     model, lengths = fitted(model, x), lengths_of(x, model.spec) if lengths is None else lengths
     classes = None if labels is None else torch.as_tensor(labels).cpu().long()
     some = (x if lengths is None else calibrating(x)) if examples is None else examples
@@ -217,6 +219,8 @@ class Opened:
         if missing:
             raise CorruptHeader(f"the header does not name {', '.join(missing)}: it was not written by this program")
         self.spec = spec_of(header)
+        if ENDS in header and self.spec.end is None:
+            raise CorruptHeader("the header says that items are coded with their ends, and they have none: the file was changed")
         self.shape = tuple(size or 0 for size in self.spec.shape)
         self.model = matching(self.model, self.spec)
         self.labelled = labelled_header(header, self.spec)

@@ -20,8 +20,7 @@ from ancestral.coding.codec import ENDS, Opened, labelled_header, spec_of
 from ancestral.coding.container import STORED
 from ancestral.coding.errors import CodecError
 from ancestral.coding.labelled import label_bytes
-from ancestral.coding.payloads import SIZE as ENDED
-from ancestral.coding.payloads import LatentPart, generator_of
+from ancestral.coding.payloads import LONGEST, LatentPart, generator_of
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
 from ancestral.evaluation.fidelity import psnr, ssim
@@ -153,7 +152,7 @@ def latent_bytes(reader: Reader) -> int | None:
         elif block.kind != STORED:
             payload = block.payload[before:]
             if ENDS in header:
-                payload = payload[ENDED:]
+                payload = payload[LONGEST:]
             elif spec.kind in SEQUENCES:
                 _, payload = unpacked_lengths(payload, block.items, spec.sites)
             size += len(two_part.parts(payload)[0])

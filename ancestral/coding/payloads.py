@@ -21,7 +21,7 @@ from ancestral.spec import DataSpec
 from ancestral.walking.exact.generator import ExactGenerator
 from ancestral.walking.twin import ExactLatents, Twin, label_vector
 
-SIZE = 4  # bytes that say how long the longest sequence of a block is
+LONGEST = 4  # bytes that say how long the longest sequence of a block is
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +47,10 @@ class Part:
         Raises:
             CodecError: the payload holds something else.
         """
-        longest = int.from_bytes(payload[:SIZE], "little")
-        if not 0 < longest <= spec.sites:
-            raise CodecError(f"a block says that its longest sequence has {longest} symbols of {spec.sites}: the file is damaged")
-        x = payload_items(widths.of(longest), payload[SIZE:], n, labels, width=spec.sites, end=spec.end)
+        most = int.from_bytes(payload[:LONGEST], "little")
+        if not 0 < most <= spec.sites:
+            raise CodecError(f"a block says that its longest sequence has {most} symbols of {spec.sites}: the file is damaged")
+        x = payload_items(widths.of(most), payload[LONGEST:], n, labels, width=spec.sites, end=spec.end)
         return cls(x, labels, counted(x, spec), True)
 
     def before(self, spec: DataSpec) -> bytes:
@@ -68,7 +68,7 @@ class Part:
             return self.before(spec) + encoded(widths.of(longest(self.lengths)), self.x, self.labels, self.lengths)
         most = min(int(self.lengths.max()) + 1, spec.sites)
         known = b"" if self.labels is None else packed(self.labels, spec.classes or 0)
-        return known + most.to_bytes(SIZE, "little") + encoded(widths.of(most), self.x, self.labels, self.lengths + 1)
+        return known + most.to_bytes(LONGEST, "little") + encoded(widths.of(most), self.x, self.labels, self.lengths + 1)
 
 
 @dataclass(frozen=True, eq=False)

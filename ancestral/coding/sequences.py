@@ -8,7 +8,7 @@ compressed without a model.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from ancestral.coding.beside import Kept
 from ancestral.coding.blocks import counted, filling
 from ancestral.coding.clips import KEPT, Clip, Sequences, joined
-from ancestral.coding.errors import CodecError
+from ancestral.coding.errors import CodecError, CorruptHeader
 from ancestral.coding.manifest import Item
 from ancestral.coding.pictures import array_item, arrays_in, npy
 from ancestral.coding.texts import LINES, of_text, text_of
@@ -44,11 +44,11 @@ class Found:
     plain: int
 
     def longest_line(self, spec: DataSpec) -> int | None:
-        """How many symbols the longest line or row has with its end; None where no lines are among them, or all are empty."""
+        """How many symbols the longest line or row has with its end; None where no lines are among them."""
         if not any(clip.kind in LINES.values() for clip in self.clips):
             return None
         ends = (np.concatenate([[-1], np.flatnonzero(run == spec.end), [len(run)]]) for run in self.runs)
-        return max((int(np.diff(each).max()) for each in ends), default=1)
+        return max(int(np.diff(each).max()) for each in ends)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,12 @@ class _Coded:
 
 
 def collected(
-    paths: Sequence[Path], spec: DataSpec, notation: Notation | None, limit: int | None = None, lines: bool = False
+    paths: Sequence[Path],
+    spec: DataSpec,
+    notation: Notation | None,
+    limit: int | None = None,
+    lines: bool = False,
+    kept: Container[str] = (),
 ) -> Found:
     """Files, folders of them, and arrays of symbols, in the alphabet of a model.
 
@@ -75,25 +80,26 @@ def collected(
         notation: how its symbols are written; None if that is not known, and files of sound cannot be read.
         limit: at most so many files, the first ones.
         lines: whether every line of a text is an example of the model.
+        kept: names of files to be kept as they are, without the model.
 
     Raises:
         DataError: a file is missing or broken, or of sound that the model would keep with less precision; it is named.
     """
     notation = notation or _told(spec)
     files = [found for path in paths for found in _listed(path, len(paths) == 1)]
-    clips, runs, kept, plain = list[Clip](), list[Array](), bytearray(), 0
+    clips, runs, beyond, plain = list[Clip](), list[Array](), bytearray(), 0
     for path, name, inside in files[:limit]:
         if path.suffix.lower() in ARRAYS and not inside:
             some = [array_clip(*array_item(key, values, spec), spec) for key, values in arrays_in(path, name)]
         else:
-            coded = _coded(path, notation, lines)
+            coded = _Coded(KEPT, (), (path.read_bytes(),)) if name in kept else _coded(path, notation, lines)
             beside = tuple(len(part) for part in coded.beside)
             some = [(Clip(name, coded.kind, (), tuple(len(run) for run in coded.runs), beside), coded.runs)]
-            kept += b"".join(coded.beside)
+            beyond += b"".join(coded.beside)
         plain += path.stat().st_size
         clips += [clip for clip, _ in some]
         runs += [run for _, own in some for run in own]
-    return Found(tuple(clips), runs, bytes(kept), plain)
+    return Found(tuple(clips), runs, bytes(beyond), plain)
 
 
 def array_clip(item: Item, values: Array, spec: DataSpec) -> tuple[Clip, tuple[Array, ...]]:
@@ -291,7 +297,10 @@ class Restored:
         parts = [beside[start:stop] for start, stop in pairwise(ends)]
         if not isinstance(notation, Text):
             return parts[0] + np.stack([_values(run, item.kind) for run in runs], 1).tobytes() + parts[1]
-        return text_of(item.kind, runs[0], parts, notation)
+        try:
+            return text_of(item.kind, runs[0], parts, notation)
+        except (ValueError, IndexError) as error:
+            raise CorruptHeader(f"{item.name!r} does not fit what is kept beside it ({error}): the file was changed") from error
 
 
 def _rows(runs: list[Array], item: Clip, spec: DataSpec) -> Array:

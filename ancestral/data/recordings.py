@@ -234,8 +234,11 @@ def labels_of(place: Path, files: Sequence[Path], label_from: tuple[str, ...]) -
 def _table(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is no table in UTF-8 ({error})") from error
     if not rows or any("file" not in row or None in row or None in row.values() for row in rows):
         raise DataError(f"{path}: the first line must name the columns, file among them, and every line must fill all of them")
     return {row["file"]: row for row in rows}

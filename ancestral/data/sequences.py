@@ -83,14 +83,14 @@ def _divided(found: Found, pieces: str, length: int, seed: int) -> Source:
 def _in_order(whole: dict[str, Array], found: Found, length: int) -> tuple[dict[str, Array], str]:
     """The sets that are missing, cut from the end of the training set: nothing is shuffled.
 
-    Of classes that are all long enough to give each set a block, each by itself, as files are often sorted by class.
+    Of classes that all are long enough, each by itself, as files are often sorted by class.
     """
     if "validation" in whole and "test" in whole:
         return whole, ""
     if "validation" in whole:
         return {**whole, "test": whole["validation"]}, "test is validation again, for want of a third set"
     places = whole["train"]
-    classes = np.array(found.labels or [""] * len(found.tapes))[places[:, TAPE]]
+    classes = np.array(found.labels if found.labels and all(found.labels) else [""] * len(found.tapes))[places[:, TAPE]]
     alike = [places[classes == name] for name in sorted(set(classes.tolist()))]
     if min(int((some[:, STOP] - some[:, START]).sum()) for some in alike) < 20 * length:  # of which the least share is 5 %
         alike = [places]

@@ -281,7 +281,7 @@ def _planned(
     total, times = config.steps, float(VALIDATIONS)
     if total is None:
         spare = 60 * (config.minutes or 0.0) - (CLOCKS[config.clock]() - started)
-        if ends + times * another > JUDGING * spare and config.validate_every is None:
+        if another and ends + times * another > JUDGING * spare and config.validate_every is None:
             times = max(0.0, JUDGING * spare - ends) / another
         total = max(len(stages), int((spare - ends - times * another) / per_step))
     found = divided(total, stages, [step for step, _, _ in timed])

@@ -211,7 +211,7 @@ class Native:
             raise LayoutError("files are coded with whole numbers, and the parameters of this Program are floats")
         if end is not None and not self.returns:
             raise LayoutError("the end of an example is seen after every row, and rows of this Program have several symbols")
-        who, known = chooser(family, True, Draw()), in_order(given[1].numpy())
+        who, known = chooser(family, True, Draw()), in_order(given[1].numpy()).copy()  # to which what follows an end is added
         symbols = in_order(self._checked(given[0].where(given[1], end or 0), self.program.shape))
         values = memory(self._begin(n, once, like))
         work = Work(self._plan, values, who, known=known, symbols=symbols, result=self._nowhere, stack=stack)
