@@ -26,7 +26,7 @@ from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.loading import STREAMS, load_data
 from ancestral.data.notation import Notation
 from ancestral.data.prepare import arranged, coloured, fitted, quantised, with_alphabet
-from ancestral.data.recordings import Cutting, find
+from ancestral.data.recordings import Cutting, Found, find
 from ancestral.data.sequences import files_of, read_sequences
 from ancestral.data.source import Source
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
@@ -86,11 +86,16 @@ def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "nam
     """
     if data is not None:
         fields, written = describe(folder), written_as(folder)
-        _check_kind(data, folder, fields["spec"]["kind"], written.get("notation"))
         if not Path(data).expanduser().is_dir():
             written.pop("label_from", None)  # of files in folders
         columns = fields["spec"].get("columns", ())
-        found = load_data(data, columns=columns, units=units_of(folder), **written, **reading.options())
+        kind, notation = fields["spec"]["kind"], written.get("notation")
+        try:
+            found = load_data(data, columns=columns, units=units_of(folder), **written, **reading.options())
+        except DataError:
+            _check_kind(data, folder, kind, notation, find(data, Cutting(notation)))
+            raise
+        _check_kind(data, folder, kind, notation, found.spec)
         return found.with_classes((fields.get("data") or {}).get("class_names", ()))
     if reading.options():
         raise DataError(f"{', '.join(reading.options())} say how other data are read: {remedy}")
@@ -103,14 +108,13 @@ def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "nam
     return found
 
 
-def _check_kind(data: str, folder: Path, kind: str, notation: Notation | None) -> None:
-    """Refuse data of another kind than a run's, before options that these do not have are complained of."""
-    if kind in SEQUENCES and notation is None:
-        return  # of arrays, as its examples were
-    found = find(data, Cutting(notation))
+def _check_kind(data: str, folder: Path, kind: str, notation: Notation | None, found: Found | DataSpec | None) -> None:
+    """Refuse data of another kind than a run's, in place of what else would be complained of in them."""
+    have = None if found is None or found.kind not in SEQUENCES else found.kind
     there = data in EMBEDDED or Path(data).expanduser().exists()
-    if there and (kind if kind in SEQUENCES else None) != (found and found.kind):
-        raise DataError(f"{data} holds {KINDS[found.kind] if found else 'no ' + KINDS[kind]}, and {folder} is of {KINDS[kind]}")
+    bare = kind in SEQUENCES and notation is None  # of arrays, as its examples were
+    if there and not bare and have != (kind if kind in SEQUENCES else None):
+        raise DataError(f"{data} holds {KINDS[have] if have else 'no ' + KINDS[kind]}, and {folder} is of {KINDS[kind]}")
 
 
 def written_as(folder: Path) -> dict[str, Any]:

@@ -174,12 +174,9 @@ def write(
     widths = Widths(model, exact, engine, threads)
     blocks = in_order(model.spec, lengths) if ended and lengths is not None else portions(model.spec, len(x), lengths)
     rows = [slice(each.start, each.stop) for each in blocks]
-    if ended:
-        own[ENDS] = [len(each) for each in blocks]  # which readers cannot tell before they have decoded them
+    own |= {ENDS: [len(each) for each in blocks]} if ended else {}  # which readers cannot tell before they have decoded them
     parts: Iterator[Part | LatentPart]
-    parts = (
-        Part(x[i].long(), None if classes is None else classes[i], None if lengths is None else lengths[i], ended) for i in rows
-    )
+    parts = (Part(x[i].long(), *(None if each is None else each[i] for each in (classes, lengths)), ended=ended) for i in rows)
     if scheme == LATENTS:
         parts = (LatentPart.of(part, model.spec, exact) for part in parts)  # type: ignore[arg-type]
     with Writer(file, {**own, **(header or {})}, weights) as writer:

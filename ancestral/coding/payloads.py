@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class Part:
     x: Tensor
     labels: Tensor | None = None
     lengths: Tensor | None = None
-    ended: bool = False
+    ended: bool = field(default=False, kw_only=True)
 
     @classmethod
     def popped(cls, payload: bytes, n: int, labels: Tensor | None, spec: DataSpec, widths: Widths) -> Part:
@@ -51,7 +51,7 @@ class Part:
         if not 0 < most <= spec.sites:
             raise CodecError(f"a block says that its longest sequence has {most} symbols of {spec.sites}: the file is damaged")
         x = payload_items(widths.of(most), payload[LONGEST:], n, labels, width=spec.sites, end=spec.end)
-        return cls(x, labels, counted(x, spec), True)
+        return cls(x, labels, counted(x, spec), ended=True)
 
     def before(self, spec: DataSpec) -> bytes:
         """What stands before the payload: labels and lengths."""
