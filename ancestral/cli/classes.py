@@ -33,7 +33,9 @@ def numbered(folder: Path, words: Sequence[str]) -> list[int]:
         word for word in words if word not in names and not (numbers and word.isdecimal() and (most is None or int(word) < most))
     ]
     if unknown:
-        have = ", ".join(f"{i} {name}" if numbers else name for i, name in enumerate(names)) or f"numbers below {most}"
+        have = ", ".join(f"{i} {name}" if numbers else name for i, name in enumerate(names)) or (
+            "numbers" if most is None else f"0 .. {most - 1}"
+        )
         raise ValueError(f"--labels {' '.join(unknown)}: the classes of {folder} are {have}")
     return [names.index(word) if word in names else int(word) for word in words]
 
