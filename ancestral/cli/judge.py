@@ -111,13 +111,10 @@ def _labelled(run: Path, source: str | None, reading: Reading) -> tuple[Splits, 
     """Labelled data and how they can be read again: brought to the run's levels unless it is said how; by default its own."""
     if source is None:
         return data_of(run, None, reading, "name labelled data (--labelled)"), None
-    written = written_as(run)
+    written = written_as(run, source)
     if written:
-        data = data_of(run, source, reading)
         written |= {"notation": written["notation"].to_dict()}
-        if not Path(source).expanduser().is_dir():
-            written.pop("label_from", None)  # of files in folders
-        return data, {"source": source, "options": written | reading.options()}
+        return data_of(run, source, reading), {"source": source, "options": written | reading.options()}
     options, levels = reading.options(), describe(run)["spec"]["levels"]
     data = load_data(source, **options)
     if data.spec.levels != levels and levels is not None and not {"levels", "binarize"} & options.keys():

@@ -85,9 +85,7 @@ def data_of(folder: Path, data: str | None, reading: Reading, remedy: str = "nam
         DataError: the run does not say where they are, or they cannot be read.
     """
     if data is not None:
-        fields, written = describe(folder), written_as(folder)
-        if not Path(data).expanduser().is_dir():
-            written.pop("label_from", None)  # of files in folders
+        fields, written = describe(folder), written_as(folder, data)
         columns = fields["spec"].get("columns", ())
         kind, notation = fields["spec"]["kind"], written.get("notation")
         try:
@@ -117,13 +115,18 @@ def _check_kind(data: str, folder: Path, kind: str, notation: Notation | None, f
         raise DataError(f"{data} holds {KINDS[have] if have else 'no ' + KINDS[kind]}, and {folder} is of {KINDS[kind]}")
 
 
-def written_as(folder: Path) -> dict[str, Any]:
-    """The arguments of ``load_data`` by which other text or sound becomes examples as those of a run are."""
+def written_as(folder: Path, data: str | None = None) -> dict[str, Any]:
+    """The arguments of ``load_data`` by which other text or sound becomes examples as those of a run are.
+
+    Args:
+        data: what is to be read, if that is known: only files in folders tell their classes.
+    """
     fields, notation = describe(folder), notation_of(folder)
     if notation is None:
         return {}
     spec, options = DataSpec.from_dict(fields["spec"]), fields["data"].get("options", {})
-    kept = {name: options[name] for name in ("length", "label_from") if name in options}
+    labelled = data is None or Path(data).expanduser().is_dir()
+    kept = {name: options[name] for name in ("length", *(["label_from"] if labelled else [])) if name in options}
     if spec.end is None:
         return {**kept, "notation": notation, "pieces": "blocks", "length": spec.sites // spec.parts}
     return {**kept, "notation": notation, "pieces": options.get("pieces", "files")}

@@ -98,8 +98,9 @@ class Sequences:
         counted, left = list[Clip](), iter(runs)
         for clip in clips:
             own = [next(left) for _ in clip.runs]
-            lines = len(_stretches(own[0], spec)) if clip.kind in LINES.values() and clip.runs != (0,) else 0
-            counted.append(replace(clip, lines=lines) if clip.kind in LINES.values() else clip)
+            if clip.kind in LINES.values():
+                clip = replace(clip, lines=len(_stretches(own[0], spec)) if len(own[0]) else 0)
+            counted.append(clip)
         return cls(spec, tuple(counted))
 
     @property
@@ -260,10 +261,15 @@ def cut(runs: list[Array], manifest: Sequences) -> Tensor:
     return torch.from_numpy(x)
 
 
+def line_stops(run: Array, spec: DataSpec) -> Array:
+    """Where the lines of a run stop: after every end, one that follows the run too."""
+    stops = np.flatnonzero(run == spec.end) + 1
+    return stops if len(stops) and stops[-1] == len(run) else np.append(stops, len(run) + 1)
+
+
 def _stretches(run: Array, spec: DataSpec) -> Array:
     """(k, 2) where the items of a run begin and end: after every end, one that follows the run too, and where an item is full."""
-    stops = np.flatnonzero(run == spec.end) + 1
-    stops = stops if len(stops) and stops[-1] == len(run) else np.append(stops, len(run) + 1)
+    stops = line_stops(run, spec)
     starts = np.append(0, stops[:-1])
     counts = -(-(stops - starts) // spec.sites)
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

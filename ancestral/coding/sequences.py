@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ancestral.coding.beside import Kept
 from ancestral.coding.blocks import counted, filling
-from ancestral.coding.clips import KEPT, Clip, Sequences, joined
+from ancestral.coding.clips import KEPT, Clip, Sequences, joined, line_stops
 from ancestral.coding.errors import CodecError, CorruptHeader
 from ancestral.coding.manifest import Item
 from ancestral.coding.pictures import array_item, arrays_in, npy
@@ -47,8 +47,7 @@ class Found:
         """How many symbols the longest line or row has with its end; None where no lines are among them."""
         if not any(clip.kind in LINES.values() for clip in self.clips):
             return None
-        ends = (np.concatenate([[-1], np.flatnonzero(run == spec.end), [len(run)]]) for run in self.runs)
-        return max(int(np.diff(each).max()) for each in ends)
+        return max(int(np.diff(line_stops(run, spec), prepend=0).max()) for run in self.runs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -68,11 +68,7 @@ def _with_strangers(text: str, beside: bytes) -> bytes:
     """A text with the characters that its alphabet lacks."""
     half = len(beside) // 2
     places, strange, known = _places(beside[:half]), np.frombuffer(beside[half:], "<u4"), _points(text)
-    points = np.zeros(len(known) + len(places), "<u4")
-    rest = np.ones(len(points), bool)
-    rest[places] = False
-    points[places], points[rest] = strange, known
-    return points.tobytes().decode("utf-32-le", "surrogatepass").encode("utf-8", "surrogateescape")
+    return _among(known, places, strange).tobytes().decode("utf-32-le", "surrogatepass").encode("utf-8", "surrogateescape")
 
 
 def _of_tokens(data: bytes, notation: Text) -> Told | None:
@@ -93,6 +89,15 @@ def _gaps(places: Array) -> bytes:
 def _places(gaps: bytes) -> Array:
     """The inverse of ``_gaps``."""
     return np.cumsum(np.frombuffer(gaps, "<u4"), dtype=np.int64)
+
+
+def _among(others: Array, places: Array, values: Array | bytes) -> Array:
+    """Values at their places, and in all other places the others in their order."""
+    whole = np.empty(len(others) + len(places), others.dtype)
+    rest = np.ones(len(whole), bool)
+    rest[places] = False
+    whole[places], whole[rest] = values, others
+    return whole
 
 
 # ---- lines
@@ -133,10 +138,7 @@ def _ended(run: Array, strangers: bytes, notation: Text) -> bytes:
 def _with_lines(text: bytes, returned: Array, empty: Array) -> bytes:
     """A text with its empty lines and carriage returns."""
     *kept, last = text.split(b"\n")
-    lines = np.full(len(kept) + len(empty), b"", object)
-    rest = np.ones(len(lines), bool)
-    rest[empty] = False
-    lines[rest] = kept
+    lines = _among(np.array(kept, object), empty, b"")
     for place in returned:
         lines[place] += b"\r"
     return b"\n".join([*lines, last])

@@ -222,9 +222,8 @@ def _labels(folder: Path, roots: dict[str, Path], files: dict[str, list[Path]], 
     return tuple("_".join(_word(path, folder, table, word) for word in words) for some in files.values() for path in some)
 
 
-def labels_of(place: Path, files: Sequence[Path], label_from: tuple[str, ...]) -> tuple[str, ...]:
-    """The class by name of each file of a folder, or of one file by itself, as those of a data set are read; "" if unknown."""
-    folder = place if place.is_dir() else place.parent
+def labels_of(folder: Path, files: Sequence[Path], label_from: tuple[str, ...]) -> tuple[str, ...]:
+    """The class by name of each of these files of a folder, as those of a data set are read; "" if unknown."""
     try:
         return _labels(folder, {"train": folder}, {"train": list(files)}, label_from)
     except DataError:
