@@ -208,7 +208,7 @@ def test_features_need_sound_whose_notation_is_known() -> None:
         (("sample", "mulaw", "--out", "x.png"), "name a .wav"),
         (("complete", "mulaw", "TONE", "--known", "hole"), "first:1.5s"),
         (("complete", "mulaw", "TONE", "--known", "first:100%"), "of at most 200, and 200 are to be known"),
-        (("complete", "pcm", "TONE", "--labels", "1", "2"), "2 labels for 1 files"),
+        (("complete", "pcm", "TONE", "--labels", "1", "2"), "2 labels for 1 clip:"),
         (("interpolate", "mulaw"), "has none"),
     ],
 )

@@ -316,7 +316,7 @@ def verify(command: Verify) -> Answer:
         if known is not None and file.opened.labels is not None:
             check_labels(file.opened.labels, file.manifest, known, others)
     if isinstance(file.manifest, Sequences) and isinstance(others, Sequences) and given is not None:
-        Restored.of(found, file.manifest, rows, kept_of(file), file.notation).check(given)
+        Restored.of(found, file.manifest, rows, kept_of(file), file.notation).check(given, others)
         if known is not None and file.opened.labels is not None:
             file.manifest.check_labels(file.manifest.gathered(file.opened.labels, rows), others, known)
     labels = file.opened.labelled if known is not None else None

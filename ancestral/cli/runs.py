@@ -208,7 +208,8 @@ def one_each(given: Sequence[int], owners: Sequence[int], spec: DataSpec) -> Ten
     n, files = len(owners), max(owners, default=-1) + 1
     if len(given) not in (files, n):
         of = f" of {files:,} file{'s' * (files != 1)}" if n != files else ""
-        raise ValueError(f"{len(given):,} labels for {n:,} {things_of(spec)}{of}: give one each")
+        things = things_of(spec) if n != 1 else things_of(spec).removesuffix("s")
+        raise ValueError(f"{len(given):,} labels for {n:,} {things}{of}: give one each")
     return torch.tensor(given)[torch.as_tensor(owners) if len(given) == files else torch.arange(n)]
 
 

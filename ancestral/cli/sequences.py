@@ -16,7 +16,7 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
-from ancestral.cli.runs import items_of, progress, said, written_as
+from ancestral.cli.runs import items_of, one_each, progress, said, written_as
 from ancestral.coding.blocks import SEQUENCES
 from ancestral.core import Context, OrderError
 from ancestral.data.features import mel_of
@@ -304,9 +304,9 @@ def _clips(command: Complete, model: Model, notation: Notation, examples: int) -
         return
     places = [(path, files_of(path, model.spec.kind)) for path in command.pictures]
     paths, labels = [path for _, files in places for path in files], numbered(command.run, command.labels)
-    if labels and len(labels) != len(paths):
-        raise ValueError(f"{len(labels)} labels for {len(paths)} files: give one each")
-    if not labels and getattr(model.config, "conditional", False):
+    if labels:
+        labels = one_each(labels, range(len(paths)), model.spec).tolist()
+    elif getattr(model.config, "conditional", False):
         labels = told(command.run, places) or []
         if not labels:
             said(untold(command.run))

@@ -245,15 +245,14 @@ class Restored:
                 found.append(item.name)
         return found
 
-    def check(self, given: Found) -> None:
-        """Compare files with those that were compressed.
+    def check(self, given: Found, others: Sequences) -> None:
+        """Compare files, and the manifest of them, with those that were compressed.
 
         Raises:
             CodecError: there is none of that name, or another one.
         """
         parts = zip(self.manifest.items, self._runs(), self._beside(), strict=True)
         own = {item.target: (item, runs, beside) for item, runs, beside in parts}
-        others = Sequences.of(self.manifest.spec, given.clips, given.runs)
         for item, run, place in zip(others.items, others.runs, others.beside, strict=True):
             if item.target not in own:
                 raise CodecError(f"the file holds no {item.target!r}: name the files as when they were compressed")
