@@ -125,9 +125,12 @@ class Network(nn.Module, ABC):
 
     Attributes:
         any_order: whether ``arrange`` takes every order.
+        conditional: whether ``context.vector`` holds labels of the data, one-hot or zeros where none is known: a network of your
+            own says so, so that training and evaluation hand them over.
     """
 
     any_order: bool = False
+    conditional: bool = False
 
     def __init__(self, shape: tuple[int, ...], discrete: bool = True) -> None:
         super().__init__()
@@ -258,6 +261,10 @@ class Conditional:
 class Autoregressive(nn.Module):
     """p(x | c) = prod_i p(x_i | x_<i, c): a network and a family. Final: tweak it by another network or family.
 
+    Raises:
+        TypeError: the network or the family is something else.
+        ValueError: they are not of one alphabet and shape with each other and with the spec.
+
     Example:
         >>> import ancestral
         >>> model = ancestral.build("gated-pixelcnn", DataSpec("image", (1, 4, 4), levels=2), preset="tiny")
@@ -267,12 +274,18 @@ class Autoregressive(nn.Module):
 
     def __init__(self, network: Network, family: Family, spec: DataSpec, config: Any = None) -> None:
         super().__init__()
+        _check_parts(network, family, spec)
         self.network, self.family, self.spec, self.config = network, family, spec, config
 
     @property
     def anchor(self) -> Tensor:
         """A zero on the model's device and of its type."""
         return self.network.anchor
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it takes labels: its configuration says so, or a network of your own."""
+        return bool(getattr(self.config, "conditional", self.network.conditional))
 
     def conditionals(self, x: Tensor, context: Context | None = None) -> Conditional:
         """The distribution of every symbol of (n, *shape) given the ones before it.
@@ -306,6 +319,21 @@ class Autoregressive(nn.Module):
         Where lengths vary the network's own is walked; ``ancestral.arrange`` gives others.
         """
         return Walk(self, n, context, rollback)
+
+
+def _check_parts(network: Network, family: Family, spec: DataSpec) -> None:
+    wanted: tuple[tuple[object, type], ...] = ((network, Network), (family, Family))
+    for part, kind in wanted:
+        if not isinstance(part, kind):
+            what = f"the class {part.__name__}: make one" if isinstance(part, type) else f"a {type(part).__name__}"
+            raise TypeError(f"a model takes a {kind.__name__} of ancestral.core, and this is {what}")
+    if family.levels != spec.levels:
+        raise ValueError(f"{family} is of levels={family.levels}, and the data have levels={spec.levels}")
+    if network.discrete is not family.discrete:
+        symbols = "integers" if network.discrete else "real values"
+        raise ValueError(f"{type(network).__name__} takes {symbols} (discrete={network.discrete}), and {family} is of the others")
+    if len(network.shape) != len(spec.shape):
+        raise ValueError(f"{type(network).__name__} is of examples {tuple(network.shape)}, and the data have {spec.shape}")
 
 
 class Walk:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive, Family, Network
 from ancestral.data.notation import Notation, notation_from_dict
-from ancestral.data.splits import Units
+from ancestral.data.splits import Splits, Units
 from ancestral.files import write_whole
 from ancestral.latent.latent import Latent
 from ancestral.models import build, configure
@@ -38,17 +38,25 @@ class LoadError(ValueError):
     """A folder holds no model that can be loaded: the message names the file, what is wrong with it and what to do."""
 
 
-def save(model: Model, folder: Folder, *, extra: Mapping[str, Any] | None = None) -> None:
+def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Mapping[str, Any] | None = None) -> None:
     """Write a model into a folder, made where it is missing; each of the two files appears whole or not at all.
 
     Args:
-        model: with its configuration, or of your own network, of which only the weights can be saved.
+        model: with its configuration, or of your own parts, of which only the weights can be saved.
+        data: what it was trained on, so that ``units_of`` and ``notation_of`` the folder say how its symbols are written.
         extra: more entries for ``config.json``, as JSON has them.
 
     Raises:
+        FileExistsError: the folder holds a training run, whose record and checkpoints are of other weights.
         OSError: the folder cannot be written.
     """
-    write_config(model, folder, extra)
+    if (Path(folder) / CONFIG).exists() and "training" in describe(folder):
+        raise FileExistsError(
+            f"{folder} holds a training run, whose record and checkpoints are not of these weights: save into another folder,"
+            " with data=... where its units or notation are to go along"
+        )
+    made_of = {} if data is None else {"data": {"source": None, "options": {}, **data.describe()}}
+    write_config(model, folder, {**made_of, **(extra or {})})
     write_weights(model, folder)
 
 
@@ -90,18 +98,20 @@ def versions() -> dict[str, str]:
     return {"ancestral": ours, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def load(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
+def load(folder: Folder, network: Network | None = None, family: Family | None = None, *, model: Model | None = None) -> Model:
     """The model of a run folder, on the CPU, in the type its weights were saved in, ready to evaluate.
 
     Args:
         folder: where ``save`` or a training run wrote.
         network, family: your own, with fresh weights, where the model was made of them.
+        model: in their place a whole model with fresh weights, such as a VAE of your own, or one by name of which you replaced a
+            part; it takes the weights.
 
     Raises:
         FileNotFoundError: there is no such folder, or it lacks a file; folders beside it that hold a model are named.
         LoadError: a file is damaged, of a newer version, or does not fit the model.
     """
-    model = construct(folder, network, family)
+    model = construct(folder, network, family) if model is None else _alike(folder, model)
     path = Path(folder) / WEIGHTS
     if not path.exists():
         raise FileNotFoundError(f"{folder} has no {WEIGHTS}: saving was cut short before the weights were written")
@@ -113,13 +123,22 @@ def load(folder: Folder, network: Network | None = None, family: Family | None =
     return model.eval()
 
 
+def _alike(folder: Folder, model: Model) -> Model:
+    """The model that was handed over, if it is of data as a folder's is."""
+    path = Path(folder) / CONFIG
+    if (recorded := DataSpec.from_dict(describe(folder)["spec"])) != model.spec:
+        raise LoadError(f"{path}: the model was saved for {recorded}, and this one is for {model.spec}")
+    return model.cpu()
+
+
 def construct(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
     """The model that a folder's ``config.json`` describes, with fresh weights; arguments and errors as ``load``."""
     fields, path = describe(folder), Path(folder) / CONFIG
     if (fields["model"] is None) is (network is None or family is None):
         if fields["model"] is None:
             raise LoadError(
-                f"{path}: the model was made of your own network; hand one over: load(folder, network=..., family=...)"
+                f"{path}: the model was made of parts of your own; hand them over: load(folder, network=..., family=...), or with"
+                " fresh weights the whole: load(folder, model=...)"
             )
         raise LoadError(f"{path}: the model is {fields['model']!r}, which brings its own network: leave network and family out")
     try:
@@ -130,7 +149,8 @@ def construct(folder: Folder, network: Network | None = None, family: Family | N
             model = build(configure(fields["model"], **fields["config"]), spec)
         if "member" in fields and isinstance(model, Autoregressive):
             return Autoregressive(model.network.masked(fields["member"]), model.family, spec, model.config)  # type: ignore[operator]
-        return arrange(model, Order(tuple(fields["order"]))) if "order" in fields else model
+        order = Order(tuple(fields["order"])) if "order" in fields else likelihood_of(model).network.order
+        return model if likelihood_of(model).network.order == order else arrange(model, order)
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(f"{path}: {error}") from error
 

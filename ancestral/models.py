@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
@@ -182,23 +183,26 @@ def configure(name: str, preset: str = "small", **overrides: Any) -> Any:
     kind = entry(name).config
     if preset not in kind.presets:
         raise ValueError(f"{name} has no preset {preset!r}; {nearest(preset, list(kind.presets))}")
-    known = {field.name for field in fields(kind)}
-    for key in overrides:
+    return _replaced(kind(**kind.presets[preset]), overrides)
+
+
+def _replaced(config: Any, values: Mapping[str, Any]) -> Any:
+    """A configuration with other values; errors as ``configure`` has them."""
+    known = {field.name for field in fields(config)}
+    for key, value in values.items():
         if key not in known:
-            raise ValueError(f"{name} has no setting {key!r}; {nearest(key, list(known))}")
-    config = kind(**kind.presets[preset])
-    for key, value in overrides.items():
+            raise ValueError(f"{config.name} has no setting {key!r}; {nearest(key, list(known))}")
         wanted = type(getattr(config, key))
         if not isinstance(value, (int, float) if wanted is float else wanted) or isinstance(value, bool) is not (wanted is bool):
-            raise ValueError(f"{name}: {key} is {value!r}; it takes a value of type {wanted.__name__}")
-    return replace(config, **overrides)
+            raise ValueError(f"{config.name}: {key} is {value!r}; it takes a value of type {wanted.__name__}")
+    return replace(config, **values)
 
 
 def build(
     model: str | Config | None = None,
     spec: DataSpec | None = None,
     *,
-    preset: str = "small",
+    preset: str | None = None,
     network: Network | None = None,
     family: Family | str | None = None,
     **overrides: Any,
@@ -208,7 +212,8 @@ def build(
     Args:
         model: a name of `MODELS` or one of their configurations.
         spec: what the data are.
-        preset: ``tiny`` is small enough to enumerate, ``small`` trains on a CPU in minutes, ``paper`` is the published size.
+        preset: of a name; ``tiny`` is small enough to enumerate, ``small``, the default, trains on a CPU in minutes, ``paper`` is
+            the published size.
         network, family: your own; then no name is given.
         overrides: single values of the configuration; with a name, ``family`` is one of them and a string.
 
@@ -219,19 +224,29 @@ def build(
         >>> type(build("gated-pixelcnn", DataSpec("image", (1, 8, 8), levels=17), preset="tiny", layers=3)).__name__
         'Autoregressive'
     """
-    if spec is None:
+    if not isinstance(spec, DataSpec):
         raise ValueError("build needs a DataSpec: what one example is; ancestral.data(...).spec has that of a data set")
     if model is None:
         if network is None or family is None or isinstance(family, str):
             raise ValueError("build needs a model's name, its configuration, or both network= and family=, which is a Family")
         from ancestral.core import Autoregressive
 
-        return Autoregressive(network, family, spec)
+        own_model = Autoregressive(network, family, spec)
+        if any(own != size for own, size in zip(network.shape, spec.shape, strict=True) if size is not None):
+            raise ValueError(f"the network is of examples {tuple(network.shape)}, and the data have {spec.shape}")
+        return own_model
     if network is not None or not (family is None or isinstance(family, str)):
         raise ValueError("network= and family= of your own make a model by themselves: leave the model's name out")
     if family is not None:
         overrides["family"] = family
-    config = configure(model, preset, **overrides) if isinstance(model, str) else replace(model, **overrides)
+    if isinstance(model, str):
+        config = configure(model, preset or "small", **overrides)
+    elif preset is not None or isinstance(model, type):
+        raise ValueError("a preset goes with a model's name: give that, or a configuration, which is complete, by itself")
+    else:
+        config = _replaced(model, overrides)
+    if getattr(config, "conditional", False) and spec.classes is None:
+        raise ValueError(f"{config.name}: conditional=True, and the data have no classes (DataSpec(classes=...)): leave it out")
     module, function = entry(config.name).constructor.split(":")
     made: Autoregressive | Latent = getattr(import_module(module), function)(config, spec)
     return made

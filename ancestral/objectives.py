@@ -4,12 +4,17 @@ They serve a plain loop as well as the trainer::
 
     terms = elbo(model, Batch(x))
     terms["loss"].backward()
+
+They know nothing of a configuration: what it says of lambda, free bits and the like is among the options of its stages::
+
+    for stage in model.config.stages:
+        terms = OBJECTIVES[stage.objective](model, Batch(x, step=step, steps=steps), **stage.options)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import log
 
 import torch
@@ -31,6 +36,11 @@ KNOWN = 2**34  # stream of the uniforms that choose known sites; it never change
 ORDERS = 2**35  # stream of those that choose orders, likewise
 
 
+def fresh_seed() -> int:
+    """A number from PyTorch's own generator."""
+    return int(torch.randint(2**31, ()))
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch and all that its randomness depends on.
@@ -39,7 +49,7 @@ class Batch:
         x: (n, *shape) symbols.
         labels: (n,) integers for a conditional model.
         dropped: (n,) booleans, True where the model is to see the null label, a vector of zeros, instead of the row's.
-        seed, rows: the noise of this step, and the global row of each row.
+        seed, rows: the noise of this step, by default another for every batch, and the global row of each row.
         step: steps of the stage that came before.
         grid: (n, f, places, 1) features that a model follows, such as a spectrogram; or None.
         steps: all steps of the stage, 0 where nobody knows.
@@ -48,7 +58,7 @@ class Batch:
 
     x: Tensor
     labels: Tensor | None = None
-    seed: int = 0
+    seed: int = field(default_factory=fresh_seed)
     rows: Sequence[int] | None = None
     step: int = 0
     dropped: Tensor | None = None
@@ -67,6 +77,8 @@ def label_context(labels: Tensor | None, spec: DataSpec, like: Tensor) -> Contex
         return None
     if spec.classes is None:
         raise ValueError("labels were given, but the model's data have no classes")
+    if labels.is_floating_point() or labels.dim() != 1:
+        raise ValueError(f"labels are (n,) whole numbers, and these are {tuple(labels.shape)} of type {labels.dtype}")
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < spec.classes:
         raise ValueError(f"labels range over {int(labels.min())} .. {int(labels.max())}; the model knows 0 .. {spec.classes - 1}")
     return Context(vector=functional.one_hot(labels.long(), spec.classes).to(like))

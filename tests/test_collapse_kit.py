@@ -26,6 +26,7 @@ from ancestral.training import control as controls
 from ancestral.training.control import PATIENCE, Control, inference_weights, information
 from ancestral.training.folder import read_checkpoint
 from ancestral.training.loop import Tick, run_stage
+from ancestral.training.pace import Pace
 from ancestral.training.stages import Planned, validate
 
 RGB = DataSpec("image", (3, 4, 4), levels=5)
@@ -208,6 +209,17 @@ def test_the_encoder_goes_ahead() -> None:
 
     run_stage(model, planned, DIGITS, config, [watch])
     assert moved == [(True, False), (True, False), (False, True)] * 2
+
+
+def test_the_gradients_that_are_judged_are_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What blows up is told by one and the same norm while weights rest and after."""
+    norms: dict[int, list[float]] = {}
+    for ahead in (0, 2):
+        seen, model = norms.setdefault(ahead, []), latent("vae")
+        monkeypatch.setattr(Pace, "blown", lambda _, norm, seen=seen: bool(seen.append(norm)))
+        planned = Planned(model.config.stages[0], 0, 0, 3)
+        run_stage(model, planned, DIGITS, TrainingConfig(batch_size=8, aggressive=ahead, steps=3), [])
+    assert len(norms[2]) == 3 and norms[0][0] == norms[2][0] and norms[0][2] != norms[2][2]
 
 
 def test_the_lead_ends_when_what_z_tells_no_longer_rises(monkeypatch: pytest.MonkeyPatch) -> None:

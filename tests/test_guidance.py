@@ -18,11 +18,11 @@ from torch import Tensor
 
 import ancestral
 from ancestral.core import Conditional, Context
-from ancestral.draw import Draw
+from ancestral.draw import Draw, uniforms
 from ancestral.families import Categorical
 from ancestral.objectives import OBJECTIVES, Batch, label_context
 from ancestral.sampling import Interrupted, sample
-from ancestral.sampling.guidance import combined, guided
+from ancestral.sampling.guidance import Pairs, combined, guided, stacked
 from ancestral.sampling.strategies import Model, Rows, inference, likelihood_of
 from ancestral.spec import DataSpec
 from ancestral.training.batches import Stream, to_device
@@ -105,6 +105,27 @@ def test_z_is_drawn_as_without_guidance() -> None:
     x = sample(model, 5, **noise)
     assert len(seen) == 2 and same(seen[0], seen[1])
     assert torch.equal(sample(model, 5, z=seen[0], **noise), x)
+
+
+@pytest.mark.parametrize(("name", "group"), [("vq-vae", "codes"), ("two-stage", "greys")])
+def test_codes_are_guided_too(name: str, group: str) -> None:
+    spec = DataSpec("image", (3, 4, 4), levels=17, classes=3)
+    model = fresh(name, spec, **({"form": "grey"} if name == "two-stage" else {"prior": "gated-pixelcnn"})).double()
+    for parameter in model.topdown.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3)
+    labels = label_context(torch.tensor(LABELS), spec, model.anchor)
+    drawn = {}
+    with inference(model):
+        for weight in (0.0, 2.0):
+            rows = Pairs(model, len(LABELS), labels, seed=4, weight=weight)
+            drawn[weight] = rows.latents(model, group, 64)
+        plain = Rows(model, len(LABELS), labels, seed=4)
+        [(prior, z)] = [(g.prior, g.z) for g in plain.descended(model, range(5), labels).groups if g.name == group]
+        both = stacked(prior.context, replace(prior.context, vector=torch.zeros_like(prior.context.vector)))
+        seen = combined(prior.model.conditionals(torch.cat([drawn[2.0]] * 2), both), 2.0)
+        quantiles = seen.quantile(uniforms(4, range(len(z)), z[0].numel(), stream=1).view(z.shape))
+    assert torch.equal(drawn[0.0], z) and not torch.equal(drawn[2.0], z)
+    assert torch.equal(drawn[2.0], quantiles)
 
 
 @pytest.mark.parametrize("name", NAMES)

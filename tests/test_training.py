@@ -189,6 +189,13 @@ def test_the_average_starts_anew_with_every_stage() -> None:
     assert not torch.equal(*(part["likelihood.network.head.1.bias"] for part in parts))
 
 
+def test_a_stage_leaves_its_averaged_weights_to_the_next() -> None:
+    model = ancestral.build("two-stage", DIGITS.spec, preset="tiny", form="pyramid", halvings=1, auxiliary_share=0.5)
+    rows = fit(model, DIGITS, steps=40, validate_every=20, decay="none", learning_rate=0.01, **QUIET).history
+    rates = [row["rate"] for row in rows if row["split"] == "validation"]
+    assert len(rates) > 1 and rates[-1] == pytest.approx(rates[0], rel=1e-6)  # of the auxiliary image, which settles first
+
+
 def test_a_model_reaches_the_entropy_of_a_toy() -> None:
     toy = toys.bernoulli((1, 2, 3), p=0.3)
     data = toy.splits(train=2000)

@@ -107,7 +107,24 @@ class Signal:
     strict: bool = False
 
     def __add__(self, other: Signal) -> Signal:
+        if not isinstance(other, Signal):
+            raise _no_layer("+ with something else than what a layer gives")
         return self.graph.record(Sum(), (self, other))
+
+    @classmethod
+    def __torch_function__(cls, function: Any, *_: Any) -> Any:
+        raise _no_layer(getattr(function, "__name__", str(function)))
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") and hasattr(Tensor, name):
+            raise _no_layer(f".{name}")
+        raise AttributeError(name)
+
+
+def _no_layer(what: str) -> CausalityError:
+    return CausalityError(
+        f"body applies {what}: only layers of ancestral.causal may read what comes of symbols, as they know which site sees which"
+    )
 
 
 @dataclass(frozen=True)

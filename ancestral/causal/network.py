@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ancestral.causal.arithmetic import Floating
 from ancestral.causal.extending import extendable, extended
-from ancestral.causal.layer import Clock, Graph
+from ancestral.causal.layer import Clock, Graph, Signal
 from ancestral.causal.lower import lower
 from ancestral.causal.program import Program
 from ancestral.causal.stepping import Buffers, Stepper, once_values
@@ -82,15 +82,20 @@ class CausalNetwork(Walked):
         self.layout: tuple[int, int, int] = layout or (shape[0], shape[1], shape[2])
         self.symmetry = Symmetry()
         self._programs: dict[tuple[str, ...], tuple[tuple[object, ...], Program]] = {}
+        self._traced = set[tuple[str, ...]]()  # for which parts of a context the wiring of ``body`` was looked at
 
     @abstractmethod
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         """(n, C, H, W) symbols to (n, C k, H, W) parameters, those of a colour channel together.
 
-        Written over layers alone, so that `Signal`s can take the place of tensors.
+        Written over layers alone, so that `Signal`s can take the place of tensors: they do before the first pass, so that no
+        network trains whose sites see what they may not.
         """
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        if (names := _given(context)) not in self._traced:
+            self._trace(names)
+            self._traced.add(names)
         context = self.turned(context) or Context()
         y = self.body(self.laid_out(x), context.vector, context.grid)
         channels, height, width = self.layout
@@ -174,17 +179,25 @@ class CausalNetwork(Walked):
 
     def lowered(self, context: Context | None = None) -> Program:
         """What this network does at every step when these parts of a context are given; kept until a weight changes."""
-        names = tuple(name for name in ("vector", "grid") if context is not None and getattr(context, name) is not None)
-        weights = fingerprint(self)
+        names, weights = _given(context), fingerprint(self)
         kept = self._programs.get(names)
         if kept is None or kept[0] != weights:
-            graph = Graph()
-            symbols = graph.add(Clock.SITE, strict=True)
-            signals = {name: graph.add(Clock.ONCE) for name in names}
             with torch.no_grad():
-                output: Any = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
-                self._programs[names] = weights, lower(signals, output, self.layout)
+                self._programs[names] = weights, lower(*self._trace(names), self.layout)
         return self._programs[names][1]
+
+    @torch.no_grad()
+    def _trace(self, names: tuple[str, ...]) -> tuple[dict[str, Signal], Any]:
+        """What ``body`` makes of signals in place of symbols and of these parts of a context: the latter, and the last signal.
+
+        Raises:
+            CausalityError: a site would see itself or a later one, or something else than a layer reads it.
+        """
+        graph = Graph()
+        symbols = graph.add(Clock.SITE, strict=True)
+        signals = {name: graph.add(Clock.ONCE) for name in names}
+        output: Any = self.body(symbols, signals.get("vector"), signals.get("grid"))  # type: ignore[arg-type]
+        return signals, output
 
     def receptive_field(self) -> set[tuple[int, int]]:
         """(rows, columns) from a pixel to every pixel that can influence its conditional; (0, 0) stands for its own colours.
@@ -203,6 +216,11 @@ class CausalNetwork(Walked):
     def engine(self, context: Context | None, rollback: int) -> tuple[Engine, dict[int, Tensor]]:
         program = self.lowered(context)
         return Stepper(program, Floating(), rollback), once_values(program, self.turned(context))
+
+
+def _given(context: Context | None) -> tuple[str, ...]:
+    """Which parts of a context that layers read are there."""
+    return tuple(name for name in ("vector", "grid") if context is not None and getattr(context, name) is not None)
 
 
 def symmetry_of(order: Order | str, shape: tuple[int, ...]) -> Symmetry:

@@ -208,14 +208,13 @@ def _test(command: Compress) -> Examples:
 
 def _labels(command: Compress, model: Model, manifest: Listing, known: Tensor | None) -> Tensor | None:
     """(n,) labels of the items where the model is conditional, or labels are given, and they are known."""
-    conditional = getattr(model.config, "conditional", False)
     if command.labels:
         known = torch.tensor(numbered(command.run, command.labels))
     elif command.files:
-        known = _of_files(command.files, manifest, command.run) if conditional else None
-        if conditional and known is None:
+        known = _of_files(command.files, manifest, command.run) if model.conditional else None
+        if model.conditional and known is None:
             said(untold(command.run))
-    return _of_items(known, manifest) if known is not None and (command.labels or conditional) else None
+    return _of_items(known, manifest) if known is not None and (command.labels or model.conditional) else None
 
 
 def _of_items(known: Tensor, manifest: Listing) -> Tensor:

@@ -303,7 +303,7 @@ def _things(spec: DataSpec) -> str:
 
 def _labels(model: Model, wanted: Sequence[int], n: int) -> list[int] | None:
     """n labels: those wanted, over and over; else every class in turn, where the model is conditional."""
-    if not wanted and getattr(model.config, "conditional", False):
+    if not wanted and model.conditional:
         wanted = range(model.spec.classes or 1)
     return list(islice(cycle(wanted), n)) if wanted else None
 

@@ -160,7 +160,6 @@ def items_of(
     """
     if count is not None and count < 1:
         raise ValueError(f"number is {count}; ask for at least 1")
-    conditional = getattr(model.config, "conditional", False)
     if pictures:
         found = read_items(pictures, folder, model.spec, size)
         whole, names, owners, own = found.examples, found.names, found.owners, found.labels
@@ -170,8 +169,8 @@ def items_of(
         rows = [place * len(test) // number for place in range(number)]
         whole, names, owners = test.select(rows), [f"test {row}" for row in rows], range(number)
         own = whole.labels
-    y = one_each(numbered(folder, labels), owners, model.spec) if labels else own if conditional else None
-    if conditional and y is None and pictures:
+    y = one_each(numbered(folder, labels), owners, model.spec) if labels else own if model.conditional else None
+    if model.conditional and y is None and pictures:
         said(untold(folder))
     x, device = whole.x if model.spec.levels is None else whole.x.long(), model.anchor.device
     return Items(x.to(device), names, None if y is None else y.to(device))

@@ -190,7 +190,7 @@ class _Task:
         return Scored(found.name, found.items, found.x, found.classes, told, scores, found.outside)
 
     def _told(self, found: Found) -> Tensor | None:
-        if not getattr(self.model.config, "conditional", False):
+        if not self.model.conditional:
             return None
         if self.command.against or self.command.outside:
             said(f"note: the model knows classes; to compare, it is told none, of {found.name} either ({NULL})")

@@ -306,7 +306,7 @@ def _clips(command: Complete, model: Model, notation: Notation, examples: int) -
     paths, labels = [path for _, files in places for path in files], numbered(command.run, command.labels)
     if labels:
         labels = one_each(labels, range(len(paths)), model.spec).tolist()
-    elif getattr(model.config, "conditional", False):
+    elif model.conditional:
         labels = told(command.run, places) or []
         if not labels:
             said(untold(command.run))

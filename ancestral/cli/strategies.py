@@ -48,8 +48,7 @@ def usual_number(command: Sample, model: Model) -> int:
     """How many images or rows are made where nothing is said: of a search that finds the same every time, one of a kind."""
     if command.beam is None or isinstance(model, Latent):
         return 16
-    conditional = getattr(model.config, "conditional", False)
-    return len(command.labels) or (model.spec.classes or 1 if conditional else 1)
+    return len(command.labels) or (model.spec.classes or 1 if model.conditional else 1)
 
 
 def searched(

@@ -129,7 +129,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
     rows = list(range(len(examples)) if limit is None else sorted(permutation(len(examples), seed, LIMIT)[:limit].tolist()))
     if None in model.spec.shape:  # batches of examples of about one length compute little for what they are filled up with
         rows.sort(key=examples.lengths(model.spec).tolist().__getitem__)
-    told = examples.labels is not None and bool(getattr(model.config, "conditional", False))
+    told = examples.labels is not None and model.conditional
     followed = getattr(model.config, "condition", "none")
     note |= {"examples": len(rows), "available": len(examples), "labels": told}
     note |= {} if followed == "none" else {"features": followed}

@@ -36,7 +36,7 @@ class Blindfold(Network):
     def __init__(self, network: Network, hidden: Tensor, levels: int | None) -> None:
         super().__init__(tuple(network.shape), network.discrete)
         looked_up = any(isinstance(module, Embedding) for module in network.modules())
-        self.network, self.hidden = network, hidden
+        self.network, self.hidden, self.anchor = network, hidden, network.anchor
         self.stand_in = NONE if looked_up else 0.0 if levels is None else (levels - 1) / 2
         self.dtype = torch.float32 if looked_up else network.anchor.dtype  # which holds large alphabets
 

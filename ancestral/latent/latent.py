@@ -91,6 +91,11 @@ class Latent(nn.Module):
         """A zero on the model's device and of its type."""
         return self.likelihood.anchor
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it takes labels: its configuration says so, or a top-down pass of your own."""
+        return bool(getattr(self.config, "conditional", self.topdown.conditional))
+
     def descend(self, x: Tensor, choose: Choose, context: Context | None = None) -> Descent:
         """The top-down pass with (n, *shape) symbols as evidence.
 

@@ -131,10 +131,12 @@ class TopDown(nn.Module, ABC):
     Attributes:
         certain: whether z is whole numbers of which x leaves no choice.
         shows: the name of a group whose z is a picture itself; see ``pictured``.
+        conditional: whether ``context.vector`` holds labels of the data; as `Network` has it.
     """
 
     certain: bool = False
     shows: str | None = None
+    conditional: bool = False
 
     @abstractmethod
     def descend(

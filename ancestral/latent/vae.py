@@ -118,5 +118,5 @@ def vae(config: VaeConfig, spec: DataSpec) -> Latent:
     given = (family.size - learned) * shape[0]
     vector = (spec.classes or 0) if config.conditional else 0
     topdown = FlatTopDown(spec, (given, *shape[1:]), config, vector)
-    network = Factorised(shape, family.size, learned)
+    network = Factorised(shape, family.size, learned, discrete=family.discrete)
     return Latent(topdown, Autoregressive(network, family, spec), spec, config)

@@ -21,10 +21,11 @@ class Factorised(Network):
         size: parameters of one conditional.
         learned: how many of them are free.
         start: what the free ones start from.
+        discrete: whether symbols are integers.
     """
 
-    def __init__(self, shape: tuple[int, ...], size: int, learned: int = 0, start: float = -1.0) -> None:
-        super().__init__(shape)
+    def __init__(self, shape: tuple[int, ...], size: int, learned: int = 0, start: float = -1.0, discrete: bool = True) -> None:
+        super().__init__(shape, discrete)
         self.given = size - learned
         per_channel = (shape[0], 1, 1) if len(shape) == 3 else (shape[0],)
         self.scaled = nn.Parameter(torch.full((*per_channel, learned), start / GAIN)) if learned else None

@@ -149,7 +149,7 @@ def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, see
     held_out = next((part for part in (data.test, data.validation) if len(part)), data.train)
     rows = torch.linspace(0, len(held_out) - 1, min(count, len(held_out))).round().long()
     examples = held_out.select(rows)
-    labels = examples.labels if getattr(model.config, "conditional", False) else None
+    labels = examples.labels if model.conditional else None
     x = examples.x.long().to(model.anchor.device)
     if sequence:
         return Sequences(model, sequences.held_out(x, model.spec), labels, data.notation, seed)

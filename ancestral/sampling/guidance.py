@@ -3,7 +3,8 @@
       log p_w(x_i) = (1 + w) log p(x_i | x_<i, label) - w log p(x_i | x_<i) + constant          site by site, over the alphabet
 
 Ho & Salimans 2022, "Classifier-Free Diffusion Guidance" (arXiv:2207.12598), eq. 6, with the probabilities of symbols in place of
-scores. w = 0 leaves the model as it is. Where others write a scale s for null + s (conditional - null), s = 1 + w.
+scores. w = 0 leaves the model as it is. Where others write a scale s for null + s (conditional - null), s = 1 + w. Codes that an
+autoregressive prior draws (`vq-vae`, `two-stage`) are symbols, too.
 """
 
 from __future__ import annotations
@@ -15,10 +16,22 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Conditional, Context, Family
-from ancestral.draw import Draw
+from ancestral.draw import Draw, Handed
 from ancestral.families import Categorical
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
-from ancestral.sampling.strategies import Choose, Interrupted, Progress, Recomputed, Rows, likelihood_of, part_of, telling
+from ancestral.latent.topdown import Noise, Symbols
+from ancestral.sampling.strategies import (
+    Choose,
+    Interrupted,
+    Progress,
+    Recomputed,
+    Rows,
+    Walking,
+    likelihood_of,
+    part_of,
+    telling,
+)
 from ancestral.sampling.stream import settled
 from ancestral.symbols import DataError
 from ancestral.walking.engines import lowered
@@ -27,9 +40,37 @@ WALKING = ("cached", "recompute")
 LEAST = -1e4  # nats: probabilities below exp(-10,000) are taken for that, so that no two infinities are subtracted
 
 
+@dataclass
+class Led(Walking):
+    """Noise whose codes are guided like symbols, where their prior sees labels.
+
+    The null half of a prior that is told of coarser codes is told of the same ones, coloured by the label as they are.
+    """
+
+    weight: float = 0.0
+
+    def symbols(self, chosen: Symbols, u: Tensor) -> Tensor:
+        context = chosen.context if isinstance(chosen, CodePrior) else None
+        if context is None or context.vector is None or not isinstance(chosen, CodePrior):
+            return super().symbols(chosen, u)
+        prior, both = chosen.model, stacked(context, replace(context, vector=torch.zeros_like(context.vector)))
+        walker = Autoregressive(lowered(prior, self.engine, 2 * len(u)) or prior.network, prior.family, prior.spec)
+        draw = Handed(temperature=self.temperature, u=u.flatten(1))
+        return walker.walk(2 * len(u), both).run(alike(draw, self.weight))[: len(u)]
+
+
 @dataclass(frozen=True)
 class Pairs(Rows):
-    """Rows that are seen twice: n rows with their labels and, below them, the same n with the null label and the same z."""
+    """Rows that are seen twice: n rows with their labels and, below them, the same n with the null label and the same z.
+
+    Attributes:
+        weight: of the guidance, by which codes that are z were drawn.
+    """
+
+    weight: float = 0.0
+
+    def _noise(self, keys: range) -> Noise:
+        return Led(self.seed, keys, self.temperature, prior=True, engine=self.engine, weight=self.weight)
 
     def _seen(self, rows: range) -> Context:
         here = torch.arange(rows.start, rows.stop, device=self.model.anchor.device)
@@ -85,7 +126,7 @@ def guided(rows: Rows, draw: Draw, weight: float, method: str, batch_size: int, 
     walker = Autoregressive(network, likelihood.family, likelihood.spec)
     sites, parts = likelihood.spec.sites, [torch.zeros(0, *network.shape, dtype=torch.long, device=network.anchor.device)]
     try:
-        for some, seen in Pairs(**vars(rows)).batches(batch_size):
+        for some, seen in Pairs(**vars(rows), weight=weight).batches(batch_size):
             walk, tell = walker.walk(2 * len(some), seen), telling(progress, some, rows.n, sites)
             parts.append(settled(walk, alike(part_of(draw, some), weight), likelihood.spec, tell=tell)[: len(some)])
     except KeyboardInterrupt as stop:

@@ -76,7 +76,7 @@ def log_probs(
     rows = Rows(model, n, context_of(model, n, labels, context), z, seed, first_row, z_temperature)
     if guidance:
         check_guidance(rows, guidance, likelihood.family)
-        rows = Pairs(**vars(rows))
+        rows = Pairs(**vars(rows), weight=guidance)
     parts = []
     with inference(model):
         for some, seen in rows.batches(batch_size):

@@ -68,7 +68,8 @@ def sample(
         labels, context: (n,) labels of a conditional model, or whatever else it is conditioned on; not both.
         guidance: w of log p_w = (1 + w) log p(symbol | label) - w log p(symbol) + constant (Ho & Salimans 2022), before the
             temperature; needs labels, and a model trained with ``label_dropout``. 0 is plain conditional sampling; where others
-            write a scale s of which 1 is plain, w = s - 1. Each row is walked twice, with and without its label.
+            write a scale s of which 1 is plain, w = s - 1. Each row is walked twice, with and without its label; z, where it is
+            codes with an autoregressive prior, likewise.
         z: latents by group, (n, *latent); drawn from the prior by default.
         z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
         first_row: number of the first row, to go on with an earlier run.

@@ -176,7 +176,7 @@ def _told(draft: Model, context: Context | None) -> Context | None:
     if context is None or draft.config is None:
         return context
     features, _ = getattr(draft.config, "grid", (0, 1))
-    takes = Context(context.vector if draft.config.conditional else None, context.grid if features else None)
+    takes = Context(context.vector if draft.conditional else None, context.grid if features else None)
     return takes.map(lambda part: part.to(draft.anchor))
 
 

@@ -176,7 +176,7 @@ def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, cont
     if labels is not None and context is not None:
         raise ValueError("labels and context were both given: put the labels into the context, or leave it out")
     if labels is not None:
-        if getattr(model.config, "conditional", None) is False:
+        if not model.conditional:
             raise ValueError("labels were given, but the model was built without them (conditional=False)")
         context = label_context(torch.as_tensor(labels, device=like.device), model.spec, like)
     if context is not None:
@@ -263,8 +263,11 @@ class Rows:
             here = given({name: placed(z[rows.start : rows.stop], model.anchor) for name, z in self.z.items()})
             return model.topdown.descend(here, context=context, n=len(rows))
         keys = range(self.first_row + rows.start, self.first_row + rows.stop)
-        noise = Walking(self.seed, keys, self.temperature, prior=True, engine=self.engine)
-        return model.topdown.descend(noise, context=context, n=len(rows))
+        return model.topdown.descend(self._noise(keys), context=context, n=len(rows))
+
+    def _noise(self, keys: range) -> Noise:
+        """What draws z of the rows of these numbers."""
+        return Walking(self.seed, keys, self.temperature, prior=True, engine=self.engine)
 
 
 def _rows(part: Tensor, n: int, what: str) -> Tensor:

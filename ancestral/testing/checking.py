@@ -50,24 +50,42 @@ LAWS: dict[str, Callable[[Subject], str]] = {
 }
 
 
+OF_PRIORS = (causal, batch, stepwise, normalised)  # what is asked of the priors of codes, too
+
+
 @torch.no_grad()
 def _judge(law: Callable[[Subject], str], under: Subject) -> Outcome:
     try:
         with torch.enable_grad() if law is causal else torch.no_grad():
-            return Outcome(law.__name__, "passed", law(under))
+            detail = law(under)
+            for name, prior in under.codes.items() if law in OF_PRIORS else ():
+                _of_prior(law, name, prior)
+            return Outcome(law.__name__, "passed", detail)
     except NotApplicable as reason:
         return Outcome(law.__name__, "not applicable", str(reason))
     except LawBroken as complaint:
         return Outcome(law.__name__, "failed", str(complaint))
+    except Exception as error:  # of a network or family of somebody's own: the other laws still say something
+        return Outcome(law.__name__, "failed", f"raised {type(error).__name__}: {error}")
+
+
+def _of_prior(law: Callable[[Subject], str], name: str, prior: Subject) -> None:
+    try:
+        law(prior)
+    except LawBroken as complaint:
+        raise LawBroken(f"the prior of {name}: {complaint}") from complaint
 
 
 def check(model: Autoregressive | Latent, context: Context | None = None, seed: int = 0) -> Report:
-    """Put every law to a model, on a copy of it.
+    """Put every law to a model, on a copy of it in float64, its weights moved a little; to the priors of its codes, too.
 
     Args:
-        model: any model of the library or of your own.
+        model: any model of the library or of your own; one that takes numbers of its own type takes that of its ``anchor``.
         context: four rows of context, where the model takes one that it does not make itself.
         seed: of the random symbols that the laws are tried on.
+
+    Raises:
+        ValueError: the context has another number of rows.
 
     Example:
         >>> import ancestral

@@ -22,6 +22,7 @@ from ancestral.symbols import ended
 from ancestral.testing.subjects import EXACT, NotApplicable, Subject, require
 
 DRAWS = 4096  # samples that a chi-square test is put to
+SYMBOLS = 4096  # of all conditionals together, at which a family is compared with itself
 POINTS = 81  # of a latent unit, for quadrature
 
 
@@ -48,7 +49,21 @@ def _off(conditional: Conditional) -> float:
         return _integral(conditional)
     off = (conditional.log_pmf().exp().sum(-1) - 1).abs().max().item()
     require(off <= 1e-12, f"the probabilities of a conditional miss 1 by {off:.1e}")
+    _agree(conditional)
     return off
+
+
+def _agree(conditional: Conditional) -> None:
+    """What a family says of single symbols and draws is what it says of all of them."""
+    levels, parameters = conditional.family.levels or 2, conditional.parameters.flatten(0, -2)
+    few = parameters[: max(1, SYMBOLS // levels)]
+    pmf, symbols = Conditional(conditional.family, few).log_pmf(), torch.arange(levels).expand(len(few), -1)
+    each = Conditional(conditional.family, few[:, None].expand(-1, levels, -1))
+    off = (each.log_prob(symbols).exp() - pmf.exp()).abs().max().item()
+    require(off <= 1e-10, f"log_prob of a symbol is not its log_pmf: probabilities differ by {off:.1e}")
+    middle = pmf.exp().cumsum(-1) - pmf.exp() / 2  # of what the distribution function rises by at a symbol
+    drawn, likely = each.quantile(middle.clamp(1e-12, 1 - 1e-12)), pmf.exp() > 1e-9
+    require(bool((drawn == symbols)[likely].all()), "quantile draws other symbols than log_pmf gives their probability to")
 
 
 def _integral(conditional: Conditional) -> float:
@@ -157,7 +172,7 @@ def bound(subject: Subject, k: int = 16, repeats: int = 200) -> str:
     model = subject.model
     if not isinstance(model, Latent):
         raise NotApplicable("the likelihood is exact")
-    labels = label_context(torch.zeros(1, dtype=torch.long), model.spec, model.anchor) if model.config.conditional else None
+    labels = label_context(torch.zeros(1, dtype=torch.long), model.spec, model.anchor) if model.conditional else None
     prior = model.topdown.descend(Noise(0, range(1)), context=labels, n=1).groups
     if prod(len(axis) for group in prior for axis in _axes(group)) > POINTS**2:
         raise NotApplicable("more than two latent units, or too many codes: log p(x) cannot be had by quadrature")

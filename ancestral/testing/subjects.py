@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import log
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ancestral.coding.bits_back import BITS
 from ancestral.core import Autoregressive, Context, Network
+from ancestral.latent.codes import CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.objectives import label_context
@@ -69,13 +71,18 @@ class Coded:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model under test: the copy, its likelihood, random symbols (n, *shape) and a context for them."""
+    """A model under test: the copy, its likelihood, random symbols (n, *shape) and a context for them.
+
+    Attributes:
+        codes: by the names of their groups, the same of the models that are priors of codes.
+    """
 
     model: Autoregressive | Latent
     likelihood: Autoregressive
     x: Tensor
     context: Context | None
     generator: torch.Generator
+    codes: Mapping[str, Subject] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
@@ -112,7 +119,7 @@ class Subject:
 def _coded(subject: Subject) -> Coded:
     """The exact twin of a model in every engine; raises ``NotApplicable`` where there is none."""
     model, n = subject.model, max(64, SYMBOLS // subject.x[0].numel())
-    if isinstance(model, Autoregressive) and subject.context is not None and not getattr(model.config, "conditional", False):
+    if isinstance(model, Autoregressive) and subject.context is not None and not model.conditional:
         raise NotApplicable("files hold no context, and this model was given one")
     try:
         twin(model, subject.x, "eager")  # before samples are drawn, which may take a network without a twin long
@@ -131,6 +138,12 @@ def _coded(subject: Subject) -> Coded:
     return Coded(items, [eager, native], "eager = native")
 
 
+def _four(part: Tensor, n: int) -> Tensor:
+    if len(part) != n:
+        raise ValueError(f"the context has {len(part)} rows: the laws are tried on {n}")
+    return part
+
+
 def random_symbols(likelihood: Autoregressive, n: int, generator: torch.Generator) -> Tensor:
     """(n, *shape) symbols drawn evenly, or standard normal values where they are real."""
     shape, levels = (n, *likelihood.network.shape), likelihood.family.levels
@@ -143,7 +156,11 @@ def random_symbols(likelihood: Autoregressive, n: int, generator: torch.Generato
 
 
 def subject(model: Autoregressive | Latent, context: Context | None = None, seed: int = 0, n: int = 4) -> Subject:
-    """A copy of a model, moved a little and in float64, with data to test it on."""
+    """A copy of a model, moved a little and in float64, with data to test it on.
+
+    Raises:
+        ValueError: the context has another number of rows.
+    """
     generator = torch.Generator().manual_seed(seed)
     probe = copy.deepcopy(model).to("cpu", torch.float64).eval()
     if None in model.spec.shape and isinstance(probe, Autoregressive):
@@ -151,11 +168,19 @@ def subject(model: Autoregressive | Latent, context: Context | None = None, seed
     with torch.no_grad():
         for parameter in probe.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64), alpha=0.05)
-    conditional = bool(getattr(model.config, "conditional", False))
-    if context is None and conditional:
+    if context is None and model.conditional:
         context = label_context(torch.arange(n) % (model.spec.classes or 1), model.spec, torch.zeros((), dtype=torch.float64))
+    if context is not None:
+        context = context.map(lambda part: part.double() if part.is_floating_point() else part)
+        context.map(lambda part: _four(part, n))
     if isinstance(probe, Latent):
         with torch.no_grad():
-            features = probe.topdown.descend(Noise(seed, range(n)), context=context, n=n).features
-        return Subject(probe, probe.likelihood, random_symbols(probe.likelihood, n, generator), features, generator)
+            descent = probe.topdown.descend(Noise(seed, range(n)), context=context, n=n)
+        x = random_symbols(probe.likelihood, n, generator)
+        priors = {group.name: group.prior for group in descent.groups if isinstance(group.prior, CodePrior)}
+        codes = {
+            name: Subject(prior.model, prior.model, random_symbols(prior.model, n, generator), prior.context, generator)
+            for name, prior in priors.items()
+        }
+        return Subject(probe, probe.likelihood, x, descent.features, generator, codes)
     return Subject(probe, probe, random_symbols(probe, n, generator), context, generator)

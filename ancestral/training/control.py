@@ -24,7 +24,7 @@ from ancestral.sampling.strategies import inference
 from ancestral.training.batches import VALIDATION
 from ancestral.training.config import TrainingConfig
 from ancestral.training.pace import Pace
-from ancestral.training.stages import Planned, labelled
+from ancestral.training.stages import Planned
 
 CHECKS, PATIENCE = 25, 3  # how often in a stage the information is measured, and how often it may fail to rise
 
@@ -90,7 +90,7 @@ class Control:
 def inference_weights(model: Latent) -> list[nn.Parameter]:
     """The weights that only the posterior uses: those on which neither the prior nor what is decoded from z depends."""
     weights = [weight for weight in model.topdown.parameters() if weight.requires_grad]
-    labels = torch.zeros(2, dtype=torch.long, device=model.anchor.device) if labelled(model) else None
+    labels = torch.zeros(2, dtype=torch.long, device=model.anchor.device) if model.conditional else None
     context = label_context(labels, model.spec, model.anchor)
     with torch.enable_grad():
         descent = model.topdown.descend(Noise(0, range(2)), context=context, n=2)

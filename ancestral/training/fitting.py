@@ -35,7 +35,7 @@ from ancestral.training.folder import CHECKPOINT, prepare, read_checkpoint
 from ancestral.training.interruptions import interruptions
 from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
-from ancestral.training.stages import VALIDATIONS, Planned, check, divided, labelled, stages_of, validate
+from ancestral.training.stages import VALIDATIONS, Planned, check, divided, stages_of, validate
 
 Data = str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
@@ -194,7 +194,7 @@ def _settled(config: TrainingConfig, overrides: Mapping[str, Any], known: Collec
 
 def _suited(model: Model, data: Splits, config: TrainingConfig) -> TrainingConfig:
     check(model, data)
-    if config.label_dropout and not labelled(model):
+    if config.label_dropout and not model.conditional:
         raise ValueError(
             f"label_dropout is {config.label_dropout}, and the model takes no labels: build it with conditional=True, or leave"
             " label_dropout out"
@@ -252,7 +252,7 @@ def _initialise(model: Model, data: Splits, config: TrainingConfig) -> None:
     """Show the first batch to a network that sets its weights by one, which it does but once in its life."""
     initialise = getattr(likelihood_of(model).network, "initialise", None)
     if initialise is not None:
-        batch = Stream(data, labelled(model), config.batch_size, config.seed, 0, 0, 1).batch(0)
+        batch = Stream(data, model.conditional, config.batch_size, config.seed, 0, 0, 1).batch(0)
         torch.manual_seed(batch.seed)  # of dropout; the surroundings put the generators back
         model.train()
         batch = to_device(batch, model.anchor.device)

@@ -28,7 +28,7 @@ from ancestral.training.batches import Stream, to_device
 from ancestral.training.config import TrainingConfig
 from ancestral.training.control import Control
 from ancestral.training.faults import TrainingError
-from ancestral.training.stages import Planned, labelled, optimiser, rate, terms_of, training_only
+from ancestral.training.stages import Planned, optimiser, rate, terms_of, training_only
 
 # torchrun starts the processes of a distributed run and tells them so; without it there is one.
 LAUNCHED = torch.distributed.is_torchelastic_launched()
@@ -75,7 +75,8 @@ def run_stage(
         TrainingError: a loss or gradient is not finite, or memory runs out.
     """
     cut = (config.batch_size, config.seed, planned.index, first, planned.steps, RANK, WORLD)
-    stream = Stream(data, labelled(model), *cut, label_dropout=config.label_dropout, features=mel_of(model.config, data.notation))
+    features = mel_of(model.config, data.notation)
+    stream = Stream(data, model.conditional, *cut, label_dropout=config.label_dropout, features=features)
     device, control = model.anchor.device, control or Control(model, planned, data, config)
     with training_only(model, planned.stage.parts), _quiet():
         trainer = Trainer(
@@ -148,11 +149,6 @@ class _Adapter(LightningModule):
             self.control.charge(self._mean(terms["rate"]))
         return terms
 
-    def on_after_backward(self) -> None:
-        for parameter in self.model.parameters():
-            if self.control.rests(parameter, self.step):
-                parameter.grad = None  # so that the optimiser passes over it
-
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
@@ -166,6 +162,11 @@ class _Adapter(LightningModule):
         if self.blown:
             optimizer.zero_grad()  # without gradients it passes over all parameters
             return
+        if self.control.aggressive:  # what is usual was told by all gradients, whichever weights rest
+            for parameter in parameters:
+                if self.control.rests(parameter, self.step):
+                    parameter.grad = None
+            norm = torch.nn.utils.get_total_norm(parameter.grad for parameter in parameters if parameter.grad is not None)
         torch.nn.utils.clip_grads_with_norm_(parameters, self.config.clip * self.symbols, norm)
 
     def _mean(self, value: Tensor) -> float:

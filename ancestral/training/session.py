@@ -85,6 +85,8 @@ class Session:
 
     def _stage(self, planned: Planned, first: int, checkpoint: dict[str, Any] | None) -> None:
         if first == 0:
+            if planned.index:  # what a stage leaves to the next are its averaged weights
+                self.average.hand_back()
             self.average.restart()
         if first == planned.steps:
             return

@@ -146,23 +146,18 @@ def rate(config: TrainingConfig, planned: Planned, step: int) -> float:
 
 def check(model: Model, data: Splits) -> None:
     """Raise ``DataError`` where data do not suit a model: other shape or alphabet, no labels, no examples."""
-    names = ["kind", "shape", "levels", "end", "parts", *(["classes"] if labelled(model) else [])]
+    names = ["kind", "shape", "levels", "end", "parts", *(["classes"] if model.conditional else [])]
     ours, theirs = ({name: getattr(spec, name) for name in names} for spec in (model.spec, data.spec))
     different = [f"{name} is {theirs[name]} where the model has {ours[name]}" for name in names if ours[name] != theirs[name]]
     if different:
         raise DataError(f"the data {data.name!r} do not fit the model: {'; '.join(different)}")
     if len(data.train) == 0:
         raise DataError(f"the data {data.name!r} have no training examples")
-    if labelled(model) and any(some.labels is None for some in (data.train, data.validation) if len(some)):
+    if model.conditional and any(some.labels is None for some in (data.train, data.validation) if len(some)):
         raise DataError(
             f"the model is conditional, and the data {data.name!r} have no labels: build it with conditional=False, or say"
             " what classes the files of a folder have (label_from, --label-from)"
         )
-
-
-def labelled(model: Model) -> bool:
-    """Whether a model's configuration conditions on labels."""
-    return bool(getattr(model.config, "conditional", False))
 
 
 def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str] | None:
@@ -199,7 +194,7 @@ def validate(
     """The terms of a stage's objective on the validation subset, in nats an example: sums over sums."""
     sums, count, device = dict[str, float](), 0, model.anchor.device
     features = mel_of(model.config, data.notation)
-    for batch in validation_batches(data, labelled(model), config.batch_size, config.seed, step, features):
+    for batch in validation_batches(data, model.conditional, config.batch_size, config.seed, step, features):
         terms = terms_of(model, planned, to_device(batch, device), gamma)
         count += len(batch.x)
         for name, value in terms.items():
