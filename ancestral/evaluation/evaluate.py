@@ -58,7 +58,8 @@ def evaluate(
     depend on the batch size.
 
     Args:
-        data: `Splits`, a name or a path, of which ``split`` is judged; or `Examples`, a tensor or an array, judged whole.
+        data: `Splits`, a name or a path, of which ``split`` is judged; or `Examples`, a tensor or an array, judged whole. Of
+            standardised or dequantised data only Splits know the units: the figures of the others are of numbers as they stand.
         importance_samples: k; 0 leaves the importance-weighted bound out. Exact models need none, and of models with codes, of
             which x leaves no choice, all samples are the same: there it is ignored.
         subset: examples for that bound and for the shuffle cost.
