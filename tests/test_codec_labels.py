@@ -82,10 +82,15 @@ def test_bytes_that_are_no_labels_are_refused() -> None:
 
 @pytest.mark.parametrize(("name", "spec", "fields"), CASES)
 @pytest.mark.parametrize("n", [0, 9])
-def test_a_file_gives_back_items_and_labels(name: str, spec: ancestral.DataSpec, fields: dict[str, object], n: int) -> None:
+def test_a_file_gives_back_items_and_labels(
+    name: str, spec: ancestral.DataSpec, fields: dict[str, object], n: int, tmp_path: Path
+) -> None:
     model, (x, labels) = made(name, spec, fields), items(spec, n)
     data = compress(model, x, labels=labels, engine="eager")
     assert torch.equal(decompress(model, data, engine="eager"), x)
+    (tmp_path / "items.anc").write_bytes(data)
+    back, kept = decompress(model, tmp_path / "items.anc", with_labels=True, engine="eager")
+    assert torch.equal(back, x) and kept is not None and torch.equal(kept, labels)
     opened = Opened(Reader(data), made(name, spec, fields), "eager")
     assert opened.labelled
     found = [part for _, part in opened.blocks()]

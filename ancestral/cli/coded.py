@@ -23,11 +23,12 @@ from ancestral.cli.runs import KINDS, progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
 from ancestral.coding.blocks import MOST_ITEMS, SEQUENCES, portions
 from ancestral.coding.clips import Clip, Sequences
-from ancestral.coding.codec import ENDS, Opened, shared_out, spec_of
+from ancestral.coding.codec import ENDS, Opened, spec_of
 from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
 from ancestral.coding.reader import Damage, Reader
+from ancestral.coding.sharing import shared_out
 from ancestral.data.notation import Notation, smallest
 from ancestral.data.source import Array
 from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, notation_of

@@ -6,8 +6,9 @@ from typing import Any
 
 from ancestral.cli.coded import HINT, PLAIN, VERSION, about, amount, cost, in_words, listing, per_unit
 from ancestral.cli.commands import Answer, Info
-from ancestral.coding.codec import labelled_header, spec_of
+from ancestral.coding.codec import spec_of
 from ancestral.coding.container import STORED
+from ancestral.coding.labelled import labelled_header
 from ancestral.coding.lossy import latent_bytes
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS

@@ -7,12 +7,12 @@ so at once instead of decoding garbage.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import Any, BinaryIO, Literal, TypeVar
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, overload
 
 import torch
 from torch import Tensor
@@ -34,10 +34,11 @@ from ancestral.coding.blocks import (
 )
 from ancestral.coding.container import CODED, STORED, Block, Writer
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch, NumericsError, WrongModel
-from ancestral.coding.labelled import label_bytes, unpacked
+from ancestral.coding.labelled import label_bytes, labelled_header, unpacked
 from ancestral.coding.payloads import LatentPart, Part, canary, generator_of, longest, payload_items
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS, twin_of
+from ancestral.coding.sharing import shared_out
 from ancestral.coding.widths import Widths
 from ancestral.core import Autoregressive, OrderError
 from ancestral.latent.latent import Latent
@@ -48,11 +49,10 @@ from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, check_symbols
 from ancestral.walking.exact import whole
 from ancestral.walking.exact.operations import LoweringError
-from ancestral.walking.twin import LABELS, label_vector, restored
+from ancestral.walking.twin import label_vector, restored
 
-T = TypeVar("T")
-U = TypeVar("U")
 Model = Autoregressive | Latent
+Data = bytes | BinaryIO | str | PathLike[str]
 Progress = Callable[[int, int], None]
 ENDS = "ends"  # of a header: how many items each block has, where items are coded with their ends
 
@@ -73,7 +73,8 @@ def compress(
         model: of discrete symbols.
         x: of sequences that vary in length, what comes after the end of each must be more ends, which then cost nothing.
         labels: (n,) classes of the items, for a conditional model: it then knows better what to expect, and they are kept in
-            the file, log2(classes) bits each. Without them the model is given the null label.
+            the file, log2(classes) bits each; ``decompress(..., with_labels=True)`` gives them back. Without them the model is
+            given the null label.
         scheme: of models with latents: ``"bits-back"``, ``"two-part"``, or ``"auto"`` for the shorter one that the model can
             have; or ``"latents"``, which keeps z alone, so that decompressing draws the rest anew.
         engine, threads: what computes; the bytes do not depend on it. Blocks are shared among threads.
@@ -96,30 +97,58 @@ def compress(
     return file.getvalue()
 
 
+@overload
 def decompress(
     model: Model,
-    data: bytes | BinaryIO,
+    data: Data,
     *,
+    with_labels: Literal[False] = ...,
+    errors: Literal["strict", "skip"] = ...,
+    seed: int = ...,
+    engine: str = ...,
+    threads: int = ...,
+    progress: Progress | None = ...,
+) -> Tensor: ...
+@overload
+def decompress(
+    model: Model,
+    data: Data,
+    *,
+    with_labels: Literal[True],
+    errors: Literal["strict", "skip"] = ...,
+    seed: int = ...,
+    engine: str = ...,
+    threads: int = ...,
+    progress: Progress | None = ...,
+) -> tuple[Tensor, Tensor | None]: ...
+def decompress(
+    model: Model,
+    data: Data,
+    *,
+    with_labels: bool = False,
     errors: Literal["strict", "skip"] = "strict",
     seed: int = 0,
     engine: str = "auto",
     threads: int = 1,
     progress: Progress | None = None,
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor | None]:
     """The (n, *shape) symbols of an ``.anc`` file, int64; of a file of z alone symbols drawn from p(x | z).
 
     Args:
         model: the one that the file was made with.
-        data: the bytes, or a file open for reading.
+        data: the bytes, a file open for reading, or the path of one.
+        with_labels: give back a pair, the symbols and the (n,) labels that the file keeps, which are None if it keeps none.
         errors: ``"strict"`` raises at the first fault; ``"skip"`` leaves out the blocks that are damaged.
         seed: of what is drawn.
 
     Raises:
         CodecError: the file is damaged, was made with another model, or this machine cannot reproduce it; see `errors`.
     """
+    data = Path(data).read_bytes() if isinstance(data, str | PathLike) else data
     opened = Opened(Reader(data, errors), model, engine, threads, seed)
     parts = [items for _, items in opened.blocks(progress)]
-    return torch.cat(parts) if parts else torch.zeros(0, *opened.shape, dtype=torch.long)
+    x = torch.cat(parts) if parts else torch.zeros(0, *opened.shape, dtype=torch.long)
+    return (x, opened.labels) if with_labels else x
 
 
 def write(
@@ -325,35 +354,6 @@ def spec_of(header: Mapping[str, Any]) -> DataSpec:
         raise CorruptHeader(
             f"the header does not say what the items are ({error!r}): it was not written by this program"
         ) from error
-
-
-def labelled_header(header: Mapping[str, Any], spec: DataSpec) -> bool:
-    """Whether a file holds the labels of its items, which is whether its twin is told them.
-
-    Raises:
-        CorruptHeader: it says so, and such items have none.
-    """
-    calibration = header.get("calibration")
-    if not isinstance(calibration, Mapping) or LABELS not in calibration:
-        return False
-    if calibration[LABELS] is not True or spec.classes is None:
-        raise CorruptHeader("the header tells of labels that its items cannot have: it was not written by this program")
-    return True
-
-
-def shared_out(work: Callable[[T], U], items: Iterable[T], threads: int) -> Iterator[tuple[T, U]]:
-    """Every item with what is made of it, in order; threads work ahead by as many items as there are of them."""
-    if threads == 1:
-        yield from ((item, work(item)) for item in items)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[tuple[T, Future[U]]] = deque()
-        for item in items:
-            ahead.append((item, pool.submit(work, item)))
-            if len(ahead) > threads:
-                item, made = ahead.popleft()
-                yield item, made.result()
-        yield from ((item, made.result()) for item, made in ahead)
 
 
 def fitted(model: Model, x: Tensor) -> Model:

@@ -1,11 +1,30 @@
-"""Labels as bytes: what a block of a file holds before its items."""
+"""Labels as bytes: whether a file holds them, and what each of its blocks then holds before its items."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ancestral.coding.errors import CodecError
+from ancestral.coding.errors import CodecError, CorruptHeader
+from ancestral.spec import DataSpec
+from ancestral.walking.twin import LABELS
+
+
+def labelled_header(header: Mapping[str, Any], spec: DataSpec) -> bool:
+    """Whether a file holds the labels of its items, which is whether its twin is told them.
+
+    Raises:
+        CorruptHeader: it says so, and such items have none.
+    """
+    calibration = header.get("calibration")
+    if not isinstance(calibration, Mapping) or LABELS not in calibration:
+        return False
+    if calibration[LABELS] is not True or spec.classes is None:
+        raise CorruptHeader("the header tells of labels that its items cannot have: it was not written by this program")
+    return True
 
 
 def label_bytes(n: int, classes: int) -> int:

@@ -16,10 +16,10 @@ from torch.nn import functional
 
 from ancestral.coding import two_part
 from ancestral.coding.blocks import SEQUENCES, block_items, unpacked_lengths
-from ancestral.coding.codec import ENDS, Opened, labelled_header, spec_of
+from ancestral.coding.codec import ENDS, Opened, spec_of
 from ancestral.coding.container import STORED
 from ancestral.coding.errors import CodecError
-from ancestral.coding.labelled import label_bytes
+from ancestral.coding.labelled import label_bytes, labelled_header
 from ancestral.coding.payloads import LONGEST, LatentPart, generator_of
 from ancestral.coding.reader import Reader
 from ancestral.coding.schemes import LATENTS
