@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,6 +186,26 @@ def test_the_alphabet_is_read_from_the_values(x: np.ndarray, levels: int | None,
     assert np.allclose(rows(data), in_order(x.astype(np.float32)))
 
 
+def test_a_guess_is_said_and_overruled() -> None:
+    x = pixels(20, 3, 3, levels=17)
+    assert "levels guessed as 256 of values up to 16" in load_data(x).note
+    told = load_data(x, levels=17)
+    assert told.spec.levels == 17 and "guessed" not in told.note and np.array_equal(rows(told), in_order(x))
+
+
+@pytest.mark.parametrize("give", [np.asarray, torch.from_numpy, list])
+def test_arrays_come_with_their_labels(give: Callable[[Any], Any]) -> None:
+    x, y = pixels(40, 3, 3), np.arange(40) % 4
+    x[:, 0, 0] = y
+    data = load_data((x, give(y)))
+    assert data.spec.classes == 4
+    for part in (data.train, data.validation, data.test):
+        assert part.labels is not None and torch.equal(part.labels, part.x[:, 0, 0, 0].long())
+    named = load_data((torch.from_numpy(x), np.array(["ant", "bee", "cat", "dog"])[y]))
+    assert named.class_names == ("ant", "bee", "cat", "dog") and named.train.labels is not None
+    assert torch.equal(named.train.labels, named.train.x[:, 0, 0, 0].long())
+
+
 # Options
 
 
@@ -308,6 +329,12 @@ def test_examples_select_and_check() -> None:
         ("nowhere/mnist.npz", {}, "no file or folder 'nowhere/mnist.npz'"),
         (Path("digits.npz"), {}, "no file or folder 'digits.npz'"),
         (17, {}, "data of type int; give a name, a path"),
+        ([], {}, "a list of 0 strings that holds no text"),
+        (["", ""], {}, "a list of 2 strings that holds no text"),
+        ([pixels(9, 4, 4), [0] * 9], {}, r"data of type list; .* \(x, y\) of one with its labels"),
+        ((pixels(9, 4, 4), [0] * 8), {}, r"labels of train have shape \(8,\) for 9 examples"),
+        (pixels(9, 4, 4), {"labels": np.arange(9)}, r"give those of an array beside it, as data\(\(x, y\)\)"),
+        ([np.zeros(9, np.int16)] * 4, {}, r"needs its rate: data\(waves, rate=16000\)"),
         (np.zeros((0, 4, 4), dtype=np.uint8), {}, "holds no examples"),
         (np.zeros((2, 4, 4), dtype=np.uint8), {}, "has 2 examples, too few.*at least 3"),
         (np.zeros(9, dtype=np.uint8), {}, r"shape \(9,\) is none of"),

@@ -123,6 +123,15 @@ def voices(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_list_of_samples_is_what_a_folder_of_them_is(voices: Path) -> None:
+    samples = [soundfile.read(path, dtype="int16")[0] for path in sorted(voices.iterdir())]
+    folder = load_data(voices, labels=False, notation="pcm16")
+    for waves in (samples, [torch.from_numpy(wave) for wave in samples]):
+        data = load_data(waves, rate=8000, notation="pcm16")
+        assert data.spec == folder.spec and data.notation == folder.notation
+        assert [row.tolist() for row in data.train.x] == [row.tolist() for row in folder.train.x]
+
+
 def test_clips_are_whole_and_windows_hold_their_ends(voices: Path) -> None:
     data = load_data(voices, label_from=["0", "1"], length=200)
     assert data.spec == DataSpec("audio", (None,), levels=257, classes=4, end=256)

@@ -66,6 +66,10 @@ class _Options:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise DataError(f"{name} is {value!r}; it must be a whole number, at least {least}")
+        if not isinstance(self.labels, bool):
+            raise DataError(
+                "labels says whether to keep labels that there are: give those of an array beside it, as data((x, y))"
+            )
         if self.channels not in (None, 1, 3):
             raise DataError(f"channels is {self.channels!r}; it must be 1 (grey) or 3 (colour)")
         if self.binarize not in (None, *BINARIZE):
@@ -77,7 +81,7 @@ class _Options:
 
 
 def load_data(
-    source: str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits,
+    source: str | os.PathLike[str] | Array | Tensor | tuple[Any, Any] | Sequence[str] | Sequence[Array] | Splits,
     *,
     levels: int | None = None,
     binarize: str | None = None,
@@ -112,11 +116,13 @@ def load_data(
     Args:
         source: a name in ``EMBEDDED``; a path to a ``.npy``, ``.npz`` or idx file (gzipped or not), to a folder that holds
             the four idx files of MNIST, or to a folder of images; an array or tensor (n, D), (n, H, W), (n, C, H, W) or
-            (n, H, W, C); or a ``Splits``, which is returned as it is. Text: a ``.txt`` file, any file with a notation of text,
-            a folder of texts, a list of strings, (N,) bytes. Sound: a WAV, FLAC, AIFF or Ogg file, a folder of them, (N,)
-            int16 or real samples in [-1, 1] with their ``rate``. Long arrays are best given as ``.npy``, which is read as used.
-        levels: reduce to this many levels, floor(v * levels / source levels).  Values of a source that does not say its
-            levels and that lie in 0 .. levels - 1 already are taken as they are.
+            (n, H, W, C), or a pair of one and its (n,) labels, whole numbers or names; or a ``Splits``, which is returned as it
+            is. Text: a ``.txt`` file, any file with a notation of text, a folder of texts, a list of strings, (N,) bytes. Sound:
+            a WAV, FLAC, AIFF or Ogg file, a folder of them, (N,) int16 or real samples in [-1, 1] with their ``rate``, or a list
+            of such arrays. Long arrays are best given as ``.npy``, which is read as used.
+        levels: reduce to this many levels, floor(v * levels / source levels). The levels of a source that does not say them, such
+            as an array, are guessed: 2 where nothing is above 1, 256 where nothing is above 255, else 65,536. Where its values
+            lie in 0 .. levels - 1 already they are taken as they are: so ``levels=17`` says that there are 17.
         binarize: ``"threshold"``: 1 where v is at least half of the range; ``"sample"``: 1 with probability
             v / (levels - 1), drawn once; ``"dynamic"``: the same, and ``Splits.redrawn`` lets the trainer draw anew.
         resize: bring the shorter side of the images down to this many pixels.
@@ -187,7 +193,11 @@ def load_data(
 
 
 def _plain(source: Any) -> Any:
-    """The source with tensors as arrays."""
+    """The source with tensors as arrays, those in a pair or a list, too."""
+    if isinstance(source, tuple):
+        return tuple(map(_plain, source))
+    if isinstance(source, list):
+        return [_plain(each) for each in source]
     if not isinstance(source, Tensor):
         return source
     return (source.float() if source.is_floating_point() else source).detach().cpu().numpy()
@@ -204,10 +214,16 @@ def _check_sequence(options: _Options, origin: str) -> None:
 def _read(source: Any, size: int | None) -> Source:
     if isinstance(source, np.ndarray):
         return Source("array", f"array of shape {source.shape}", {"train": source})
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], np.ndarray):
+        x, y = source
+        return Source("array", f"array of shape {x.shape} with labels", {"train": x}, {"train": np.asarray(y)})
     if isinstance(source, str) and source in READERS:
         return READERS[source]()
     if not isinstance(source, (str, os.PathLike)):
-        raise DataError(f"data of type {type(source).__name__}; give a name, a path, an array, a tensor or Splits")
+        kind = type(source).__name__
+        raise DataError(
+            f"data of type {kind}; give a name, a path, an array or a tensor, (x, y) of one with its labels, or Splits"
+        )
     path = Path(source).expanduser()
     if not path.exists():
         raise _missing(os.fspath(source))

@@ -87,13 +87,15 @@ def with_alphabet(source: Source, wanted: int | None) -> Source:
     if source.x["train"].dtype.kind == "f":
         return source
     low, high = min(int(x.min()) for x in source.x.values()), max(int(x.max()) for x in source.x.values())
-    levels = source.levels
+    levels, steps = source.levels, source.steps
     if levels is None:
         levels = next((size for size in (wanted or 0, 2, 256, 65536) if high < size), 65536)
+        steps = steps if levels == wanted else (*steps, f"levels guessed as {levels} of values up to {high}")
     if low < 0 or high >= levels:
         raise DataError(f"{source.origin}: values range over {low} .. {high}; symbols must lie in 0 .. {levels - 1}")
     kind = np.uint8 if levels <= 256 else np.int64
-    return replace(source, x={part: x.astype(kind, copy=False) for part, x in source.x.items()}, levels=levels)
+    x = {part: values.astype(kind, copy=False) for part, values in source.x.items()}
+    return replace(source, x=x, levels=levels, steps=steps)
 
 
 def with_labels(source: Source, keep: bool) -> Source:

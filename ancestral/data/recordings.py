@@ -105,14 +105,19 @@ def find(source: Any, cutting: Cutting) -> Found | None:
     """What a source holds, where that is text or sound, and None where it is something else.
 
     Text is a string in a list, ``.txt`` files, any file that is asked for in a notation of text, and one-dimensional arrays
-    of bytes in such a notation; sound is files in the formats of ``sounds.SUFFIXES``, and one-dimensional arrays with a rate.
+    of bytes in such a notation; sound is files in the formats of ``sounds.SUFFIXES``, and one-dimensional arrays with a rate,
+    one or a list of them.
 
     Raises:
         DataError: a file is broken, or an option does not fit.
     """
-    if isinstance(source, (list, tuple)) and source and all(isinstance(each, str) for each in source):
+    if isinstance(source, (list, tuple)) and all(isinstance(each, str) for each in source):
+        if not any(source):
+            raise DataError(f"a list of {len(source)} strings that holds no text: give at least 3 strings with something in them")
         tapes = [Held(np.frombuffer(text.encode(), np.uint8)) for text in source]
         return _text("strings", f"{len(source):,} strings", tapes, {"train": list(range(len(source)))}, "files")
+    if isinstance(source, list) and all(isinstance(each, np.ndarray) and each.ndim == 1 for each in source):
+        return _of_waves(source, cutting)
     if isinstance(source, np.ndarray):
         return _of_array(source, "array", f"array of shape {source.shape}", cutting)
     if not isinstance(source, (str, Path)):
@@ -182,6 +187,15 @@ def _of_array(x: Array, name: str, origin: str, cutting: Cutting) -> Found | Non
     if _of_text(cutting):
         return _text(name, f"{origin} ({len(x):,} bytes)", [Held(x)], {"train": [0]}, "blocks")
     return _sound(name, origin, [x], {"train": [0]}, cutting)
+
+
+def _of_waves(waves: list[Array], cutting: Cutting) -> Found:
+    if not _of_sound(cutting) or any(wave.dtype not in SAMPLES for wave in waves):
+        raise DataError(
+            "a list of one-dimensional arrays is sound, of int16 or real samples, and needs its rate: data(waves, rate=16000);"
+            " sounds with labels are WAV files in a folder, see label_from"
+        )
+    return _sound("sounds", f"{len(waves):,} sounds", waves, {"train": list(range(len(waves)))}, cutting)
 
 
 def _of_folder(folder: Path, cutting: Cutting) -> Found | None:

@@ -37,7 +37,7 @@ from ancestral.training.loop import RANK, WORLD, run_stage
 from ancestral.training.session import Session
 from ancestral.training.stages import VALIDATIONS, Planned, check, divided, stages_of, validate
 
-Data = str | os.PathLike[str] | Array | Tensor | Sequence[str] | Splits
+Data = str | os.PathLike[str] | Array | Tensor | tuple[Any, Any] | Sequence[str] | Sequence[Array] | Splits
 SETTINGS = [field.name for field in fields(TrainingConfig)]
 HARMLESS = ["progress", "threads", "accelerator", "checkpoint_every", "tensorboard"]  # what may change when a run goes on
 ENDLESS = 10**9  # steps of a stage that a stopwatch ends
