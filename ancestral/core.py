@@ -12,14 +12,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ancestral.spec import DataSpec, Order
-from ancestral.symbols import check_symbols, scored
+from ancestral.symbols import check_context, check_symbols, scored
 
 
 class StateError(RuntimeError):
@@ -47,8 +47,7 @@ class Context:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Context:
         """The context with ``function`` applied to every part that is there."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return Context(**{name: None if value is None else function(value) for name, value in parts.items()})
+        return Context(**{name: None if value is None else function(value) for name, value in vars(self).items()})
 
     def select(self, rows: Tensor) -> Context:
         """The context of the given rows, (m,) indices."""
@@ -80,9 +79,7 @@ class State:
             StateError: it was spent before.
         """
         if not self._live:
-            raise StateError(
-                "this state was consumed by an earlier step; keep the state that the step returned, or select a copy"
-            )
+            raise StateError("this state was consumed by an earlier step; keep the one that it returned, or select a copy")
         self._live = False
         return self.buffers
 
@@ -117,7 +114,8 @@ class Network(nn.Module, ABC):
     ``causal``    forward(x)[i] ignores x[j] for every j at or after i in ``order``
     ``stepwise``  start, step, step, ... give forward(x)[0], [1], [2], ... in ``order``
 
-    A subclass gives ``forward``; ``start`` and ``step`` then recompute, slowly and exactly, until it gives them too.
+    A subclass gives ``forward``; ``start`` and ``step`` then recompute, slowly and exactly, until it gives them too. The order is
+    that of a raster: row by row from the top, and the colours of a pixel, (C, H, W), one after the other before the next pixel.
 
     Args:
         shape: sizes of one example.
@@ -293,7 +291,7 @@ class Autoregressive(nn.Module):
         Raises:
             DataError: x does not fit the spec.
         """
-        check_symbols(x, self.spec)
+        check_symbols(x, self.spec, context)
         varies = None in self.spec.shape and x.shape[1:] != self.network.shape
         parameters = (self.network.arrange(shape=tuple(x.shape[1:])) if varies else self.network)(x, context)
         if parameters.shape[-1] != self.family.size:
@@ -312,6 +310,8 @@ class Autoregressive(nn.Module):
         """
         nats, counts = self.conditionals(x, context).log_prob(x), scored(x, self.spec)
         return (nats if counts is None else nats.where(counts, 0.0)).flatten(1).sum(1)
+
+    forward = log_prob  # for what wraps a module and calls it: DistributedDataParallel, torch.compile
 
     def walk(self, n: int, context: Context | None = None, rollback: int = 0) -> Walk:
         """A walk over the sites of n examples, settling one symbol of each at a time.
@@ -345,6 +345,7 @@ class Walk:
     """
 
     def __init__(self, model: Autoregressive, n: int, context: Context | None = None, rollback: int = 0) -> None:
+        check_context(context)
         self._network, self._family = model.network, model.family
         self.order = model.network.order
         self.site = 0

@@ -13,12 +13,29 @@ from torch import Tensor
 from ancestral.core import Conditional
 
 
+def check_whole(**given: object) -> None:
+    """Raise ``ValueError`` where an argument that counts or numbers something, and is not None, is no whole number."""
+    for name, value in given.items():
+        if value is not None and not hasattr(value, "__index__"):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number")
+
+
+def check_numbers(parameters: Tensor) -> None:
+    """Raise ``ValueError`` where parameters of conditionals are NaN, of which a draw would make zeros without a word."""
+    if parameters.isnan().any():
+        raise ValueError(
+            "the network gives NaN as parameters of its conditionals, so nothing can be drawn: its weights are likely not finite,"
+            " see how its training ended"
+        )
+
+
 def uniforms(seed: int, rows: Sequence[int], sites: int, stream: int = 0) -> Tensor:
     """(len(rows), sites) numbers in (0, 1), each a pure function of (seed, stream, row, site).
 
     NumPy's Philox counter-based generator, keyed by seed and row: row 17 is the same in any batch. The numbers are the odd
     multiples of 2^-53, all equally likely, so neither 0 nor 1 is among them.
     """
+    check_whole(seed=seed)
     words = np.empty((len(rows), sites), np.uint64)
     counter = np.array([0, 0, stream, 0], np.uint64)
     for place, row in zip(words, rows, strict=True):
@@ -55,6 +72,7 @@ class Draw:
     first_row: int = 0
 
     def __post_init__(self) -> None:
+        check_whole(seed=self.seed, first_row=self.first_row, top_k=self.top_k)
         if not (0 <= self.seed < 2**64 and self.first_row >= 0):
             raise ValueError(f"seed {self.seed} and first_row {self.first_row} must be at least 0, the seed below 2^64")
         if not self.temperature >= 0:
@@ -83,6 +101,7 @@ class Draw:
     def _uniform(self, site: int, parameters: Tensor) -> Tensor:
         n, have = parameters.shape[0], self._uniforms
         if have.shape[0] <= site or have.shape[1] != n or have.device != parameters.device:
+            check_numbers(parameters)  # where the first symbols are chosen: a look at every site would cost more than it tells
             sites = max(2 * have.shape[0], site + 1, 1024)  # a prefix of the stream does not depend on its length
             self._uniforms = self.uniforms(n, sites).T.contiguous().to(parameters.device)
         return self._uniforms[site]

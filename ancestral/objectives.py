@@ -14,7 +14,7 @@ They know nothing of a configuration: what it says of lambda, free bits and the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import log
 
 import torch
@@ -25,7 +25,7 @@ from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.latent.blindfold import blindfolded
 from ancestral.latent.charge import Charge
-from ancestral.latent.latent import Elbo, Latent
+from ancestral.latent.latent import Elbo, Latent, needs_latents
 from ancestral.latent.quantizers import perplexity, usage
 from ancestral.latent.topdown import Descent, Group, Noise, given, mean
 from ancestral.latent.vq_vae import CodedTopDown
@@ -140,7 +140,7 @@ def ensemble_nll(model: Autoregressive, batch: Batch) -> Terms:
 def elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
     """Distortion + beta * rate (Kingma & Welling 2014; Higgins et al. 2017); for the options see `Charge`."""
     charged = _charge(charge)
-    parts = _elbo(model, batch, charged.dropout)
+    parts = _elbo(needs_latents(model, "elbo"), batch, charged.dropout)
     return _charged({"distortion": parts.distortion}, parts.groups, charged, batch)
 
 
@@ -186,6 +186,10 @@ def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0, **charge
 
 
 def _charge(options: Mapping[str, float]) -> Charge:
+    known = [field.name for field in fields(Charge)]
+    for name in options:
+        if name not in known:
+            raise ValueError(f"there is no option {name!r} of what is charged for z; there are: {', '.join(known)}")
     return Charge(**options)  # type: ignore[arg-type]
 
 
@@ -283,7 +287,9 @@ def _weights(model: Latent, batch: Batch, context: Context | None, k: int, turn:
 
 def iwae(model: Latent, batch: Batch, k: int = 5) -> Terms:
     """Minus the importance-weighted bound of k samples (Burda et al. 2016, eq. 8)."""
-    value = (log(k) - importance_weights(model, batch, int(k)).logsumexp(1)).mean()
+    if k < 1:
+        raise ValueError(f"k is {k}; the bound takes at least 1 sample")
+    value = (log(k) - importance_weights(needs_latents(model, "iwae"), batch, int(k)).logsumexp(1)).mean()
     return {"loss": value, "iwae": value}
 
 

@@ -14,8 +14,25 @@ class DataError(ValueError):
     """Data do not fit the model: the message names what is wrong and what would fit."""
 
 
-def check_symbols(x: Tensor, spec: DataSpec) -> None:
-    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN."""
+def check_tensor(value: object, what: str) -> None:
+    """Raise ``DataError`` where something else, such as an array of NumPy, stands in the place of a tensor."""
+    if not isinstance(value, Tensor):
+        raise DataError(f"{what} came as {type(value).__name__}: give a tensor, which torch.as_tensor makes of arrays and lists")
+
+
+def check_context(context: object) -> None:
+    """Raise ``DataError`` where labels, or anything else that has no parts, stand in the place of a context."""
+    if context is not None and not hasattr(context, "vector"):
+        raise DataError(
+            f"the context is a {type(context).__name__}: labels become one by ancestral.objectives.label_context(labels,"
+            " model.spec, model.anchor), and functions such as ancestral.sample take them as labels="
+        )
+
+
+def check_symbols(x: Tensor, spec: DataSpec, context: object = None) -> None:
+    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN; or the context is none."""
+    check_tensor(x, "the symbols")
+    check_context(context)
     if x.dim() != len(spec.shape) + 1 or any(e not in (None, s) for e, s in zip(spec.shape, x.shape[1:], strict=True)):
         raise DataError(
             f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes"

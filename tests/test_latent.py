@@ -10,11 +10,13 @@ from torch.distributions import Normal
 
 from ancestral.core import Context
 from ancestral.latent.agave import auxiliary_image, stretch
+from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Group, Noise, given, mean
 from ancestral.latent.vae import decoder_family
-from ancestral.models import build
+from ancestral.models import MODELS, build
 from ancestral.networks.factorised import GAIN
 from ancestral.objectives import Batch, auxiliary_elbo, auxiliary_guided, elbo, importance_weights, iwae, label_context, nll
+from ancestral.sampling.sample import sample
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 
@@ -211,12 +213,76 @@ def test_labels_that_do_not_exist_are_refused() -> None:
 def test_choosers() -> None:
     prior, posterior = Normal(torch.zeros(2, 3), torch.ones(2, 3)), Normal(torch.ones(2, 3), torch.ones(2, 3) / 2)
     assert torch.equal(mean("z", prior, posterior), torch.ones(2, 3))
-    assert torch.equal(given({"z": torch.ones(2)})("z", prior, None), torch.ones(2))
+    assert torch.equal(given({"z": torch.ones(2, 3)})("z", prior, None), torch.ones(2, 3))
     with pytest.raises(ValueError, match="no values"):
         given({"y": torch.ones(2)})("z", prior, None)
     drawn, narrow = Noise(0, range(2))("z", prior, posterior), Noise(0, range(2), temperature=0.5)("z", prior, posterior)
     assert torch.allclose(narrow - 1, (drawn - 1) / 2)
     assert torch.allclose(Noise(0, range(2), prior=True)("z", prior, posterior), 2 * (drawn - 1))
+
+
+def test_a_tensor_of_the_only_group_needs_no_name() -> None:
+    model, z = build("vae", GREY, preset="tiny"), torch.randn(4, 2)
+    assert torch.equal(model.decode(z, seed=3), model.decode({"z": z}, seed=3))  # type: ignore[union-attr]
+    assert torch.equal(sample(model, 4, z=z, seed=3), model.decode({"z": z}, seed=3))  # type: ignore[union-attr]
+    for wrong, message in (
+        (torch.randn(4, 3), r"z\['z'\] has shape \(4, 3\); the model takes \(n, 2\)"),
+        (z * torch.nan, "NaN"),
+        (z.numpy(), "came as ndarray: give a tensor"),
+        ({}, "no values for the latent group 'z'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.decode(wrong)  # type: ignore[arg-type, union-attr]
+        with pytest.raises(ValueError, match=message):
+            sample(model, 4, z=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="groups z2, z1"):
+        build("hierarchical-pixelvae", GREY, preset="tiny").decode(z)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", [name for name, each in MODELS.items() if each.status == "bound"])
+def test_groups_are_called_alike_in_files_and_passes(name: str) -> None:
+    sequences = {"transformer-vae": DataSpec("text", (8,), levels=5), "wavenet-vae": DataSpec("audio", (16,), levels=8)}
+    model = build(name, sequences.get(name, DataSpec("image", (3, 8, 8), levels=4)), preset="tiny")
+    names = [stage.name for stage in model.topdown.generator().stages]  # type: ignore[union-attr]
+    assert names == [group.name for group in model.topdown.descend(Noise(0, [0]), n=1).groups]  # type: ignore[union-attr]
+
+
+def test_a_model_is_called_as_a_module() -> None:
+    model, x = build("vae", GREY, preset="tiny"), symbols(GREY)
+    assert torch.equal(model(x, seed=3), model.elbo(x, seed=3).bound)  # type: ignore[union-attr]
+    plain = build("made", DataSpec("vector", (4,), levels=2), preset="tiny")
+    y = torch.randint(2, (3, 4))
+    with torch.no_grad():
+        assert torch.equal(torch.compile(plain, backend="eager")(y), plain.log_prob(y))  # type: ignore[union-attr]
+
+
+def test_what_is_asked_of_the_wrong_kind_of_model_is_told() -> None:
+    latent, plain, batch = build("vae", GREY, preset="tiny"), build("pixelcnn", GREY, preset="tiny"), Batch(symbols(GREY))
+    with pytest.raises(AttributeError, match=r"has no log_prob.*elbo\(x\)\.bound"):
+        latent.log_prob(batch.x)  # type: ignore[operator]
+    assert not hasattr(latent, "walk")
+    with pytest.raises(ValueError, match="nll says nothing of such a model"):
+        nll(latent, batch)
+    for objective in (elbo, iwae):
+        with pytest.raises(ValueError, match="for models with latents, and this one has none"):
+            objective(plain, batch)  # type: ignore[operator]
+    with pytest.raises(ValueError, match="k is 0"):
+        iwae(latent, batch, 0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"no option 'betta'.* beta, free_bits"):
+        elbo(latent, batch, betta=2.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="rows are 2 for a batch of 3"):
+        latent.elbo(batch.x[:3], rows=[0, 1])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["vae", "made", "gated-pixelcnn"])
+def test_labels_are_no_context(name: str) -> None:
+    model, x, labels = build(name, GREY, preset="tiny", conditional=True), symbols(GREY, 3), torch.tensor([0, 1, 2])
+    calls = [model.elbo, model.encode] if isinstance(model, Latent) else [model.log_prob, lambda x, y: model.walk(3, y)]  # type: ignore[union-attr]
+    for call in (*calls, lambda x, y: sample(model, 3, context=y)):
+        with pytest.raises(DataError, match=r"context is a Tensor.*label_context.*labels="):
+            call(x, labels)  # type: ignore[operator]
+    with pytest.raises(DataError, match="came as ndarray"):
+        calls[0](x.numpy(), None)  # type: ignore[operator]
 
 
 def test_decoders_that_do_not_fit_are_refused() -> None:

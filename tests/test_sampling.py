@@ -169,11 +169,26 @@ def test_the_vae_image_is_the_mean_that_z_gives() -> None:
         ({"method": "quick"}, "choose one of cached, recompute, parallel"),
         ({"z_temperature": -1.0}, "z_temperature"),
         ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed is 0.5; it must be a whole number"),
+        ({"top_k": 2.5}, "top_k is 2.5; it must be a whole number"),
+        ({"first_row": 0.5}, "first_row is 0.5; it must be a whole number"),
+        ({"n": 2.5}, "n is 2.5; it must be a whole number"),
+        ({"prompt": "the"}, r"string 'the': .*notation\.encode"),
     ],
 )
 def test_wrong_arguments(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sample(fresh("agave", GREY), **{"n": 2, **wrong})
+
+
+@pytest.mark.parametrize("options", [{"engine": "eager"}, {"engine": "native"}, {"method": "parallel"}, {"method": "recompute"}])
+def test_a_network_that_gives_nan_is_refused(options: dict[str, Any]) -> None:
+    model = fresh("made", DataSpec("vector", (4,), levels=3)).float()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(ValueError, match="gives NaN"):
+        sample(model, 2, **options)
 
 
 # -- moves through latent space ------------------------------------------------------------------------------------------

@@ -28,12 +28,13 @@ from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
 from ancestral.hub import Model, describe, notation_of, units_of
+from ancestral.latent.latent import needs_latents
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png, stacked
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES
 from ancestral.sampling.sample import sampled
-from ancestral.sampling.strategies import Rows, context_of, inference, lasting, likelihood_of, needs_latents, prompted, sized
+from ancestral.sampling.strategies import Rows, context_of, inference, lasting, likelihood_of, prompted, sized
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 

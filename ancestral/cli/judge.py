@@ -21,8 +21,8 @@ from ancestral.evaluation.quality import check_number
 from ancestral.evaluation.study import Study
 from ancestral.evaluation.wording import Wording
 from ancestral.hub import describe
+from ancestral.latent.latent import needs_latents
 from ancestral.report.write import CLASSIFIER
-from ancestral.sampling.strategies import needs_latents
 
 LATENTS, QUALITY = "latents.json", "quality.json"
 

@@ -11,9 +11,8 @@ from ancestral.cli.runs import Items, items_of, opened, table, threads_of
 from ancestral.coding.lossy import Lossy, lossy
 from ancestral.evaluation.study import MEANS
 from ancestral.hub import describe
-from ancestral.latent.latent import Latent
+from ancestral.latent.latent import Latent, needs_latents
 from ancestral.report.images import grid, pixels, save_png, stacked
-from ancestral.sampling.strategies import needs_latents
 from ancestral.symbols import DataError
 
 COLUMNS = 8  # images in a row

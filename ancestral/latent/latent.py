@@ -13,7 +13,9 @@ from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
 from ancestral.spec import DataSpec
-from ancestral.symbols import check_symbols, ended
+from ancestral.symbols import DataError, check_context, check_symbols, check_tensor, ended
+
+Latents = Mapping[str, Tensor] | Tensor  # of every group by name, or of the only one
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Latent(nn.Module):
         Raises:
             DataError: x does not fit the spec.
         """
-        check_symbols(x, self.spec)
+        check_symbols(x, self.spec, context)
         return self.topdown.descend(choose, evidence=x, context=context)
 
     def elbo(self, x: Tensor, context: Context | None = None, seed: int = 0, rows: Sequence[int] | None = None) -> Elbo:
@@ -121,6 +123,18 @@ class Latent(nn.Module):
         auxiliary = None if self.auxiliary is None else -self.auxiliary.log_prob(x, descent.features)
         return Elbo(-self.likelihood.log_prob(x, descent.features), rate, groups, auxiliary)
 
+    def forward(self, x: Tensor, context: Context | None = None, seed: int = 0, rows: Sequence[int] | None = None) -> Tensor:
+        """(n,) lower bounds of log p(x), in nats, of `elbo`: for what wraps a module and calls it."""
+        return self.elbo(x, context, seed, rows).bound
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("log_prob", "conditionals", "walk"):
+            raise AttributeError(
+                f"a model with latents has no {name}, because p(x) is an integral over z: elbo(x).bound is below log p(x),"
+                " ancestral.objectives.iwae and ancestral.score bound it more tightly, and model.likelihood has p(x | z)"
+            )
+        return super().__getattr__(name)
+
     def encode(self, x: Tensor, context: Context | None = None) -> dict[str, Tensor]:
         """Posterior means of every group, (n, *latent), by name.
 
@@ -129,16 +143,52 @@ class Latent(nn.Module):
         """
         return {group.name: group.z for group in self.descend(x, mean, context).groups}
 
-    def features(self, z: Mapping[str, Tensor], context: Context | None = None) -> Context:
-        """What the likelihood sees of latents handed over by group."""
-        return self.topdown.descend(given(z), context=context, n=len(next(iter(z.values())))).features
+    def by_group(self, z: Latents) -> Mapping[str, Tensor]:
+        """Latents by the name of their group, which a tensor need not tell where there is but one.
+
+        Raises:
+            DataError: there is no tensor, or NaN or infinite values are in it.
+            ValueError: there are several groups.
+        """
+        if not isinstance(z, Mapping):
+            names = [stage.name for stage in self.topdown.generator().stages]
+            if len(names) > 1:
+                raise ValueError(f"this model has latents in the groups {', '.join(names)}: give a tensor of each by its name")
+            z = {names[0]: z}
+        for name, values in z.items():
+            check_tensor(values, f"z[{name!r}]")
+            if not values.isfinite().all():
+                raise DataError(f"z[{name!r}] holds NaN or infinite values; remove or replace them")
+        return z
+
+    def features(self, z: Latents, context: Context | None = None) -> Context:
+        """What the likelihood sees of latents handed over, by group or those of the only one.
+
+        Raises:
+            ValueError: they are not those of this model.
+        """
+        check_context(context)
+        z = self.by_group(z)
+        return self.topdown.descend(given(z), context=context, n=len(next(iter(z.values()), ()))).features
 
     @torch.no_grad()
-    def decode(self, z: Mapping[str, Tensor], context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
+    def decode(self, z: Latents, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """(n, *shape) symbols drawn from p(x | z); where lengths vary as long as the network's own, filled up after their end."""
-        n = len(next(iter(z.values())))
+        z = self.by_group(z)
+        n = len(next(iter(z.values()), ()))
         return ended(self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature)), self.spec)
 
     def reconstruct(self, x: Tensor, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """(n, *shape) symbols drawn from p(x' | z) at x's posterior mean: what z kept, the rest as the decoder imagines it."""
         return self.decode(self.encode(x, context), context, seed, temperature)
+
+
+def needs_latents(model: Autoregressive | Latent, what: str) -> Latent:
+    """The model, known to have latents.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if isinstance(model, Latent):
+        return model
+    raise ValueError(f"{what} is for models with latents, and this one has none: take a VAE such as agave")

@@ -225,6 +225,8 @@ class Noise:
     def __call__(self, name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
         self._groups += 1
         chosen = prior if posterior is None or self.prior else posterior
+        if chosen.batch_shape[0] != len(self.rows):
+            raise ValueError(f"rows are {len(self.rows)} for a batch of {chosen.batch_shape[0]}: give the number of each row")
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
         if isinstance(chosen, Symbols):
@@ -257,6 +259,9 @@ def given(values: Mapping[str, Tensor]) -> Choose:
     def choose(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
         if name not in values:
             raise ValueError(f"no values for the latent group {name!r}; there are {', '.join(values) or 'none'}")
-        return values[name]
+        z, wanted = values[name], tuple(prior.batch_shape[1:])
+        if tuple(z.shape[1:]) != wanted:
+            raise ValueError(f"z[{name!r}] has shape {tuple(z.shape)}; the model takes (n, {', '.join(map(str, wanted))})")
+        return z
 
     return choose

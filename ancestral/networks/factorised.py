@@ -57,7 +57,10 @@ class Factorised(Network):
     def _source(self, context: Context | None) -> Tensor:
         source = None if context is None else context.grid if len(self.shape) == 3 else context.vector
         if source is None:
-            raise ValueError("a factorised decoder takes all it knows from the context, and got none")
+            raise ValueError(
+                "a factorised decoder takes all it knows from what z was decoded to, and got nothing: nll says nothing of such a"
+                " model, take the bound of the whole instead, as objectives.elbo does"
+            )
         return source
 
 

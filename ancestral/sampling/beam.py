@@ -13,7 +13,7 @@ wider beam need not find a more probable one, and what is most probable is often
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ancestral.core import Context, Walk
 from ancestral.draw import wide_log_pmf
+from ancestral.latent.latent import Latents
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
     Model,
@@ -64,7 +65,7 @@ def beam_search(
     length: int | None = None,
     labels: Sequence[int] | Tensor | None = None,
     context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
+    z: Latents | None = None,
     seed: int = 0,
     batch_size: int = 8,
     engine: str = "auto",

@@ -13,6 +13,7 @@ from ancestral.latent.latent import Latent
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import Model, Rows, context_of, draw_rows, inference, lasting, likelihood_of, needs_numbers
 from ancestral.sampling.stream import settled
+from ancestral.symbols import check_symbols
 
 
 def interpolate(
@@ -154,6 +155,7 @@ def shift(
 
 
 def _here(model: Latent, x: Tensor) -> Tensor:
+    check_symbols(x, model.spec)
     return x.to(model.anchor.device)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ancestral.core import Conditional, Context
 from ancestral.draw import Draw
+from ancestral.latent.latent import Latents
 from ancestral.sampling.guidance import Pairs, check_guidance, combined
 from ancestral.sampling.strategies import Model, Rows, context_of, inference, likelihood_of, prompted, sized
 from ancestral.symbols import DataError, check_symbols, scored
@@ -43,7 +44,7 @@ def log_probs(
     labels: Sequence[int] | Tensor | None = None,
     guidance: float = 0.0,
     context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
+    z: Latents | None = None,
     z_temperature: float = 1.0,
     first_row: int = 0,
     prompt: Tensor | Sequence[int] | None = None,
@@ -65,10 +66,10 @@ def log_probs(
         >>> log_probs(model, x, top_k=1).altered.tolist()  # nothing else could have been drawn
         [0.0, 0.0]
     """
+    check_symbols(x, likelihood_of(model).spec)
     model = sized(model, x.shape[1:]) if None in model.spec.shape else model
     likelihood, n = likelihood_of(model), len(x)
     x = x.to(model.anchor.device)
-    check_symbols(x, likelihood.spec)
     counts = scored(x, likelihood.spec)
     counts = torch.ones_like(x, dtype=torch.bool) if counts is None else counts
     counts = counts if prompt is None else counts & ~prompted(likelihood, prompt, n)[1]

@@ -18,14 +18,15 @@ parameter: a symbol differs where its uniform lies that close to a boundary, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ancestral.core import Autoregressive, Conditional, Context
-from ancestral.draw import Draw
+from ancestral.draw import Draw, check_numbers
+from ancestral.latent.latent import Latents
 from ancestral.sampling.strategies import Interrupted, Model, Progress, Rows, context_of, inference, likelihood_of, part_of, sized
 from ancestral.sampling.wavefront import schedule
 from ancestral.symbols import ended
@@ -59,6 +60,7 @@ class _Sheet:
         x, context = self.x[rows].view(-1, *self.network.shape), self.context and self.context.select(rows)
         family = self.family.at(tuple(sites.tolist()))
         conditional = Conditional(family, self.network(x, context).flatten(1, -2)[:, sites])
+        check_numbers(conditional.parameters)
         here = rows[:, None], sites
         drawn = self.draw.choose(conditional, self.u[here]).to(self.x.dtype)
         if self.draw.known is None:
@@ -114,7 +116,7 @@ def parallel_sample(
     seed: int = 0,
     labels: Sequence[int] | Tensor | None = None,
     context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
+    z: Latents | None = None,
     z_temperature: float = 1.0,
     first_row: int = 0,
     batch_size: int = 64,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw
 from ancestral.latent.codes import coded
-from ancestral.latent.latent import Latent
+from ancestral.latent.latent import Latent, Latents
 from ancestral.networks.factorised import Factorised
 from ancestral.sampling.guidance import guided
 from ancestral.sampling.parallel import PASSES, Sampled, in_passes
@@ -48,7 +48,7 @@ def sample(
     labels: Sequence[int] | Tensor | None = None,
     guidance: float = 0.0,
     context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
+    z: Latents | None = None,
     z_temperature: float = 1.0,
     first_row: int = 0,
     batch_size: int = 64,
@@ -70,7 +70,7 @@ def sample(
             temperature; needs labels, and a model trained with ``label_dropout``. 0 is plain conditional sampling; where others
             write a scale s of which 1 is plain, w = s - 1. Each row is walked twice, with and without its label; z, where it is
             codes with an autoregressive prior, likewise.
-        z: latents by group, (n, *latent); drawn from the prior by default.
+        z: latents by group, (n, *latent), or those of the only group; drawn from the prior by default.
         z_temperature: scales the spread of the z drawn; 0 takes the prior's median.
         first_row: number of the first row, to go on with an earlier run.
         batch_size: rows that walk together.

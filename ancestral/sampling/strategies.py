@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
-from ancestral.draw import Draw, Handed, uniforms
+from ancestral.draw import Draw, Handed, check_whole, uniforms
 from ancestral.latent.codes import CodePrior, coded
-from ancestral.latent.latent import Latent
+from ancestral.latent.latent import Latent, Latents, needs_latents
 from ancestral.latent.topdown import Descent, Noise, Symbols, given, placed
 from ancestral.objectives import label_context
 from ancestral.spec import Order
-from ancestral.symbols import DataError, check_symbols
+from ancestral.symbols import DataError, check_context, check_symbols
 from ancestral.walking.engines import lowered
 
 Model = Autoregressive | Latent
@@ -54,17 +54,6 @@ def inference(model: nn.Module) -> Iterator[None]:
 def likelihood_of(model: Model) -> Autoregressive:
     """What gives the symbols their distributions: the model itself, or what stands behind its latents."""
     return model.likelihood if isinstance(model, Latent) else model
-
-
-def needs_latents(model: Model, what: str) -> Latent:
-    """The model, known to have latents.
-
-    Raises:
-        ValueError: it has none.
-    """
-    if isinstance(model, Latent):
-        return model
-    raise ValueError(f"{what} is for models with latents, and this one has none: take a VAE such as agave")
 
 
 def needs_numbers(model: Model, what: str) -> Latent:
@@ -147,6 +136,10 @@ def prompted(likelihood: Autoregressive, prompt: Tensor | Sequence[int], n: int)
         DataError: the prompt does not fit the model, or holds the symbol that ends an example.
     """
     network, spec = likelihood.network, likelihood.spec
+    if isinstance(prompt, str):
+        raise DataError(
+            f"the prompt is the string {prompt!r}: write it in symbols, notation.encode(prompt) of the data or the run"
+        )
     given = torch.as_tensor(prompt, device=likelihood.anchor.device)
     given = given if given.numel() else given.long()  # an empty list has no type
     given = given.expand(n, -1) if given.dim() == 1 else given
@@ -180,6 +173,7 @@ def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, cont
             raise ValueError("labels were given, but the model was built without them (conditional=False)")
         context = label_context(torch.as_tensor(labels, device=like.device), model.spec, like)
     if context is not None:
+        check_context(context)
         context = context.map(lambda part: part.to(like.device))
         context.map(lambda part: _rows(part, n, "labels" if labels is not None else "the context"))
     return context
@@ -207,7 +201,7 @@ class Rows:
 
     Attributes:
         model, n, context: whose rows, how many, and their (n, ...) context.
-        z: (n, *latent) values by group; None draws them from the prior.
+        z: (n, *latent) values by group, or those of the only one; None draws them from the prior.
         seed, first_row: the noise of that prior; row i takes that of row ``first_row + i``.
         temperature: scales the spread of z.
         engine: what carries walks over codes out, where z is made of them; see `sample`.
@@ -216,20 +210,22 @@ class Rows:
     model: Model
     n: int
     context: Context | None = None
-    z: Mapping[str, Tensor] | None = None
+    z: Latents | None = None
     seed: int = 0
     first_row: int = 0
     temperature: float = 1.0
     engine: str = "eager"
 
     def __post_init__(self) -> None:
+        check_whole(n=self.n, first_row=self.first_row)
         if self.n < 1:
             raise ValueError(f"n is {self.n}; ask for at least 1")
         if not self.temperature >= 0:
             raise ValueError(f"z_temperature is {self.temperature}; it must be at least 0 (0 takes the prior's median)")
         if self.z is not None:
-            needs_latents(self.model, "z")
-            for name, values in self.z.items():
+            z = needs_latents(self.model, "z").by_group(self.z)
+            object.__setattr__(self, "z", z)
+            for name, values in z.items():
                 _rows(values, self.n, f"z[{name!r}]")
 
     def batches(self, size: int) -> Iterator[tuple[range, Context | None]]:
@@ -242,7 +238,7 @@ class Rows:
 
     def latents(self, model: Latent, name: str, size: int) -> Tensor:
         """(n, *latent) z of a group, as given or drawn."""
-        if self.z is not None:
+        if isinstance(self.z, Mapping):
             return placed(self.z[name], model.anchor)
         parts = []
         for start in range(0, self.n, size):
@@ -259,7 +255,7 @@ class Rows:
 
     def descended(self, model: Latent, rows: range, context: Context | None) -> Descent:
         """The z of these rows, as given or drawn, and what is decoded of them."""
-        if self.z is not None:
+        if isinstance(self.z, Mapping):
             here = given({name: placed(z[rows.start : rows.stop], model.anchor) for name, z in self.z.items()})
             return model.topdown.descend(here, context=context, n=len(rows))
         keys = range(self.first_row + rows.start, self.first_row + rows.stop)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from ancestral.core import Context, Walk
 from ancestral.draw import Draw
+from ancestral.latent.latent import Latents
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import Choose, Model, Rows, context_of, inference, likelihood_of, prompted, sized
 from ancestral.spec import DataSpec
@@ -71,7 +72,7 @@ def stream(
     seed: int = 0,
     labels: Sequence[int] | Tensor | None = None,
     context: Context | None = None,
-    z: Mapping[str, Tensor] | None = None,
+    z: Latents | None = None,
     first_row: int = 0,
     engine: str = "auto",
 ) -> Iterator[Settled]:

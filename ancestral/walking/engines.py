@@ -16,7 +16,7 @@ from ancestral.causal.network import CausalNetwork, Engine, Walked
 from ancestral.causal.program import Program
 from ancestral.causal.stepping import Stepper, once_values
 from ancestral.core import Autoregressive, Conditional, Context, Family
-from ancestral.draw import Draw
+from ancestral.draw import Draw, check_numbers
 from ancestral.spec import DataSpec
 from ancestral.walking.parallel import computed, let_go, parameters
 
@@ -169,6 +169,7 @@ class Lowered(Walked):
         native = self.native(program, n=n, options=not draw.plain)
         if native is None or not native.draws(family):
             return None
+        check_numbers(native.start(1, {key: part[:1] for key, part in once.items()}, self.anchor)[0])
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
         if draw.known is not None:
             draw = replace(draw, known=(self.source.laid_out(draw.known[0]), self.source.laid_out(draw.known[1])))
