@@ -183,6 +183,13 @@ def test_names_paths_and_arrays(tmp_path: Path) -> None:
     assert whole == tensor and whole.data["split"] == "as given" and whole.examples == len(digits)
 
 
+def test_text_of_another_alphabet_is_to_be_read_otherwise() -> None:
+    lines = ["one line", "another", "a third"]
+    text = load_data(lines, notation="characters")
+    with pytest.raises(DataError, match=r"levels=257, .*as they were read for training \(notation=, pieces=, length=, rate=\)"):
+        evaluate(build("transformer", text.spec, preset="tiny", context=16), load_data(lines))
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [

@@ -293,5 +293,7 @@ def test_decoders_that_do_not_fit_are_refused() -> None:
 
 
 def test_data_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match="varies in length: take transformer-vae for text, wavenet-vae for sound"):
+        build("vae", DataSpec("text", (None,), levels=6, end=5), preset="tiny")
     with pytest.raises(DataError, match="range"):
         build("vae", GREY, preset="tiny").elbo(torch.full((1, 1, 7, 6), 5))  # type: ignore[union-attr]

@@ -97,8 +97,10 @@ def test_what_cannot_resume_says_why(tmp_path: Path) -> None:
     with pytest.raises(ancestral.DataError, match=r"their hash differs.*resume\(folder, data=\.\.\.\)"):
         resume(folder, "digits")
     assert resume(folder, DIGITS, progress=False).steps == 3
-    with pytest.raises(ValueError, match=r"keeps this setting; There are: .*threads"):
+    with pytest.raises(ValueError, match=r"keeps this setting.*; what may change is .*threads"):
         resume(folder, DIGITS, seed=1)
+    with pytest.raises(ValueError, match=r"steps: .*to train longer.*fit\(load\(folder\), data, steps=\.\.\.\)"):
+        resume(folder, DIGITS, steps=9)
     with pytest.raises(FileNotFoundError, match=r"did you mean .*run"):
         resume(tmp_path / "rum")
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -281,6 +283,8 @@ def test_data_that_do_not_fit_the_model_are_refused() -> None:
     other = load_data("digits", binarize="threshold", limit=40)
     with pytest.raises(ancestral.DataError, match=r"levels is 2 where the model has 17$"):
         fit(model_of(), other, steps=2, **QUIET)
+    with pytest.raises(ancestral.DataError, match=r"levels is 256 .*data_options=\{'levels': 17\}"):
+        fit(model_of(), DIGITS.train.x, steps=2, **QUIET)
     unlabelled = load_data("digits", limit=40, labels=False)
     with pytest.raises(ancestral.DataError, match="classes is None where the model has 10"):
         fit(model_of(conditional=True), unlabelled, steps=2, **QUIET)

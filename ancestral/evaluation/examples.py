@@ -176,9 +176,12 @@ def counter(progress: Progress | None, total: int) -> Tick:
 def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
     if (data.shape, data.levels, data.columns, data.parts) != (model.shape, model.levels, model.columns, model.parts):
         mine, wanted = (f" and columns={spec.columns}" if spec.columns else "" for spec in (data, model))
+        options = (
+            "notation=, pieces=, length=, rate=" if model.kind in ("text", "audio") else "levels=, binarize=, size=, channels="
+        )
         raise DataError(
             f"{name} has examples of shape {data.shape} with levels={data.levels}{mine}, and the model takes {model.shape} with"
-            f" levels={model.levels}{wanted}: read the data as they were read for training (levels=, binarize=, size=, channels=)"
+            f" levels={model.levels}{wanted}: read the data as they were read for training ({options})"
         )
 
 

@@ -40,11 +40,16 @@ class FlatTopDown(TopDown):
         plain: whether the posterior is a diagonal normal and the prior standard normal.
 
     Raises:
-        ValueError: there is no such posterior or prior.
+        ValueError: there is no such posterior or prior, or examples vary in length.
     """
 
     def __init__(self, spec: DataSpec, outputs: tuple[int, ...], fields: EncoderFields, vector: int = 0) -> None:
         super().__init__()
+        if None in spec.shape:
+            raise ValueError(
+                f"this model takes examples of one size, and {spec.kind} of shape {spec.shape} varies in length: take"
+                " transformer-vae for text, wavenet-vae for sound, or read blocks of one length (pieces='blocks')"
+            )
         self.levels, self.encoder, self.decoder = spec.levels, nn.Module(), nn.Module()
         shape = tuple(size or 0 for size in spec.shape)
         image = spec.kind == "image"

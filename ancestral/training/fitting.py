@@ -186,9 +186,12 @@ def _run(session: Session, checkpoint: dict[str, Any] | None = None) -> Run:
 
 def _settled(config: TrainingConfig, overrides: Mapping[str, Any], known: Collection[str]) -> TrainingConfig:
     for name in overrides:
+        if name not in known and name in SETTINGS:
+            longer = "; to train longer, begin another with its weights: fit(load(folder), data, steps=...)"
+            fixed = f"{name}: a run that goes on keeps this setting{longer if name in ('steps', 'minutes') else ''}"
+            raise ValueError(f"{fixed}; what may change is {', '.join(known)}")
         if name not in known:
-            fixed = "a run that goes on keeps this setting" if name in SETTINGS else f"there is no setting {name!r}"
-            raise ValueError(f"{fixed}; {nearest(name, list(known))}")
+            raise ValueError(f"there is no setting {name!r}; {nearest(name, list(known))}")
     return replace(config, **overrides)
 
 
