@@ -9,7 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ancestral import causal as causal
     from ancestral import data as data
+    from ancestral import families as families
+    from ancestral import objectives as objectives
     from ancestral import testing as testing
     from ancestral.coding.codec import compress as compress
     from ancestral.coding.codec import decompress as decompress
@@ -76,7 +79,7 @@ _HOME = {
     "ancestral.training": "fit resume",
 }
 _WHERE = {name: module for module, names in _HOME.items() for name in names.split()}
-_MODULES = ("data", "testing")
+_MODULES = ("causal", "data", "families", "objectives", "testing")
 
 __all__ = [*sorted(_WHERE), *_MODULES]  # pyright: ignore
 

@@ -42,6 +42,7 @@ def test_min_p_and_log_probabilities(home: Path, ask: Ask, call: Call, tmp_path:
     x = sample(model, 4, seed=3, **options)  # type: ignore[arg-type]
     assert np.array_equal(np.load(tmp_path / "x.npy"), x.numpy())
     found = log_probs(model, x, **options)  # type: ignore[arg-type]
+    assert found.to_dict() == {"model": found.model.tolist(), "altered": found.altered.tolist()}
     assert told["log_prob"] == pytest.approx(found.model.tolist())
     assert told["altered_log_prob"] == pytest.approx(found.altered.tolist())
     code, out, _ = call(*words, "--out", tmp_path / "y.npy")

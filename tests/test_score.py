@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from importlib import import_module
@@ -43,6 +44,8 @@ def test_bits_of_symbols_sum_to_those_of_the_example() -> None:
     assert found.symbol_bits is not None and found.complexity is None
     assert torch.allclose(found.symbol_bits.flatten(1).sum(1), found.bits)
     assert torch.allclose(found.bits, found.nats / log(2)) and score(image_model(), x).symbol_bits is None
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["bits"] == found.bits.tolist() and told["status"] == "exact" and told["corrected"] is None
 
 
 def test_bits_of_symbols_with_latents_sum_to_the_distortion() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,12 @@ class Scores:
     def corrected(self) -> Tensor | None:
         """(n,) bits less ``complexity``: how much longer than in a codec that knows no data (Serrà et al. 2020)."""
         return None if self.complexity is None else self.bits - self.complexity
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every attribute and property, as JSON has them."""
+        derived = [name for name, value in vars(Scores).items() if isinstance(value, property)]
+        every = {name: getattr(self, name) for name in (*vars(self), *derived)}
+        return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in every.items()}
 
 
 def score(

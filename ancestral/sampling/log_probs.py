@@ -31,6 +31,10 @@ class LogProbs:
     model: Tensor
     altered: Tensor
 
+    def to_dict(self) -> dict[str, list[float]]:
+        """The attributes as lists."""
+        return {"model": self.model.tolist(), "altered": self.altered.tolist()}
+
 
 def log_probs(
     model: Model,
