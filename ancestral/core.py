@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.spec import DataSpec, Order
-from ancestral.symbols import check_context, check_symbols, scored
+from ancestral.symbols import check_context, check_parts, check_symbols, scored
 
 
 class StateError(RuntimeError):
@@ -86,8 +86,7 @@ class State:
     def successor(self, buffers: dict[str, Tensor], position: int) -> State:
         """The state after a change: same plan and reserve, new buffers and position."""
         after = State(buffers, self.reserve, self.plan)
-        after.position = position
-        after._furthest = max(self._furthest, position)
+        after.position, after._furthest = position, max(self._furthest, position)
         return after
 
     def select(self, parents: Tensor) -> State:
@@ -123,8 +122,7 @@ class Network(nn.Module, ABC):
 
     Attributes:
         any_order: whether ``arrange`` takes every order.
-        conditional: whether ``context.vector`` holds labels of the data, one-hot or zeros where none is known: a network of your
-            own says so, so that training and evaluation hand them over.
+        conditional: whether ``context.vector`` is a label, one-hot, or zeros where none is known; training hands them over.
     """
 
     any_order: bool = False
@@ -260,8 +258,7 @@ class Autoregressive(nn.Module):
     """p(x | c) = prod_i p(x_i | x_<i, c): a network and a family. Final: tweak it by another network or family.
 
     Raises:
-        TypeError: the network or the family is something else.
-        ValueError: they are not of one alphabet and shape with each other and with the spec.
+        TypeError, ValueError: the network or the family is none, or they do not fit each other and the spec.
 
     Example:
         >>> import ancestral
@@ -272,7 +269,7 @@ class Autoregressive(nn.Module):
 
     def __init__(self, network: Network, family: Family, spec: DataSpec, config: Any = None) -> None:
         super().__init__()
-        _check_parts(network, family, spec)
+        check_parts({Network: network, Family: family}, spec)
         self.network, self.family, self.spec, self.config = network, family, spec, config
 
     @property
@@ -294,10 +291,8 @@ class Autoregressive(nn.Module):
         check_symbols(x, self.spec, context)
         varies = None in self.spec.shape and x.shape[1:] != self.network.shape
         parameters = (self.network.arrange(shape=tuple(x.shape[1:])) if varies else self.network)(x, context)
-        if parameters.shape[-1] != self.family.size:
-            raise ValueError(
-                f"the network gives {parameters.shape[-1]} parameters a site, {self.family} reads {self.family.size}"
-            )
+        if (size := parameters.shape[-1]) != self.family.size:
+            raise ValueError(f"the network gives {size} parameters a site, {self.family} reads {self.family.size}")
         if parameters.element_size() < 4:  # half precision is for the network: likelihoods are summed in at least float32
             parameters = parameters.float()
         return Conditional(self.family, parameters)
@@ -314,26 +309,8 @@ class Autoregressive(nn.Module):
     forward = log_prob  # for what wraps a module and calls it: DistributedDataParallel, torch.compile
 
     def walk(self, n: int, context: Context | None = None, rollback: int = 0) -> Walk:
-        """A walk over the sites of n examples, settling one symbol of each at a time.
-
-        Where lengths vary the network's own is walked; ``ancestral.arrange`` gives others.
-        """
+        """A walk over the sites of n examples; where lengths vary, of the network's own (``ancestral.arrange`` gives others)."""
         return Walk(self, n, context, rollback)
-
-
-def _check_parts(network: Network, family: Family, spec: DataSpec) -> None:
-    wanted: tuple[tuple[object, type], ...] = ((network, Network), (family, Family))
-    for part, kind in wanted:
-        if not isinstance(part, kind):
-            what = f"the class {part.__name__}: make one" if isinstance(part, type) else f"a {type(part).__name__}"
-            raise TypeError(f"a model takes a {kind.__name__} of ancestral.core, and this is {what}")
-    if family.levels != spec.levels:
-        raise ValueError(f"{family} is of levels={family.levels}, and the data have levels={spec.levels}")
-    if network.discrete is not family.discrete:
-        symbols = "integers" if network.discrete else "real values"
-        raise ValueError(f"{type(network).__name__} takes {symbols} (discrete={network.discrete}), and {family} is of the others")
-    if len(network.shape) != len(spec.shape):
-        raise ValueError(f"{type(network).__name__} is of examples {tuple(network.shape)}, and the data have {spec.shape}")
 
 
 class Walk:

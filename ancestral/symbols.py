@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,6 +30,23 @@ def check_context(context: object) -> None:
             f"the context is a {type(context).__name__}: labels become one by ancestral.objectives.label_context(labels,"
             " model.spec, model.anchor), and functions such as ancestral.sample take them as labels="
         )
+
+
+def check_parts(parts: Mapping[type, Any], spec: DataSpec) -> None:
+    """Raise ``TypeError`` or ``ValueError`` where a network and a family, by their types, do not fit each other or the spec."""
+    for kind, part in parts.items():
+        if not isinstance(part, kind):
+            what = f"the class {part.__name__}: make one" if isinstance(part, type) else f"a {type(part).__name__}"
+            raise TypeError(f"a model takes a {kind.__name__} of ancestral.core, and this is {what}")
+    network, family = parts.values()
+    name, shape = type(network).__name__, tuple(network.shape)
+    if family.levels != spec.levels:
+        raise ValueError(f"{family} is of levels={family.levels}, and the data have levels={spec.levels}")
+    if network.discrete is not family.discrete:
+        symbols = "integers" if network.discrete else "real values"
+        raise ValueError(f"{name} takes {symbols} (discrete={network.discrete}), and {family} is of the others")
+    if len(shape) != len(spec.shape):
+        raise ValueError(f"{name} is of examples {shape}, and the data have {spec.shape}")
 
 
 def check_symbols(x: Tensor, spec: DataSpec, context: object = None) -> None:

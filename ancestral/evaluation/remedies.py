@@ -70,8 +70,7 @@ OFFERS: dict[str, Remedy] = {  # by the field of a model's configuration that of
     "soft_free_bits": Remedy(
         "soft free bits",
         "soft_free_bits=10",
-        "the KL weighs less until z carries so many nats in all, where z helps at any weight (on the toy with every"
-        " seed)",
+        "the KL weighs less until z carries so many nats in all, where z helps at any weight (on the toy with every seed)",
     ),
     "decoder_dropout": Remedy(
         "decoder dropout",
