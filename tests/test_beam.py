@@ -213,8 +213,7 @@ def test_what_cannot_be_searched_is_refused(options: dict[str, Any], error: type
 
 
 def test_real_values_have_no_beam() -> None:
-    model = chain(ends=False)
-    real = Autoregressive(model.network, Normal(), DataSpec("vector", (5,)))
+    real = Autoregressive(Chain(5, 4, 0, discrete=False), Normal(), DataSpec("vector", (5,)))
     with pytest.raises(DataError, match="density"):
         beam_search(real, 2)
 

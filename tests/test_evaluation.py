@@ -264,7 +264,7 @@ def test_information_of_what_the_prior_knows_of_the_label_is_none() -> None:
 def test_information_is_given_the_label_where_models_are_told_it() -> None:
     """Of examples that all differ in label it cannot be estimated, so that nothing is called collapsed for it."""
     spec, y = DataSpec("vector", (1,), classes=3), torch.arange(3).repeat(20)
-    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0), NormalFamily(), spec)
+    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0, discrete=False), NormalFamily(), spec)
     model = Latent(Known(), likelihood, spec, VaeConfig(conditional=True))
     found = evaluate(model, Examples(torch.randn(60, 1), y), importance_samples=0)
     assert found.mutual_information == pytest.approx(0, abs=1e-12) and found.rate == pytest.approx(found.aggregate_kl)
@@ -303,7 +303,7 @@ def test_one_example_has_nobody_to_change_with() -> None:
 def test_shuffle_cost_is_given_the_label_where_models_are_told_it() -> None:
     """z is 4 times the label and noise; who is alone with a label is passed over."""
     spec, y = DataSpec("vector", (1,), classes=3), torch.tensor([0, 1, 0, 2, 1, 0, 1])
-    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0), NormalFamily(), spec)
+    likelihood = Autoregressive(Factorised((1,), 2, learned=1, start=0.0, discrete=False), NormalFamily(), spec)
     model, x = Latent(Known(), likelihood, spec, VaeConfig(conditional=True)), 4.0 * y[:, None] + torch.randn(7, 1)
     found = evaluate(model, Examples(x, y), importance_samples=0)
     order = [place for place in permutation(7, 0, SUBSET).tolist() if place != 3]

@@ -91,7 +91,7 @@ def test_a_factorised_decoder_hands_on_what_it_is_given() -> None:
     parameters = network(torch.zeros(1, 2, 2, 2), Context(grid=grid))
     assert torch.equal(parameters[..., 0], grid)
     assert (parameters[..., 1] == -3).all()
-    with pytest.raises(ValueError, match="context"):
+    with pytest.raises(ValueError, match="takes all it knows from what z was decoded to"):
         network(torch.zeros(1, 2, 2, 2))
 
 

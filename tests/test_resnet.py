@@ -130,7 +130,9 @@ def test_labels_reach_prior_posterior_and_decoder() -> None:
     one, two = (model.descend(x, Noise(0, range(4)), label_context(torch.full((4,), i), SPEC, torch.zeros(()))) for i in (0, 1))
     for a, b in zip(one.groups, two.groups, strict=True):
         assert not torch.equal(a.prior.mean, b.prior.mean) and not torch.equal(a.posterior.mean, b.posterior.mean)  # type: ignore[union-attr]
-    null = model.descend(x, Noise(0, range(4)), label_context(torch.zeros(4), SPEC, torch.zeros(())).map(torch.zeros_like))  # type: ignore[union-attr]
+    null = model.descend(
+        x, Noise(0, range(4)), label_context(torch.zeros(4, dtype=torch.long), SPEC, torch.zeros(())).map(torch.zeros_like)
+    )  # type: ignore[union-attr]
     assert torch.equal(null.features.grid, model.descend(x, Noise(0, range(4))).features.grid)  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import scipy.stats
 import torch
-from tiny_chains import chain, every, independent, sequences
+from tiny_chains import Chain, chain, every, independent, sequences
 from tiny_latents import awake
 from torch import Tensor
 
@@ -254,7 +254,7 @@ def test_what_does_not_fit_is_refused() -> None:
         speculative_sample(model, model, 1, gamma=0)
     with pytest.raises(ValueError, match="n is 0"):
         speculative_sample(model, model, 0)
-    real = Autoregressive(model.network, Normal(), DataSpec("vector", (5,)))
+    real = Autoregressive(Chain(5, 4, 0, discrete=False), Normal(), DataSpec("vector", (5,)))
     with pytest.raises(DataError, match="density"):
         speculative_sample(real, real, 1)
 

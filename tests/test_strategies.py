@@ -362,6 +362,6 @@ def test_a_network_of_ones_own_needs_no_sizes() -> None:
     model = chain(4, 3, 1)
     still = Autoregressive(Still(4, 3, 1), model.family, model.spec)
     assert torch.equal(sample(still, 3, seed=1), sample(model, 3, seed=1))
-    real = Autoregressive(model.network, Normal(), DataSpec("vector", (4,)))
+    real = Autoregressive(Chain(4, 3, 1, discrete=False), Normal(), DataSpec("vector", (4,)))
     with pytest.raises(DataError):
         Draw(top_k=2).probability(Conditional(real.family, Tensor([[0.0, 1.0]])))

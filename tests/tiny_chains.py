@@ -17,8 +17,10 @@ from ancestral.symbols import ended
 class Chain(Network):
     """Logits of a symbol by the two before it and its place, and by the label where there is one; of any length."""
 
-    def __init__(self, length: int, levels: int, seed: int, scale: float = 1.0) -> None:
-        super().__init__((length,))
+    conditional = True
+
+    def __init__(self, length: int, levels: int, seed: int, scale: float = 1.0, discrete: bool = True) -> None:
+        super().__init__((length,), discrete)
         generator = torch.Generator().manual_seed(seed)
         self.table = scale * torch.randn(levels + 1, levels + 1, levels, generator=generator)
         self.places = scale * torch.randn(7, levels, generator=generator)

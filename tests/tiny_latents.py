@@ -65,7 +65,7 @@ def fixed(mean: float, scale: float) -> Posterior:
 def gaussian(topdown: TopDown, sites: int = 1) -> Latent:
     """Real numbers x ~ N(what is decoded, 1)."""
     spec = DataSpec("vector", (sites,))
-    network = Factorised((sites,), 2, learned=1, start=0.0)
+    network = Factorised((sites,), 2, learned=1, start=0.0, discrete=False)
     return Latent(topdown, Autoregressive(network, NormalFamily(), spec), spec)
 
 

@@ -93,13 +93,22 @@ class CausalNetwork(Walked):
         """
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        if (names := _given(context)) not in self._traced:
-            self._trace(names)
-            self._traced.add(names)
+        self.check_wiring(context)
         context = self.turned(context) or Context()
         y = self.body(self.laid_out(x), context.vector, context.grid)
         channels, height, width = self.layout
         return self.restored(y.reshape(len(y), channels, y.shape[1] // channels, height, width).movedim(2, -1))
+
+    def check_wiring(self, context: Context | None = None) -> None:
+        """Look once, for these parts of a context, whether ``body`` is made of layers alone and no site sees what it may not.
+
+        Raises:
+            CausalityError: it is not, or one does.
+        """
+        names = _given(context)
+        if names not in self._traced:
+            self._trace(names)
+            self._traced.add(names)
 
     # -- orders and sizes ------------------------------------------------------------------------------------------------
 
