@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +72,8 @@ def _judge(law: Callable[[Subject], str], under: Subject) -> Outcome:
 
 def _of_prior(law: Callable[[Subject], str], name: str, prior: Subject) -> None:
     try:
-        law(prior)
+        with suppress(NotApplicable):
+            law(prior)
     except LawBroken as complaint:
         raise LawBroken(f"the prior of {name}: {complaint}") from complaint
 
