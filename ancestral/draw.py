@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
+from operator import index
 
 import numpy as np
 import torch
@@ -16,8 +17,15 @@ from ancestral.core import Conditional
 def check_whole(**given: object) -> None:
     """Raise ``ValueError`` where an argument that counts or numbers something, and is not None, is no whole number."""
     for name, value in given.items():
-        if value is not None and not hasattr(value, "__index__"):
-            raise ValueError(f"{name} is {value!r}; it must be a whole number")
+        try:
+            index(0 if value is None else value)  # type: ignore[arg-type]
+        except TypeError:
+            raise ValueError(f"{name} is {value!r}; it must be a whole number") from None
+
+
+def fresh_seed() -> int:
+    """A number from PyTorch's own generator."""
+    return int(torch.randint(2**31, ()))
 
 
 def check_numbers(parameters: Tensor) -> None:

@@ -50,7 +50,7 @@ def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Map
         FileExistsError: the folder holds a training run, whose record and checkpoints are of other weights.
         OSError: the folder cannot be written.
     """
-    if (Path(folder) / CONFIG).exists() and "training" in describe(folder):
+    if _trained(folder):
         raise FileExistsError(
             f"{folder} holds a training run, whose record and checkpoints are not of these weights: save into another folder,"
             " with data=... where its units or notation are to go along"
@@ -58,6 +58,14 @@ def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Map
     made_of = {} if data is None else {"data": {"source": None, "options": {}, **data.describe()}}
     write_config(model, folder, {**made_of, **(extra or {})})
     write_weights(model, folder)
+
+
+def _trained(folder: Folder) -> bool:
+    """Whether a folder holds a training run that can be read."""
+    try:
+        return "training" in describe(folder)
+    except (FileNotFoundError, LoadError):
+        return False
 
 
 def parts_of(model: Model) -> list[str]:
@@ -110,7 +118,10 @@ def load(folder: Folder, network: Network | None = None, family: Family | None =
     Raises:
         FileNotFoundError: there is no such folder, or it lacks a file; folders beside it that hold a model are named.
         LoadError: a file is damaged, of a newer version, or does not fit the model.
+        ValueError: a whole model and parts of one were handed over.
     """
+    if model is not None and (network is not None or family is not None):
+        raise ValueError("model= is the whole: leave network and family out")
     model = construct(folder, network, family) if model is None else _alike(folder, model)
     path = Path(folder) / WEIGHTS
     if not path.exists():
@@ -128,7 +139,16 @@ def _alike(folder: Folder, model: Model) -> Model:
     path = Path(folder) / CONFIG
     if (recorded := DataSpec.from_dict(describe(folder)["spec"])) != model.spec:
         raise LoadError(f"{path}: the model was saved for {recorded}, and this one is for {model.spec}")
-    return model.cpu()
+    return _ordered(model.cpu(), describe(folder))
+
+
+def _ordered(model: Model, fields: Mapping[str, Any]) -> Model:
+    """The model in the order, or as the member of an ensemble, that a configuration tells of."""
+    if "member" in fields and isinstance(model, Autoregressive):
+        masked: Network = model.network.masked(fields["member"])  # type: ignore[operator]
+        return Autoregressive(masked, model.family, model.spec, model.config)
+    order = Order(tuple(fields["order"])) if "order" in fields else likelihood_of(model).network.order
+    return model if likelihood_of(model).network.order == order else arrange(model, order)
 
 
 def construct(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
@@ -147,10 +167,7 @@ def construct(folder: Folder, network: Network | None = None, family: Family | N
             model = build(spec=spec, network=network, family=family)
         else:
             model = build(configure(fields["model"], **fields["config"]), spec)
-        if "member" in fields and isinstance(model, Autoregressive):
-            return Autoregressive(model.network.masked(fields["member"]), model.family, spec, model.config)  # type: ignore[operator]
-        order = Order(tuple(fields["order"])) if "order" in fields else likelihood_of(model).network.order
-        return model if likelihood_of(model).network.order == order else arrange(model, order)
+        return _ordered(model, fields)
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(f"{path}: {error}") from error
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context, Network
-from ancestral.draw import uniforms
+from ancestral.draw import fresh_seed, uniforms
 from ancestral.latent.blindfold import blindfolded
 from ancestral.latent.charge import Charge
 from ancestral.latent.latent import Elbo, Latent, needs_latents
@@ -34,11 +34,6 @@ from ancestral.spec import DataSpec
 Terms = dict[str, Tensor]
 KNOWN = 2**34  # stream of the uniforms that choose known sites; it never changes, nor do the numbers that come of it
 ORDERS = 2**35  # stream of those that choose orders, likewise
-
-
-def fresh_seed() -> int:
-    """A number from PyTorch's own generator."""
-    return int(torch.randint(2**31, ()))
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,8 @@ def test_z_is_drawn_as_without_guidance() -> None:
 
 
 @pytest.mark.parametrize(("name", "group"), [("vq-vae", "codes"), ("two-stage", "greys")])
-def test_codes_are_guided_too(name: str, group: str) -> None:
+@pytest.mark.parametrize("engine", ["eager", "auto"])
+def test_codes_are_guided_too(name: str, group: str, engine: str) -> None:
     spec = DataSpec("image", (3, 4, 4), levels=17, classes=3)
     model = fresh(name, spec, **({"form": "grey"} if name == "two-stage" else {"prior": "gated-pixelcnn"})).double()
     for parameter in model.topdown.parameters():
@@ -117,7 +118,7 @@ def test_codes_are_guided_too(name: str, group: str) -> None:
     drawn = {}
     with inference(model):
         for weight in (0.0, 2.0):
-            rows = Pairs(model, len(LABELS), labels, seed=4, weight=weight)
+            rows = Pairs(model, len(LABELS), labels, seed=4, weight=weight, engine=engine)
             drawn[weight] = rows.latents(model, group, 64)
         plain = Rows(model, len(LABELS), labels, seed=4)
         [(prior, z)] = [(g.prior, g.z) for g in plain.descended(model, range(5), labels).groups if g.name == group]

@@ -68,7 +68,7 @@ def test_a_network_of_ones_own_says_that_it_takes_labels() -> None:
 def test_labels_that_a_network_does_not_say_it_takes_are_refused() -> None:
     network = Free()
     network.conditional = False
-    with pytest.raises(ValueError, match="built without them"):
+    with pytest.raises(ValueError, match="does not say that it takes them"):
         ancestral.sample(ancestral.build(network=network, family=Bernoulli(), spec=LABELLED), 2, labels=[0, 1])
 
 
@@ -88,6 +88,8 @@ def test_labels_are_whole_numbers(labels: Tensor) -> None:
         (lambda self, h: torch.relu(h), "relu"),
         (lambda self, h: h + 1, r"\+ with"),
         (lambda self, h: h.flatten(1), r"\.flatten"),
+        (lambda self, h: 2 * h, "an operator"),
+        (lambda self, h: h[:, :4], "an operator"),
     ],
 )
 def test_what_is_no_causal_layer_cannot_read_symbols(between: Any, named: str) -> None:
@@ -195,6 +197,29 @@ def test_every_batch_has_noise_of_its_own() -> None:
     assert elbo(model, Batch(x))["loss"].item() == first
 
 
+def test_a_wrapped_model_has_other_noise_each_time_and_can_be_compiled() -> None:
+    model, x = awake("vae", ROW, 0.3), torch.zeros(3, 1, 3, 4, dtype=torch.long)
+    assert not torch.equal(model(x), model(x)) and torch.equal(model(x, seed=3), model(x, seed=3))
+    whole = torch.compile(model, backend="eager")
+    assert elbo(whole, Batch(x, seed=5))["loss"].item() == elbo(model, Batch(x, seed=5))["loss"].item()  # type: ignore[arg-type]
+
+
+def test_hooks_see_numbers_and_the_wiring_is_looked_at_without_them() -> None:
+    model, seen = awake("gated-pixelcnn", ROW, 0.3), list[float]()
+    hooks = [
+        part.register_forward_hook(lambda *all_of: seen.append(float(all_of[-1].detach().abs().mean())))
+        for part in model.network.modules()
+        if isinstance(part, LeftAffine)
+    ]
+    x = torch.zeros(2, 1, 3, 4, dtype=torch.long)
+    model.log_prob(x)
+    assert hooks and len(seen) == len(hooks) and not model.network._traced
+    for hook in hooks:
+        hook.remove()
+    model.log_prob(x)
+    assert model.network._traced
+
+
 def test_hidden_symbols_leave_type_and_device_alone() -> None:
     spec = DataSpec("image", (1, 8, 8), levels=4, classes=3)
     model = ancestral.build("pixelvae", spec, preset="tiny", conditional=True).double().train()
@@ -231,6 +256,13 @@ def test_models_with_parts_of_ones_own_are_kept(tmp_path: Path) -> None:
     assert torch.equal(ancestral.load(tmp_path / "vae", model=own()).topdown.scale, kept.topdown.scale)
     with pytest.raises(ValueError, match="was saved for"):
         ancestral.load(tmp_path / "vae", model=model)
+    with pytest.raises(ValueError, match="is the whole"):
+        ancestral.load(tmp_path / "vae", Free(), Bernoulli(), model=own())
+    turned = ancestral.arrange(awake("gated-pixelcnn", ROW, 0.3), "columns")
+    ancestral.save(turned, tmp_path / "turned")
+    fresh = ancestral.build("gated-pixelcnn", ROW, preset="tiny")
+    pixels = torch.randint(2, (3, 1, 3, 4))
+    assert torch.equal(ancestral.load(tmp_path / "turned", model=fresh).log_prob(pixels), turned.log_prob(pixels))
 
 
 def test_saving_never_takes_a_runs_record(tmp_path: Path) -> None:

@@ -111,6 +111,11 @@ class Signal:
             raise _no_layer("+ with something else than what a layer gives")
         return self.graph.record(Sum(), (self, other))
 
+    def _refused(self, *_: Any) -> Any:
+        raise _no_layer("an operator")
+
+    __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __neg__ = __pow__ = __getitem__ = _refused
+
     @classmethod
     def __torch_function__(cls, function: Any, *_: Any) -> Any:
         raise _no_layer(getattr(function, "__name__", str(function)))

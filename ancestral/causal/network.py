@@ -88,7 +88,7 @@ class CausalNetwork(Walked):
     def body(self, x: Tensor, vector: Tensor | None, grid: Tensor | None) -> Tensor:
         """(n, C, H, W) symbols to (n, C k, H, W) parameters, those of a colour channel together.
 
-        Written over layers alone, so that `Signal`s can take the place of tensors: they do before the first pass, so that no
+        Written over layers alone, so that `Signal`s can take the place of tensors: they do at the first pass, so that no
         network trains whose sites see what they may not.
         """
 
@@ -102,11 +102,15 @@ class CausalNetwork(Walked):
     def check_wiring(self, context: Context | None = None) -> None:
         """Look once, for these parts of a context, whether ``body`` is made of layers alone and no site sees what it may not.
 
+        Not while it is compiled, nor while there are hooks, which want numbers.
+
         Raises:
             CausalityError: it is not, or one does.
         """
         names = _given(context)
-        if names not in self._traced:
+        if names in self._traced or torch.compiler.is_compiling():
+            return
+        if not any(part._forward_hooks or part._forward_pre_hooks for part in self.modules()):
             self._trace(names)
             self._traced.add(names)
 

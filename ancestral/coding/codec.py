@@ -52,7 +52,7 @@ from ancestral.walking.exact.operations import LoweringError
 from ancestral.walking.twin import label_vector, restored
 
 Model = Autoregressive | Latent
-Data = bytes | BinaryIO | str | PathLike[str]
+Data = bytes | bytearray | memoryview | BinaryIO | str | PathLike[str]
 Progress = Callable[[int, int], None]
 ENDS = "ends"  # of a header: how many items each block has, where items are coded with their ends
 
@@ -145,6 +145,7 @@ def decompress(
         CodecError: the file is damaged, was made with another model, or this machine cannot reproduce it; see `errors`.
     """
     data = Path(data).read_bytes() if isinstance(data, str | PathLike) else data
+    data = bytes(data) if isinstance(data, bytearray | memoryview) else data
     opened = Opened(Reader(data, errors), model, engine, threads, seed)
     parts = [items for _, items in opened.blocks(progress)]
     x = torch.cat(parts) if parts else torch.zeros(0, *opened.shape, dtype=torch.long)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Context
-from ancestral.draw import Draw
+from ancestral.draw import Draw, fresh_seed
 from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
 from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, check_context, check_symbols, check_tensor, ended
@@ -123,9 +123,11 @@ class Latent(nn.Module):
         auxiliary = None if self.auxiliary is None else -self.auxiliary.log_prob(x, descent.features)
         return Elbo(-self.likelihood.log_prob(x, descent.features), rate, groups, auxiliary)
 
-    def forward(self, x: Tensor, context: Context | None = None, seed: int = 0, rows: Sequence[int] | None = None) -> Tensor:
-        """(n,) lower bounds of log p(x), in nats, of `elbo`: for what wraps a module and calls it."""
-        return self.elbo(x, context, seed, rows).bound
+    def forward(
+        self, x: Tensor, context: Context | None = None, seed: int | None = None, rows: Sequence[int] | None = None
+    ) -> Tensor:
+        """(n,) lower bounds of log p(x), in nats, of `elbo`, by default with other noise each time: for what wraps a module."""
+        return self.elbo(x, context, fresh_seed() if seed is None else seed, rows).bound
 
     def __getattr__(self, name: str) -> Any:
         if name in ("log_prob", "conditionals", "walk"):
@@ -151,7 +153,10 @@ class Latent(nn.Module):
             ValueError: there are several groups.
         """
         if not isinstance(z, Mapping):
-            names = [stage.name for stage in self.topdown.generator().stages]
+            try:
+                names = [stage.name for stage in self.topdown.generator().stages]
+            except NotImplementedError as error:
+                raise ValueError("which groups of latents this model has is not known: give a tensor of each by name") from error
             if len(names) > 1:
                 raise ValueError(f"this model has latents in the groups {', '.join(names)}: give a tensor of each by its name")
             z = {names[0]: z}
@@ -189,6 +194,6 @@ def needs_latents(model: Autoregressive | Latent, what: str) -> Latent:
     Raises:
         ValueError: it has none.
     """
-    if isinstance(model, Latent):
-        return model
-    raise ValueError(f"{what} is for models with latents, and this one has none: take a VAE such as agave")
+    if isinstance(model, Autoregressive):
+        raise ValueError(f"{what} is for models with latents, and this one has none: take a VAE such as agave")
+    return model  # or what torch.compile made of one

@@ -225,7 +225,7 @@ class Noise:
     def __call__(self, name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
         self._groups += 1
         chosen = prior if posterior is None or self.prior else posterior
-        if chosen.batch_shape[0] != len(self.rows):
+        if chosen.batch_shape[0] not in (1, len(self.rows)):
             raise ValueError(f"rows are {len(self.rows)} for a batch of {chosen.batch_shape[0]}: give the number of each row")
         shape = (len(self.rows), *chosen.batch_shape[1:])
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)

@@ -181,7 +181,6 @@ class PixelCNNPlusPlus(CausalNetwork):
         """
         if self.initialised:
             return
-        self.check_wiring(context)  # before there are hooks, which want numbers
         small = [module.second for module in self.modules() if isinstance(module, Resnet)]
         layers = [module for module in self.modules() if is_parametrized(module, "weight")]
         hooks = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -31,9 +32,9 @@ class LogProbs:
     model: Tensor
     altered: Tensor
 
-    def to_dict(self) -> dict[str, list[float]]:
-        """The attributes as lists."""
-        return {"model": self.model.tolist(), "altered": self.altered.tolist()}
+    def to_dict(self) -> dict[str, list[float | None]]:
+        """The attributes as lists, None for what could not be drawn: JSON has no infinite numbers."""
+        return {name: [value if isfinite(value) else None for value in part.tolist()] for name, part in vars(self).items()}
 
 
 def log_probs(

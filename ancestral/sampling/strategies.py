@@ -170,7 +170,9 @@ def context_of(model: Model, n: int, labels: Sequence[int] | Tensor | None, cont
         raise ValueError("labels and context were both given: put the labels into the context, or leave it out")
     if labels is not None:
         if not model.conditional:
-            raise ValueError("labels were given, but the model was built without them (conditional=False)")
+            own = "its network does not say that it takes them (conditional = True)"
+            how = own if model.config is None else "the model was built without them (conditional=False)"
+            raise ValueError(f"labels were given, but {how}")
         context = label_context(torch.as_tensor(labels, device=like.device), model.spec, like)
     if context is not None:
         check_context(context)

@@ -169,7 +169,8 @@ class Lowered(Walked):
         native = self.native(program, n=n, options=not draw.plain)
         if native is None or not native.draws(family):
             return None
-        check_numbers(native.start(1, {key: part[:1] for key, part in once.items()}, self.anchor)[0])
+        for part in (native.start(1, {key: part[:1] for key, part in once.items()}, self.anchor)[0], *once.values()):
+            check_numbers(part)
         u = draw.uniforms(n, len(self.order.sites))[:, list(self.order.sites)]
         if draw.known is not None:
             draw = replace(draw, known=(self.source.laid_out(draw.known[0]), self.source.laid_out(draw.known[1])))
