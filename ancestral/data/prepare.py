@@ -90,7 +90,8 @@ def with_alphabet(source: Source, wanted: int | None) -> Source:
     levels, steps = source.levels, source.steps
     if levels is None:
         levels = next((size for size in (wanted or 0, 2, 256, 65536) if high < size), 65536)
-        steps = steps if levels == wanted else (*steps, f"levels guessed as {levels} of values up to {high}")
+        plain = levels in (wanted, high + 1)  # nothing to tell: asked for, or all of them may well be there
+        steps = steps if plain else (*steps, f"levels guessed as {levels} of values up to {high}")
     if low < 0 or high >= levels:
         raise DataError(f"{source.origin}: values range over {low} .. {high}; symbols must lie in 0 .. {levels - 1}")
     kind = np.uint8 if levels <= 256 else np.int64
