@@ -136,10 +136,10 @@ def load(folder: Folder, network: Network | None = None, family: Family | None =
 
 def _alike(folder: Folder, model: Model) -> Model:
     """The model that was handed over, if it is of data as a folder's is."""
-    path = Path(folder) / CONFIG
-    if (recorded := DataSpec.from_dict(describe(folder)["spec"])) != model.spec:
+    fields, path = describe(folder), Path(folder) / CONFIG
+    if (recorded := DataSpec.from_dict(fields["spec"])) != model.spec:
         raise LoadError(f"{path}: the model was saved for {recorded}, and this one is for {model.spec}")
-    return _ordered(model.cpu(), describe(folder))
+    return _ordered(model.cpu(), fields)
 
 
 def _ordered(model: Model, fields: Mapping[str, Any]) -> Model:

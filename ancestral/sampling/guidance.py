@@ -50,10 +50,9 @@ class Led(Walking):
     weight: float = 0.0
 
     def symbols(self, chosen: Symbols, u: Tensor) -> Tensor:
-        context = chosen.context if isinstance(chosen, CodePrior) else None
-        if context is None or context.vector is None or not isinstance(chosen, CodePrior):
+        if not isinstance(chosen, CodePrior) or chosen.context is None or chosen.context.vector is None:
             return super().symbols(chosen, u)
-        prior, both = chosen.model, stacked(context, replace(context, vector=torch.zeros_like(context.vector)))
+        prior, both = chosen.model, stacked(chosen.context, unlabelled(chosen.context))
         walker = Autoregressive(lowered(prior, self.engine, 2 * len(u)) or prior.network, prior.family, prior.spec)
         draw = Handed(temperature=self.temperature, u=u.flatten(1))
         return walker.walk(2 * len(u), both).run(alike(draw, self.weight))[: len(u)]
@@ -75,12 +74,17 @@ class Pairs(Rows):
     def _seen(self, rows: range) -> Context:
         here = torch.arange(rows.start, rows.stop, device=self.model.anchor.device)
         context = (self.context or Context()).select(here)
-        null = replace(context, vector=None if context.vector is None else torch.zeros_like(context.vector))
+        null = unlabelled(context)
         if isinstance(self.model, Latent):
             descent = self.descended(self.model, rows, context)
             z = {group.name: group.z for group in descent.groups}
             context, null = descent.features, self.model.features(z, null)
         return stacked(context, null)
+
+
+def unlabelled(context: Context) -> Context:
+    """The same with the null label, a vector of zeros."""
+    return replace(context, vector=None if context.vector is None else torch.zeros_like(context.vector))
 
 
 def stacked(above: Context, below: Context) -> Context:
