@@ -191,39 +191,6 @@ def test_samples_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         load_data(tmp_path / "nan.wav", length=50)
 
 
-def test_a_set_without_subfolders_has_no_labels(tmp_path: Path) -> None:
-    for place in ("test", "train/no", "train/yes"):
-        (tmp_path / place).mkdir(parents=True)
-        for i in range(5):
-            soundfile.write(tmp_path / place / f"{i}.wav", clip(0.01, 200), 8000)
-    data = load_data(tmp_path)
-    assert data.test.labels is None and data.class_names == ("no", "yes")
-    assert data.train.labels is not None and set(data.train.labels.tolist()) == {0, 1}
-
-
-def test_labels_of_a_table_and_of_folders(tmp_path: Path) -> None:
-    for part in ("train", "test"):
-        for word in ("yes", "no"):
-            (tmp_path / part / word).mkdir(parents=True)
-            for i in range(5):
-                soundfile.write(tmp_path / part / word / f"{part}{word}{i}.wav", clip(0.01, 200), 8000)
-    data = load_data(tmp_path)
-    assert data.class_names == ("no", "yes") and len(data.test) == 10 and sorted(data.test.labels.tolist()) == [0] * 5 + [1] * 5  # type: ignore[union-attr]
-    assert load_data(tmp_path, labels=False).spec.classes is None
-    names = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*.wav"))]
-    lines = [f"{name},{i % 3},{'ab'[i % 2]}" for i, name in enumerate(names)]
-    (tmp_path / "labels.csv").write_text("\n".join(["file,size,kind", *lines]))
-    assert load_data(tmp_path).class_names == ("0_a", "0_b", "1_a", "1_b", "2_a", "2_b")
-    assert load_data(tmp_path, label_from=["kind", "folder"]).class_names == ("a_no", "a_yes", "b_no", "b_yes")
-    with pytest.raises(DataError, match="not 'colour'"):
-        load_data(tmp_path, label_from=["colour"])
-    with pytest.raises(DataError, match="no part 7"):
-        load_data(tmp_path, label_from=["7"])
-    (tmp_path / "labels.csv").write_text("\n".join(["file,size,kind", *lines[:-1]]))
-    with pytest.raises(DataError, match=r"no line for trainyes4\.wav"):
-        load_data(tmp_path)
-
-
 def test_what_is_read_from_disk_is_what_is_held(book: Path, voices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(voices / "long.npy", clip(2, 100))
     cases = [
@@ -378,21 +345,3 @@ def test_lines_end_in_either_way(notation: str, chunk: int, tmp_path: Path, monk
         data = load_data(tmp_path / "a.txt", pieces="lines", notation=notation)
         found = [each if isinstance(each, str) else each.decode() for part in PARTS for each in written(data, part)]
         assert sorted(found) == sorted([*lines, kept])
-
-
-def test_blocks_of_labelled_files_are_cut_class_by_class(tmp_path: Path) -> None:
-    """Sorted by class, the last class would else be all that is validated and tested on."""
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        for i in range(3):
-            (tmp_path / name / f"{i}.txt").write_text(f"{name} {i} " * 60)
-    data = load_data(tmp_path, length=8)
-    for part in (data.train, data.validation, data.test):
-        assert set(part.labels.tolist()) == {0, 1}
-    assert "each class cut in order: 90 % train" in data.note
-    found = "".join(bytes(row.tolist()).decode() for row in data.test.x)
-    assert "one 2" in found and "two 2" in found and "one 1" not in found  # the ends of the last files
-    (tmp_path / "one" / "0.txt").write_text("short")
-    for i in (1, 2):
-        (tmp_path / "one" / f"{i}.txt").unlink()
-    assert "; cut in order" in load_data(tmp_path, length=8).note  # of so little no set would get a block

@@ -118,8 +118,9 @@ def load_data(
             the four idx files of MNIST, or to a folder of images; an array or tensor (n, D), (n, H, W), (n, C, H, W) or
             (n, H, W, C), or a pair of one and its (n,) labels, whole numbers or names; or a ``Splits``, which is returned as it
             is. Text: a ``.txt`` file, any file with a notation of text, a folder of texts, a list of strings, (N,) bytes. Sound:
-            a WAV, FLAC, AIFF or Ogg file, a folder of them, (N,) int16 or real samples in [-1, 1] with their ``rate``, or a list
-            of such arrays. Long arrays are best given as ``.npy``, which is read as used.
+            a WAV, FLAC, AIFF or Ogg file, a folder of them, (N,) int16 or real samples in [-1, 1] with their ``rate``, (n, N)
+            of several, or a list of such arrays; lists, too, may be in a pair with their labels. Long arrays are best given as
+            ``.npy``, which is read as used.
         levels: reduce to this many levels, floor(v * levels / source levels). The levels of a source that does not say them, such
             as an array, are guessed: 2 where nothing is above 1, 256 where nothing is above 255, else 65,536. Where its values
             lie in 0 .. levels - 1 already they are taken as they are: so ``levels=17`` says that there are 17.
@@ -174,7 +175,7 @@ def load_data(
     found = find(source, cutting)
     if found is not None:
         _check_sequence(options, found.origin)
-        if cutting.label_from and not (found.labels and source not in EMBEDDED):
+        if cutting.label_from and not (found.labels and isinstance(source, (str, os.PathLike)) and source not in EMBEDDED):
             raise DataError(f"{found.origin}: label_from says what classes the files of a folder have: leave it out")
         return load_sequences(found, cutting, limit, left_out, seed, labels)
     raw = tabulated(arranged(_read(source, size)), table)

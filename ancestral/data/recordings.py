@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Found:
         sets: the tapes of each set; ``"train"`` is always there.
         pieces: what examples are where nothing is said.
         notation: of sound; that of a text is made when its sets are known.
-        labels: the class of each tape by name, "" where it is not known, or none.
+        labels: the class of each tape by name, "" where it is not known, or by number; or none.
         steps: what was done to the data so far, in words for the note.
         length: of a block where nothing is said, or None for what is usual.
     """
@@ -96,7 +96,7 @@ class Found:
     sets: dict[str, list[int]]
     pieces: str
     notation: Notation | None = None
-    labels: tuple[str, ...] = ()
+    labels: tuple[str | int, ...] = ()
     steps: tuple[str, ...] = ()
     length: int | None = None
 
@@ -106,11 +106,14 @@ def find(source: Any, cutting: Cutting) -> Found | None:
 
     Text is a string in a list, ``.txt`` files, any file that is asked for in a notation of text, and one-dimensional arrays
     of bytes in such a notation; sound is files in the formats of ``sounds.SUFFIXES``, and one-dimensional arrays with a rate,
-    one or a list of them.
+    one or a list of them, which may be the rows of an array. A list may be in a pair with the labels of what it holds.
 
     Raises:
         DataError: a file is broken, or an option does not fit.
     """
+    if isinstance(source, tuple) and len(source) == 2 and isinstance(source[0], (list, np.ndarray)):
+        found = find(source[0], cutting)
+        return None if found is None else _labelled(found, source[1])
     if isinstance(source, (list, tuple)) and all(isinstance(each, str) for each in source):
         if not any(source):
             raise DataError(f"a list of {len(source)} strings that holds no text: give at least 3 strings with something in them")
@@ -137,6 +140,17 @@ def find(source: Any, cutting: Cutting) -> Found | None:
     if suffix in WRITTEN or _of_text(cutting):
         return _text(path.stem, f"{path.name} ({path.stat().st_size:,} bytes)", _text_tapes([path]), {"train": [0]}, "blocks")
     return None
+
+
+def _labelled(found: Found, labels: Any) -> Found:
+    """The same with a label of each text or sound, a name or a whole number."""
+    given = np.asarray(labels)
+    if given.shape != (len(found.tapes),) or given.dtype.kind not in "Uiub":
+        raise DataError(
+            f"{found.origin}: the labels beside them have shape {given.shape} and type {given.dtype}: give each of the"
+            f" {len(found.tapes):,} a name or a whole number"
+        )
+    return replace(found, labels=tuple(given.tolist()))
 
 
 def _mapped(path: Path) -> Array:
@@ -182,6 +196,8 @@ def _sound(
 
 
 def _of_array(x: Array, name: str, origin: str, cutting: Cutting) -> Found | None:
+    if x.ndim == 2 and _of_sound(cutting) and x.dtype in SAMPLES:
+        return _of_waves(list(x), cutting)
     if x.ndim != 1 or not ((_of_text(cutting) and x.dtype == np.uint8) or (_of_sound(cutting) and x.dtype in SAMPLES)):
         return None
     if _of_text(cutting):
@@ -192,8 +208,8 @@ def _of_array(x: Array, name: str, origin: str, cutting: Cutting) -> Found | Non
 def _of_waves(waves: list[Array], cutting: Cutting) -> Found:
     if not _of_sound(cutting) or any(wave.dtype not in SAMPLES for wave in waves):
         raise DataError(
-            "a list of one-dimensional arrays is sound, of int16 or real samples, and needs its rate: data(waves, rate=16000);"
-            " sounds with labels are WAV files in a folder, see label_from"
+            "a list of one-dimensional arrays is sound, of int16 or real samples, and needs its rate: data(waves, rate=16000),"
+            " or with labels data((waves, labels), rate=16000)"
         )
     return _sound("sounds", f"{len(waves):,} sounds", waves, {"train": list(range(len(waves)))}, cutting)
 

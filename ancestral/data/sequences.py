@@ -90,7 +90,7 @@ def _in_order(whole: dict[str, Array], found: Found, length: int) -> tuple[dict[
     if "validation" in whole:
         return {**whole, "test": whole["validation"]}, "test is validation again, for want of a third set"
     places = whole["train"]
-    classes = np.array(found.labels if found.labels and all(found.labels) else [""] * len(found.tapes))[places[:, TAPE]]
+    classes = np.array(found.labels if found.labels and "" not in found.labels else [""] * len(found.tapes))[places[:, TAPE]]
     alike = [places[classes == name] for name in sorted(set(classes.tolist()))]
     if min(int((some[:, STOP] - some[:, START]).sum()) for some in alike) < 20 * length:  # of which the least share is 5 %
         alike = [places]
