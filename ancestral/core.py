@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ancestral.spec import DataSpec, Order
+from ancestral.spec import DataSpec, Order, Trained
 from ancestral.symbols import check_context, check_parts, check_symbols, scored
 
 
@@ -254,7 +254,7 @@ class Conditional:
         return self.family.table(self.parameters, precision)
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(Trained, nn.Module):
     """p(x | c) = prod_i p(x_i | x_<i, c): a network and a family. Final: tweak it by another network or family.
 
     Raises:

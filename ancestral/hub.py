@@ -43,7 +43,7 @@ def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Map
 
     Args:
         model: with its configuration, or of your own parts, of which only the weights can be saved.
-        data: what it was trained on, so that ``units_of`` and ``notation_of`` the folder say how its symbols are written.
+        data: what it was trained on, whose record goes along; its units and notation do without.
         extra: more entries for ``config.json``, as JSON has them.
 
     Raises:
@@ -52,11 +52,11 @@ def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Map
     """
     if _trained(folder):
         raise FileExistsError(
-            f"{folder} holds a training run, whose record and checkpoints are not of these weights: save into another folder,"
-            " with data=... where its units or notation are to go along"
+            f"{folder} holds a training run, whose record and checkpoints are not of these weights: save into another folder"
         )
-    made_of = {} if data is None else {"data": {"source": None, "options": {}, **data.describe()}}
-    write_config(model, folder, {**made_of, **(extra or {})})
+    known = {name: part.to_dict() for name in ("units", "notation") if (part := getattr(model, name)) is not None}
+    made_of = known if data is None else {"source": None, "options": {}, **data.describe()}
+    write_config(model, folder, {**({"data": made_of} if made_of else {}), **(extra or {})})
     write_weights(model, folder)
 
 
@@ -109,6 +109,8 @@ def versions() -> dict[str, str]:
 def load(folder: Folder, network: Network | None = None, family: Family | None = None, *, model: Model | None = None) -> Model:
     """The model of a run folder, on the CPU, in the type its weights were saved in, ready to evaluate.
 
+    It knows the ``units`` or the ``notation`` of the data that it was trained on.
+
     Args:
         folder: where ``save`` or a training run wrote.
         network, family: your own, with fresh weights, where the model was made of them.
@@ -131,6 +133,7 @@ def load(folder: Folder, network: Network | None = None, family: Family | None =
     except SafetensorError as error:
         raise LoadError(f"{path} is damaged ({error}): it was cut short or changed; copy it again") from error
     fill(model, tensors, path)
+    model.units, model.notation = units_of(folder), notation_of(folder)
     return model.eval()
 
 

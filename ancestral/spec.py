@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 KINDS = ("image", "audio", "text", "vector")
+SEQUENCES = ("audio", "text")  # those whose examples may be shorter than others
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class DataSpec:
             raise ValueError(f"columns={self.columns} has a column of fewer than 2 levels (None for real values)")
 
     def _check_sequence(self) -> None:
-        sequence = self.kind in ("audio", "text")
-        if self.end is not None and not (sequence and self.levels is not None and self.end == self.levels - 1):
+        if self.end is not None and not (self.sequence and self.levels is not None and self.end == self.levels - 1):
             raise ValueError(
                 f"end is {self.end}; it is the highest level of audio or text, not of {self.kind} with levels={self.levels}"
             )
@@ -85,6 +85,11 @@ class DataSpec:
     def whole_columns(self) -> dict[int, int]:
         """The levels of those columns that hold whole numbers, where ``columns`` tells them apart."""
         return {i: levels for i, levels in enumerate(self.columns) if levels is not None}
+
+    @property
+    def sequence(self) -> bool:
+        """Whether it is text or sound."""
+        return self.kind in SEQUENCES
 
     @property
     def density(self) -> bool:
@@ -114,6 +119,18 @@ class DataSpec:
         """The spec that ``to_dict`` wrote."""
         tuples = {name: tuple(fields[name]) for name in ("shape", "columns") if name in fields}
         return cls(**{**fields, **tuples})
+
+
+class Trained:
+    """What a model knows of the data it was trained on: None before it was trained or loaded, and where they have none.
+
+    Attributes:
+        units: how its real values were made of the original ones, as ``Splits.units`` says.
+        notation: how its symbols stand for text or sound, as ``Splits.notation`` says.
+    """
+
+    units: Any = None
+    notation: Any = None
 
 
 @dataclass(frozen=True)

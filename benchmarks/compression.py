@@ -37,11 +37,11 @@ import zstandard
 from record import Record
 from torch import Tensor
 
-from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.codec import decompress, write
 from ancestral.coding.reader import Reader
 from ancestral.data import load_data
 from ancestral.hub import describe, load
+from ancestral.spec import SEQUENCES
 from ancestral.walking.native.compiling import warmup
 from ancestral.walking.twin import twin
 

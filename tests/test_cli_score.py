@@ -205,7 +205,9 @@ def test_texts_of_any_length(tmp_path: Path) -> None:
     x = torch.full((3, 14), 256)
     for row, text in enumerate(texts):
         x[row, : len(text)] = torch.tensor(list(text))
-    task = command._Task(Score(run=tmp_path, out=(), per_symbol=True), markov(spec), None, Letters())
+    model = markov(spec)
+    model.notation = Letters()
+    task = command._Task(Score(run=tmp_path, out=(), per_symbol=True), model)
     data = Splits(*[Examples(x)] * 3, spec, "texts", "")
     sets = [task.scored(task._set(data))]
     results = task.results(sets, {})
@@ -226,7 +228,7 @@ def test_no_more_is_read_than_is_scored(tmp_path: Path, monkeypatch: pytest.Monk
     read = list[int]()
     select = Pieces.select
     monkeypatch.setattr(Pieces, "select", lambda self, rows: read.append(len(rows)) or select(self, rows))
-    task = command._Task(Score(run=tmp_path, out=(), split="all"), markov(data.spec), None)
+    task = command._Task(Score(run=tmp_path, out=(), split="all"), markov(data.spec))
     found = task._set(data).limited(7, 3)
     assert read == [] and found.x.shape[0] == 7 and sum(read) == 7
     lengths = (found.x < 256).sum(1)
@@ -255,7 +257,7 @@ def test_text_files_are_read_as_a_run_was_trained(ask: Ask, call: Call, tmp_path
 def test_sound_of_two_bytes(tmp_path: Path) -> None:
     spec = DataSpec("audio", (32,), levels=256, parts=2)
     x = torch.randint(0, 256, (4, 32))
-    task = command._Task(Score(run=tmp_path, out=()), markov(spec), None)
+    task = command._Task(Score(run=tmp_path, out=()), markov(spec))
     results = task.results([task.scored(task._set(Splits(*[Examples(x)] * 3, spec, "sounds", "")))], {})
     write_html(tmp_path / "a.html", results)
     html = (tmp_path / "a.html").read_text()

@@ -21,7 +21,7 @@ from torch import Tensor
 from ancestral.cli.commands import Coding, Decompress, Verify
 from ancestral.cli.runs import KINDS, progress, threads_of
 from ancestral.coding.beside import SIZE, Kept
-from ancestral.coding.blocks import MOST_ITEMS, SEQUENCES, portions
+from ancestral.coding.blocks import MOST_ITEMS, portions
 from ancestral.coding.clips import Clip, Sequences
 from ancestral.coding.codec import ENDS, Opened, spec_of
 from ancestral.coding.container import Block
@@ -87,11 +87,11 @@ def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") ->
     with about(path), path.open("rb") as file:
         reader = Reader(file, errors)
         manifest = listing(reader.header, spec_of(reader.header), path)
-        model, notation = _model(command.model, reader, path)
+        model = _model(command.model, reader, path)
         ready(command, model)
         _check_kind(manifest.spec, model, command.model or f"the run {reader.header.get(HINT)}", path)
         seed = command.seed if isinstance(command, Decompress) else 0
-        yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest, notation)
+        yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest, model.notation)
 
 
 def _check_kind(spec: DataSpec, model: Model, run: Path | str, path: Path) -> None:
@@ -109,7 +109,7 @@ def _check_kind(spec: DataSpec, model: Model, run: Path | str, path: Path) -> No
 
 def listing(header: dict[str, Any], spec: DataSpec, path: Path) -> Listing:
     """What the items are; of a file without a list, one array of symbols."""
-    n, sequences = header.get("items"), spec.kind in SEQUENCES
+    n, sequences = header.get("items"), spec.sequence
     if not isinstance(n, int) or n < 0 or None in spec.shape:
         raise CorruptHeader("the header does not say how many items there are: it was not written by this program")
     if FILES not in header:
@@ -175,7 +175,7 @@ def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:
         CodecError: a block is damaged, or there are fewer than the header says, and nothing is to be salvaged.
     """
     opened, total, parts = file.opened, file.manifest.total, _blocks(file)
-    kind = torch.from_numpy(np.zeros(0, smallest(opened.spec.levels or 2))).dtype if opened.spec.kind in SEQUENCES else torch.long
+    kind = torch.from_numpy(np.zeros(0, smallest(opened.spec.levels or 2))).dtype if opened.spec.sequence else torch.long
     found, rows = [torch.zeros(0, *opened.shape, dtype=kind)], [np.zeros(0, np.int64)]
 
     def attempt(block: Block) -> Tensor | DecodeMismatch:
@@ -227,14 +227,14 @@ def _blocks_beside(manifest: Listing) -> int:
 # ---- models
 
 
-def _model(named: Path | None, reader: Reader, path: Path) -> tuple[Model, Notation | None]:
-    """The model that made a file: the one named, the one in the file, or the one of a run nearby; and its notation.
+def _model(named: Path | None, reader: Reader, path: Path) -> Model:
+    """The model that made a file: the one named, the one in the file, or the one of a run nearby.
 
     Raises:
         CodecError: it is nowhere; the message says where it was looked for.
     """
     if named is not None:
-        return load(named), notation_of(named)
+        return load(named)
     if reader.weights is not None:
         return _unpacked(reader.weights)
     hint, digest = str(reader.header.get(HINT) or ""), reader.header.get(DIGEST)
@@ -242,7 +242,7 @@ def _model(named: Path | None, reader: Reader, path: Path) -> tuple[Model, Notat
     around = [file.parent for depth in ("*", "*/*") for file in sorted(RUNS.glob(f"{depth}/{WEIGHTS}"))]
     for run in [*near, *around]:
         if (run / WEIGHTS).is_file() and digest_of(run / WEIGHTS) == digest:
-            return load(run), notation_of(run)
+            return load(run)
     looked = f"run {hint!r} here and in {RUNS.resolve()}" if near else str(RUNS.resolve())
     raise CodecError(
         f"{path} needs the model {reader.header.get('model')} that made it, and it is not there: looked for {looked}, and for its"
@@ -264,8 +264,8 @@ def packed(run: Path) -> bytes:
     return safetensors.torch.save(safetensors.torch.load_file(run / WEIGHTS), {"config": json.dumps(config)})
 
 
-def _unpacked(weights: bytes) -> tuple[Model, Notation | None]:
-    """The model that ``packed`` wrote, and its notation.
+def _unpacked(weights: bytes) -> Model:
+    """The model that ``packed`` wrote.
 
     Raises:
         CorruptHeader: it is none that this version knows.
@@ -276,7 +276,7 @@ def _unpacked(weights: bytes) -> tuple[Model, Notation | None]:
         try:
             with safe_open(folder / WEIGHTS, "pt") as file:
                 (folder / CONFIG).write_text(file.metadata()["config"], encoding="utf-8")
-            return load(folder), notation_of(folder)
+            return load(folder)
         except (SafetensorError, LoadError, KeyError, TypeError) as error:
             raise CorruptHeader(
                 f"the model in the file cannot be used ({error}): name the run that made it (--model RUN)"

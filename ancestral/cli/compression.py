@@ -34,7 +34,6 @@ from ancestral.cli.commands import Answer, Compress, Decompress, Verify
 from ancestral.cli.previews import preview
 from ancestral.cli.reading import Reading
 from ancestral.cli.runs import data_of, progress, said, threads_of, written_as
-from ancestral.coding.blocks import SEQUENCES
 from ancestral.coding.clips import KEPT, Sequences, cut
 from ancestral.coding.codec import ENDS, write
 from ancestral.coding.cutting import cut_to
@@ -60,7 +59,7 @@ from ancestral.coding.sequences import collected as collected_sequences
 from ancestral.data.source import Array
 from ancestral.data.splits import Examples
 from ancestral.files import whole, write_whole
-from ancestral.hub import WEIGHTS, Model, load, notation_of, versions
+from ancestral.hub import WEIGHTS, Model, load, versions
 from ancestral.symbols import DataError
 
 
@@ -93,7 +92,7 @@ def compress(command: Compress) -> Answer:
     _check_place(path, command.force)
     if command.limit is not None and command.limit < 1:
         raise ValueError(f"limit is {command.limit}; it must be at least 1")
-    this = _sequences(command, model) if model.spec.kind in SEQUENCES else _pictures(command, model)
+    this = _sequences(command, model) if model.spec.sequence else _pictures(command, model)
     header = {
         FILES: this.manifest.text(),
         HINT: command.run.resolve().name,
@@ -189,7 +188,7 @@ def _sequences(command: Compress, model: Model) -> Packed:
     known = None
     if command.files:
         lines = written_as(command.run).get("pieces") == "lines"
-        found = collected_sequences(command.files, model.spec, notation_of(command.run), command.limit, lines)
+        found = collected_sequences(command.files, model.spec, model.notation, command.limit, lines)
     else:
         test = _test(command)
         clip, runs = array_clip(*array_item("test.npy", test.x.numpy(), model.spec), model.spec)
@@ -304,7 +303,7 @@ def verify(command: Verify) -> Answer:
         spec = file.manifest.spec
         if command.files and file.opened.reader.header["scheme"] == LATENTS:
             raise CodecError(f"{command.file} holds z alone, from which the pictures are drawn anew: nothing can be compared")
-        sequences, ended = spec.kind in SEQUENCES, ENDS in file.opened.reader.header
+        sequences, ended = spec.sequence, ENDS in file.opened.reader.header
         kept = {item.name for item in file.manifest.items if item.kind == KEPT}
         given = collected_sequences(command.files, spec, file.notation, lines=ended, kept=kept) if sequences else None
         x, others = collected(command.files, spec) if given is None else (None, Sequences.of(spec, given.clips, given.runs))

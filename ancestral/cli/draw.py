@@ -20,14 +20,13 @@ from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said, things_of
 from ancestral.cli.sequences import answered, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
-from ancestral.coding.blocks import SEQUENCES
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
 from ancestral.data.notation import Notation, Text
 from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
-from ancestral.hub import Model, describe, notation_of, units_of
+from ancestral.hub import Model, describe
 from ancestral.latent.latent import needs_latents
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png, stacked
 from ancestral.report.pictures import vae_images
@@ -82,7 +81,7 @@ def sample(command: Sample) -> Answer:
         seen = pixels(x, model.spec.levels)
         return stacked([seen] if above is None else [_enlarged(above, seen.shape[1]), seen], columns)
 
-    place, path = _put(command, "sample", model.spec, x, sheet, columns, begun.notation)
+    place, path = _put(command, "sample", model, x, sheet, columns)
     if stopped is not None:
         said(f"{path}: those that were done")
         raise stopped
@@ -145,7 +144,7 @@ def reconstruct(command: Reconstruct) -> Answer:
     with inference(model):
         context = context_of(model, len(items.x), items.labels, None)
         z = model.encode(items.x, context)
-    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    notation = model.notation
     if notation is not None:
         same, how = lasting(model, items.x.shape[1]), Draw(command.seed, command.temperature)
         with progress("drawing") as tick, inference(model):
@@ -156,7 +155,7 @@ def reconstruct(command: Reconstruct) -> Answer:
         x = model.decode(z, context, command.seed, command.temperature)
     levels, columns = model.spec.levels, min(COLUMNS, len(x))
     path = _write(
-        command, "reconstruct", model.spec, x, lambda: stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
+        command, "reconstruct", model, x, lambda: stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
     )
     return Answer({"out": path, "items": items.names}, [f"{path}: {len(x):,} originals, each above its reconstruction"])
 
@@ -167,10 +166,10 @@ def complete(command: Complete) -> Answer:
     if n < 1:
         raise ValueError(f"number is {n}; ask for at least 1")
     _check_options(command, model.spec)
-    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    notation = model.notation
     if notation is not None:
         return _goes_on(command, model, notation)
-    known, units = _known(command.known or "top", model.spec), units_of(command.run)
+    known, units = _known(command.known or "top", model.spec), model.units
     items = items_of(model, command.run, command.pictures, EXAMPLES, command.size, command.labels)
     with progress("completing") as tick:
         done = sampling.complete(
@@ -198,7 +197,7 @@ def complete(command: Complete) -> Answer:
     x = done.x
     if model.spec.levels is None:  # what was known is given back with all its digits
         x = torch.where(known.to(x.device), items.x.double().repeat_interleave(n, 0), x.double())
-    path = _write(command, "complete", model.spec, x, sheet, n + 2)
+    path = _write(command, "complete", model, x, sheet, n + 2)
     stretched = 0.0 if units is None else units.nats_of(known)
     evidence = (done.log_evidence.view(-1, n).logsumexp(1) - log(n) - stretched).tolist()
     values = {"out": path, "items": items.names, "status": done.status, "particles": done.particles, "log_evidence": evidence}
@@ -245,14 +244,14 @@ def interpolate(command: Interpolate) -> Answer:
         raise DataError(f"{len(items.x)} {things_of(model.spec)} make no pairs: give an even number, or leave one out")
     a, b = items.x[0::2], items.x[1::2]
     labels = None if items.labels is None else items.labels[0::2]
-    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    notation = model.notation
     way = sampling.interpolate(model, a, b, command.steps, seed=command.seed, labels=labels, temperature=command.temperature)
     if notation is not None:
         ways = [row for one, between, other in zip(a, way.unbind(1), b, strict=True) for row in (one, *between, other)]
         return _as_sequences(command, "interpolate", model, way, ways, notation, items.names, "pairs with what lies on the way")
     rows = torch.cat([a[None], way, b[None]]).transpose(0, 1)
     columns = rows.shape[1]
-    path = _write(command, "interpolate", model.spec, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
+    path = _write(command, "interpolate", model, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
     return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {command.steps} images on the way of each"])
 
 
@@ -268,7 +267,7 @@ def _as_sequences(
 ) -> Answer:
     """Texts or clips beside those that they were made from, in turn; as an array the new ones alone."""
     if command.out is not None and command.out.suffix.lower() == ".npy":
-        path = _write(command, name, model.spec, x, lambda: np.zeros(0, np.uint8), 1)
+        path = _write(command, name, model, x, lambda: np.zeros(0, np.uint8), 1)
         return Answer({"out": path, "items": names}, [f"{path}: {what}, without the originals"])
     values, place = answered(command, name, rows, notation)
     return _told(values | {"items": names}, [f"{place}: {what}, in turn"], model.spec)
@@ -353,37 +352,31 @@ def _enlarged(images: Pixels, height: int) -> Pixels:
 
 
 def _put(
-    command: Drawing,
-    name: str,
-    spec: DataSpec,
-    x: Tensor,
-    images: Callable[[], Pixels],
-    columns: int,
-    notation: Notation | None,
+    command: Drawing, name: str, model: Model, x: Tensor, images: Callable[[], Pixels], columns: int
 ) -> tuple[dict[str, Any], str]:
     """Write examples as what they are; values for JSON, and where they are."""
-    if notation is not None and not (command.out is not None and command.out.suffix.lower() == ".npy"):
-        return answered(command, name, x.cpu().unbind(), notation)
-    path = _write(command, name, spec, x, images, columns)
+    if model.notation is not None and not (command.out is not None and command.out.suffix.lower() == ".npy"):
+        return answered(command, name, x.cpu().unbind(), model.notation)
+    path = _write(command, name, model, x, images, columns)
     return {"out": path}, str(path)
 
 
-def _write(command: Drawing, name: str, spec: DataSpec, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:
+def _write(command: Drawing, name: str, model: Model, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:
     """Write a sheet of images as PNG, or symbols as ``.npy``, real values in their original units; the path.
 
     Raises:
         ValueError: the name ends in something else.
         DataError: the symbols are no images.
     """
-    path = command.out or command.run / "samples" / (f"{name}.png" if drawable(spec) else f"{name}.npy")
+    path = command.out or command.run / "samples" / (f"{name}.png" if drawable(model.spec) else f"{name}.npy")
     if path.suffix.lower() == ".npy":
-        memory, units = io.BytesIO(), units_of(command.run)
-        np.save(memory, (x if units is None else _original(x, units)).cpu().numpy())
+        memory = io.BytesIO()
+        np.save(memory, (x if model.units is None else _original(x, model.units)).cpu().numpy())
         write_whole(path, memory.getvalue())
         return path
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}: name a .png for pictures or a .npy for symbols")
-    if not drawable(spec):
+    if not drawable(model.spec):
         raise DataError(f"the symbols of this model are no pictures, so {path} cannot show them: name a .npy")
     return save_png(path, grid(images(), columns, scale=command.scale))
 

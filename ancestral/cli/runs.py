@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Computing
 from ancestral.cli.reading import Reading
-from ancestral.coding.blocks import SEQUENCES
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
@@ -34,7 +33,7 @@ from ancestral.data.tapes import TAPE
 from ancestral.draw import uniforms
 from ancestral.hub import Model, describe, load, notation_of, units_of
 from ancestral.sampling.strategies import Progress
-from ancestral.spec import DataSpec
+from ancestral.spec import SEQUENCES, DataSpec
 from ancestral.symbols import DataError
 
 KINDS = {"image": "pictures", "text": "text", "audio": "sound", "vector": "rows of numbers"}

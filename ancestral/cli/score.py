@@ -21,10 +21,9 @@ from ancestral.cli.runs import data_of, one_each, opened, progress, read_items, 
 from ancestral.data.catalogue import EMBEDDED
 from ancestral.data.idx import holds_idx
 from ancestral.data.source import LIMIT, PARTS, permutation
-from ancestral.data.splits import Examples, ExampleSet, Splits, Units
-from ancestral.evaluation.complexity import Writing
+from ancestral.data.splits import Examples, ExampleSet, Splits
 from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
-from ancestral.hub import Model, notation_of, units_of
+from ancestral.hub import Model
 from ancestral.report.score_files import WRITERS
 from ancestral.report.scores import Results, verdicts
 from ancestral.report.surprise import Shower
@@ -87,7 +86,7 @@ def score(command: Score) -> Answer:
     places = command.out or (command.run / TABLE,)
     _check(command, places)
     model = opened(command, command.run)
-    task = _Task(command, model, units_of(command.run), notation_of(command.run))
+    task = _Task(command, model)
     sets = [task.scored(each) for each in task.found()]
     inside, outside = sets[0], sets[1:]
     told = {each.name: separations(inside, each) for each in outside}
@@ -119,8 +118,6 @@ class _Task:
 
     command: Score
     model: Model
-    units: Units | None
-    notation: Writing | None = None
 
     def found(self) -> list[Found]:
         """The examples of the model's own kind first, then each set of others; all of one command are limited alike."""
@@ -134,7 +131,7 @@ class _Task:
         inside = inside.limited(command.limit, command.seed)
         for word in command.against:
             if word in MADE:
-                x = MADE[word](inside.x, self.model.spec, command.seed, self.units)
+                x = MADE[word](inside.x, self.model.spec, command.seed, self.model.units)
                 made = Found(word, [f"{word} {row}" for row in range(len(x))], [Examples(x)], range(len(x)), outside=True)
                 outside.append(made)
             else:
@@ -182,9 +179,9 @@ class _Task:
                 importance_samples=command.importance_samples,
                 seed=command.seed,
                 batch_size=command.batch_size,
-                units=self.units,
+                units=self.model.units,
                 corrected=True,
-                notation=self.notation,
+                notation=self.model.notation,
                 progress=tick,
             )
         return Scored(found.name, found.items, found.x, found.classes, told, scores, found.outside)
@@ -202,8 +199,8 @@ class _Task:
     def results(self, sets: Sequence[Scored], told: Told) -> Results:
         """Everything found, for what is written of it."""
         command, density = self.command, sets[0].scores.density
-        unit = f"nats of a density{'' if self.units is None else ' in the original units'}" if density else "nats"
-        shower = Shower(self.model.spec, self.units, self.notation)
+        unit = f"nats of a density{'' if self.model.units is None else ' in the original units'}" if density else "nats"
+        shower = Shower(self.model.spec, self.model.units, self.model.notation)
         of = (command.run, sets, told, unit, shower, self.symbol_bits)
         return Results(*of, command.per_symbol, command.shown, command.batch_size)
 
@@ -217,9 +214,9 @@ class _Task:
             labels=labels,
             seed=self.command.seed,
             batch_size=self.command.batch_size,
-            units=self.units,
+            units=self.model.units,
             rows=list(rows),
-            notation=self.notation,
+            notation=self.model.notation,
         )
         return nats / log(2)
 

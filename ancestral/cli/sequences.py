@@ -17,14 +17,13 @@ from ancestral import sampling
 from ancestral.cli.classes import numbered, told, untold
 from ancestral.cli.commands import Complete, Drawing, Lasting, Sample
 from ancestral.cli.runs import items_of, one_each, progress, said, written_as
-from ancestral.coding.blocks import SEQUENCES
 from ancestral.core import Context, OrderError
 from ancestral.data.features import mel_of
 from ancestral.data.notation import Notation, Sound, Text, up_to_end
 from ancestral.data.sequences import files_of
 from ancestral.data.sounds import tapes_of, wav
 from ancestral.files import write_whole
-from ancestral.hub import Model, notation_of
+from ancestral.hub import Model
 from ancestral.objectives import with_grid
 from ancestral.sampling.strategies import Rows, context_of, likelihood_of, sized
 from ancestral.spec import DataSpec
@@ -62,7 +61,7 @@ def beginning(command: Sample, model: Model) -> Beginning:
         DataError: a file cannot be read, or the prompt cannot be written in the notation of the run.
         OrderError: the network cannot take that length.
     """
-    notation = notation_of(command.run) if model.spec.kind in SEQUENCES else None
+    notation = model.notation
     given = [name for name in ("prompt", "prompt_file", "like", "length", "seconds") if getattr(command, name) is not None]
     if notation is None:
         if given:

@@ -24,8 +24,8 @@ def inspect(command: Inspect) -> Answer:
     config, figures = describe(command.run), kept_figures(command.run)
     lines = reports.describe(command.run)
     values = {"run": command.run, **config, "description": {line[:17].strip(): line[17:] for line in lines}}
-    if data := config.get("data"):
-        lines = [*lines, f"{'trained on':<17}{data['note']}"]
+    if note := (config.get("data") or {}).get("note"):
+        lines = [*lines, f"{'trained on':<17}{note}"]
     if figures is not None:
         values["evaluation"] = figures.to_dict()
         lines = [*lines, *(f"{'' if i else 'figures':<17}{line}" for i, line in enumerate(figures.lines()[:-1]))]

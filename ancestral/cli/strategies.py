@@ -12,7 +12,7 @@ from torch import Tensor
 from ancestral import sampling
 from ancestral.cli.commands import Sample
 from ancestral.cli.runs import opened
-from ancestral.hub import Model, notation_of, units_of
+from ancestral.hub import Model
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Progress, Rows
 
@@ -85,12 +85,6 @@ def speculated(
     command: Sample, folder: Path, rows: Rows, labels: Sequence[int] | None, prompt: Tensor | None, tick: Progress
 ) -> sampling.Speculated:
     """Samples that a draft has proposed."""
-    ours, theirs = notation_of(command.run), notation_of(folder)
-    if ours is not None and theirs is not None and ours != theirs:
-        raise ValueError(
-            f"--draft {folder}: its symbols stand for other things ({theirs.in_words()}) than those of {command.run}"
-            f" ({ours.in_words()}): train a draft on the same data with the same --notation"
-        )
     return sampling.speculative_sample(
         rows.model,
         opened(command, folder),
@@ -124,6 +118,6 @@ def weighed(command: Sample, rows: Rows, x: Tensor, prompt: Tensor | None) -> di
         guidance=command.guidance,
         z_temperature=command.z_temperature,
     )
-    units = units_of(command.run)
+    units = rows.model.units
     stretched = 0.0 if units is None else units.nats_of(torch.ones(x.shape[1:], dtype=torch.bool))
     return {"log_prob": (found.model - stretched).tolist(), "altered_log_prob": (found.altered - stretched).tolist()}

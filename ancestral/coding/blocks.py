@@ -16,7 +16,6 @@ from ancestral.spec import DataSpec
 from ancestral.symbols import DataError
 from ancestral.symbols import lengths as symbols_before_end
 
-SEQUENCES = ("audio", "text")  # kinds of items that may be shorter than the longest of a file
 BLOCK_BITS = 1 << 19  # uncoded size of a block at least: its 36 bytes of overhead then are nothing
 LEAST_ITEMS, MOST_ITEMS = 16, 4096  # of a block: enough to walk together, few enough for memory
 CALIBRATED = 1 << 16  # symbols of sequences that a calibration looks at
@@ -153,7 +152,7 @@ def fixed_items(spec: DataSpec, items: int = 4) -> Tensor:
 
 def canary_items(spec: DataSpec) -> Tensor:
     """(n, *shape) symbols on which a twin is tried: four items, or of long sequences fewer."""
-    return fixed_items(spec, max(1, min(4, CANARY // spec.sites)) if spec.kind in SEQUENCES else 4)
+    return fixed_items(spec, max(1, min(4, CANARY // spec.sites)) if spec.sequence else 4)
 
 
 def in_turn(n: int, spec: DataSpec) -> Tensor:

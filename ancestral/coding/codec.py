@@ -20,7 +20,6 @@ from torch import Tensor
 from ancestral.coding import beside, two_part
 from ancestral.coding.blocks import (
     MOST_ITEMS,
-    SEQUENCES,
     block_items,
     calibrating,
     counted,
@@ -333,7 +332,7 @@ class Opened:
             return LatentPart(codes, labels)
         if block.kind != STORED and ENDS in self.reader.header:
             return Part.popped(payload, n, labels, self.spec, self._widths)
-        if self.spec.kind in SEQUENCES:
+        if self.spec.sequence:
             lengths, payload = unpacked_lengths(payload, n, self.spec.sites)
         if block.kind != STORED:
             exact, width = self._widths.of(longest(lengths)), None if lengths is None else self.spec.sites
@@ -380,7 +379,7 @@ def matching(model: Model, spec: DataSpec) -> Model:
     if spec == model.spec and None not in spec.shape:
         return model
     alike = spec.kind == model.spec.kind and spec.parts == model.spec.parts  # else it may not even have such a shape
-    if not alike or spec.kind not in SEQUENCES or None in spec.shape or replace(model.spec, shape=spec.shape) != spec:
+    if not alike or not spec.sequence or None in spec.shape or replace(model.spec, shape=spec.shape) != spec:
         raise fault
     try:
         return arrange(model, shape=(spec.sites,))
@@ -394,7 +393,7 @@ def lengths_of(x: Tensor, spec: DataSpec) -> Tensor | None:
     Raises:
         DataError: a sequence goes on after its end.
     """
-    return counted(x, spec) if spec.kind in SEQUENCES else None
+    return counted(x, spec) if spec.sequence else None
 
 
 __all__: Sequence[str] = ("Opened", "compress", "decompress", "write")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.coding import two_part
-from ancestral.coding.blocks import SEQUENCES, block_items, unpacked_lengths
+from ancestral.coding.blocks import block_items, unpacked_lengths
 from ancestral.coding.codec import ENDS, Opened, spec_of
 from ancestral.coding.container import STORED
 from ancestral.coding.errors import CodecError
@@ -153,7 +153,7 @@ def latent_bytes(reader: Reader) -> int | None:
             payload = block.payload[before:]
             if ENDS in header:
                 payload = payload[LONGEST:]
-            elif spec.kind in SEQUENCES:
+            elif spec.sequence:
                 _, payload = unpacked_lengths(payload, block.items, spec.sites)
             size += len(two_part.parts(payload)[0])
     return size

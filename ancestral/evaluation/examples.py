@@ -118,6 +118,7 @@ def chosen_examples(model: Model, data: Data, split: str, limit: int | None, see
         if split not in PARTS:
             raise ValueError(f"there is no split {split!r}; choose one of {', '.join(PARTS)}")
         _check_spec(data.spec, model.spec, data.name)
+        _check_written(data, model)
         examples: ExampleSet = getattr(data, split)
         note = _note_of(data, split)
     else:
@@ -176,13 +177,23 @@ def counter(progress: Progress | None, total: int) -> Tick:
 def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
     if (data.shape, data.levels, data.columns, data.parts) != (model.shape, model.levels, model.columns, model.parts):
         mine, wanted = (f" and columns={spec.columns}" if spec.columns else "" for spec in (data, model))
-        options = (
-            "notation=, pieces=, length=, rate=" if model.kind in ("text", "audio") else "levels=, binarize=, size=, channels="
-        )
+        options = "notation=, pieces=, length=, rate=" if model.sequence else "levels=, binarize=, size=, channels="
         raise DataError(
             f"{name} has examples of shape {data.shape} with levels={data.levels}{mine}, and the model takes {model.shape} with"
             f" levels={model.levels}{wanted}: read the data as they were read for training ({options})"
         )
+
+
+def _check_written(data: Splits, model: Model) -> None:
+    """Refuse symbols that stand for something else than those that the model was trained on, where both are known."""
+    told = f"read the data as they were read for training: data({data.name!r}, "
+    if data.notation is not None and model.notation is not None and data.notation != model.notation:
+        raise DataError(
+            f"{data.name}: symbols stand for other things ({data.notation.in_words()}) than those of the model"
+            f" ({model.notation.in_words()}): {told}notation=model.notation)"
+        )
+    if data.units is not None and model.units is not None and not data.units.same(model.units):
+        raise DataError(f"{data.name} is in other units than those that the model was trained in: {told}units=model.units)")
 
 
 def _tensor(data: Any, spec: DataSpec) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ancestral.core import Autoregressive, Context
 from ancestral.draw import Draw, fresh_seed
 from ancestral.latent.topdown import Choose, Descent, Noise, TopDown, given, mean
-from ancestral.spec import DataSpec
+from ancestral.spec import DataSpec, Trained
 from ancestral.symbols import DataError, check_context, check_symbols, check_tensor, ended
 
 Latents = Mapping[str, Tensor] | Tensor  # of every group by name, or of the only one
@@ -65,7 +65,7 @@ class Auxiliary(nn.Module):
         return self.likelihood.log_prob(self.target(x), self.context(features))
 
 
-class Latent(nn.Module):
+class Latent(Trained, nn.Module):
     """p(x) = integral of p(z) p(x | z): a `TopDown` and a likelihood that sees its features. Final.
 
     Args:

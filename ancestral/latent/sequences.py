@@ -70,7 +70,7 @@ class SequenceTopDown(TopDown):
 
     @staticmethod
     def _check(spec: DataSpec, fields: SequenceVaeFields, maps: int) -> None:
-        if spec.kind not in ("text", "audio") or spec.levels is None:
+        if not spec.sequence or spec.levels is None:
             raise ValueError(f"this model is of text or sound in whole numbers, not of {spec.kind} with levels={spec.levels}")
         if fields.spatial:
             raise ValueError("spatial is of images: z along a sequence is a matter of the form")

@@ -143,7 +143,7 @@ def _data(config: Mapping[str, Any], data: Any) -> Splits:
 
 def _subject(model: Model, data: Splits, evaluation: Evaluation, count: int, seed: int) -> Subject | Sequences | None:
     """What is shown, with examples at even distances, so that a set sorted by class shows them all; None of vectors."""
-    sequence = model.spec.kind in ("text", "audio") and model.spec.levels is not None
+    sequence = model.spec.sequence and model.spec.levels is not None
     if not (sequence or drawable(model.spec)):
         return None
     held_out = next((part for part in (data.test, data.validation) if len(part)), data.train)

@@ -93,17 +93,21 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
         >>> arrange(model, "columns-leftward", (1, 6, 9)).log_prob(torch.zeros(2, 1, 6, 9, dtype=torch.long)).shape
         torch.Size([2])
     """
+    made: Model
     if isinstance(model, Latent):
         if order is not None:
             raise OrderError("the latents of this model belong to one order: only models without take others")
         if shape is None:
             return model
         topdown, likelihood = model.topdown.arranged(tuple(shape)), arrange(model.likelihood, shape=shape)
-        return Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, model.auxiliary)
-    own = order is None and (shape is None or tuple(shape) == model.network.shape)
-    network = model.network if own else model.network.arrange(order, None if shape is None else tuple(shape))
-    spec = model.spec if shape is None else replace(model.spec, shape=tuple(shape))
-    return Autoregressive(network, model.family, spec, model.config)
+        made = Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, model.auxiliary)
+    else:
+        own = order is None and (shape is None or tuple(shape) == model.network.shape)
+        network = model.network if own else model.network.arrange(order, None if shape is None else tuple(shape))
+        spec = model.spec if shape is None else replace(model.spec, shape=tuple(shape))
+        made = Autoregressive(network, model.family, spec, model.config)
+    made.units, made.notation = model.units, model.notation
+    return made
 
 
 def sized(model: Model, shape: Sequence[int] | None = None) -> Model:

@@ -130,6 +130,7 @@ def fit(
             record = {"source": _source(data), "options": _options(data_options or {}), **splits.describe()}
             made = {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record}
             write_config(model, folder, made if start is None else {**made, "from": dict(start)})
+        model.units, model.notation = splits.units, splits.notation
         return _run(Session(model, splits, config, stages, folder, stop, started))
 
 
@@ -158,6 +159,7 @@ def resume(folder: Folder, data: Data | None = None, model: Model | None = None,
     started = CLOCKS[config.clock]()
     splits = _same_data(entries["data"], data)
     check(model, splits)
+    model.units, model.notation = splits.units, splits.notation
     stages = [Planned.from_dict(stage) for stage in entries["stages"]]
     with _surroundings(model, config, path) as stop:
         return _run(Session(model, splits, config, stages, path, stop, started), checkpoint)

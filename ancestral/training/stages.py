@@ -150,7 +150,7 @@ def check(model: Model, data: Splits) -> None:
     ours, theirs = ({name: getattr(spec, name) for name in names} for spec in (model.spec, data.spec))
     different = [f"{name} is {theirs[name]} where the model has {ours[name]}" for name in names if ours[name] != theirs[name]]
     if different:
-        fewer = data.spec.kind in ("image", "vector") and (data.spec.levels or 0) > (model.spec.levels or data.spec.levels or 0)
+        fewer = not data.spec.sequence and (data.spec.levels or 0) > (model.spec.levels or data.spec.levels or 0)
         hint = f"; data_options={{'levels': {model.spec.levels}}} reads them so" if fewer else ""
         raise DataError(f"the data {data.name!r} do not fit the model: {'; '.join(different)}{hint}")
     if len(data.train) == 0:
