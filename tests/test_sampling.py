@@ -14,7 +14,7 @@ from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import uniforms
 from ancestral.families import Normal
 from ancestral.latent.latent import Latent
-from ancestral.sampling import decoded_means, interpolate, sample, traverse
+from ancestral.sampling import beam_search, decoded_means, interpolate, sample, traverse
 from ancestral.sampling.interpolate import slerp
 from ancestral.sampling.strategies import Rows
 from ancestral.spec import DataSpec
@@ -189,6 +189,8 @@ def test_a_network_that_gives_nan_is_refused(options: dict[str, Any]) -> None:
             parameter.fill_(torch.nan)
     with pytest.raises(ValueError, match="gives NaN"):
         sample(model, 2, **options)
+    with pytest.raises(ValueError, match="gives NaN"):
+        beam_search(model, 2)
 
 
 # -- moves through latent space ------------------------------------------------------------------------------------------

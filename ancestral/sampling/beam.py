@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Context, Walk
-from ancestral.draw import wide_log_pmf
+from ancestral.draw import check_numbers, wide_log_pmf
 from ancestral.latent.latent import Latents
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
@@ -128,6 +128,7 @@ class _Search:
         self.walk, self.end, self.n = walk, end, len(walk.symbols)
         if prompt.shape[1]:
             walk.extend(prompt)
+        check_numbers(walk.conditional.parameters)
         self.first, self.sites = walk.site, len(walk.order.sites)
         self.live = torch.zeros(self.n, 1, dtype=torch.float64, device=walk.symbols.device)
 
