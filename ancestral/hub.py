@@ -43,7 +43,8 @@ def save(model: Model, folder: Folder, *, data: Splits | None = None, extra: Map
 
     Args:
         model: with its configuration, or of your own parts, of which only the weights can be saved.
-        data: what it was trained on, whose record goes along; its units and notation do without.
+        data: what it was trained on, for the record: name, note, hash, units, notation. The last two go along without where the
+            model knows them, as one that `fit` trained does.
         extra: more entries for ``config.json``, as JSON has them.
 
     Raises:

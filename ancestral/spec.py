@@ -124,6 +124,8 @@ class DataSpec:
 class Trained:
     """What a model knows of the data it was trained on: None before it was trained or loaded, and where they have none.
 
+    ``fit`` and ``load`` say so; a loop of your own sets them.
+
     Attributes:
         units: how its real values were made of the original ones, as ``Splits.units`` says.
         notation: how its symbols stand for text or sound, as ``Splits.notation`` says.
