@@ -107,6 +107,8 @@ def test_prompts_and_continuations_begin_with_the_clip(name: str, sound: Sound, 
     for path, row in zip(told["out"], done.x, strict=True):
         assert torch.equal(heard(path), sound.decode(row)) and torch.equal(heard(path)[:160], kept[:160])
     assert told["log_evidence"] == pytest.approx(done.log_evidence[:1].tolist()) and told["status"] == "exact"
+    ask(*words, "--out", tmp_path / "y.npy")
+    assert np.array_equal(np.load(tmp_path / "y.npy"), done.x.numpy())
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.wav").write_bytes((home / "tone.wav").read_bytes())
     again = ask(words[0], words[1], tmp_path / "clips", *words[3:], "--out", tmp_path / "again")

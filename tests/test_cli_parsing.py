@@ -54,6 +54,12 @@ def test_every_flag_of_a_command_has_help(kind: type[Any]) -> None:
     assert not [name for name in own if name not in elsewhere and not _comment(kind, name)]
 
 
+def test_of_several_presets_the_last_counts() -> None:
+    command = parse(["train", "made", "--data", "digits", "--out", "x", "--preset", "tiny", "--preset=small"])
+    assert isinstance(command, Train) and command.new is not None
+    assert command.new.model == configure("made", "small")
+
+
 def test_the_help_of_a_flag_is_the_comment_of_its_field(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

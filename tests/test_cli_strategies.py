@@ -49,7 +49,11 @@ def test_min_p_and_log_probabilities(home: Path, ask: Ask, call: Call, tmp_path:
     assert code == 0 and f"3: log-probability {found.model[3]:.2f} nats, {found.altered[3]:.2f} as it was drawn" in out
 
 
-def test_latents_and_guidance_are_weighed_as_they_were_drawn(home: Path, ask: Ask, tmp_path: Path) -> None:
+def test_latents_and_guidance_are_weighed_as_they_were_drawn(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    out = call("sample", home / "agave", "-n", 1, "--log-prob", "--out", tmp_path / "x.npy", *EAGER)[1]
+    assert "0: log-probability given z " in out
+    out = call("sample", home / "agave", "-n", 1, "--beam", 2, "--out", tmp_path / "x.npy", *EAGER)[1]
+    assert "of the most probable examples given z" in out
     told = ask("sample", home / "agave", "-n", 3, "--seed", 2, "--log-prob", "--out", tmp_path / "x.npy", *EAGER)
     model = load(home / "agave")
     assert told["log_prob"] == pytest.approx(log_probs(model, sample(model, 3, seed=2), seed=2).model.tolist())
@@ -125,6 +129,7 @@ def test_a_draft_writes_in_the_same_notation(call: Call, tmp_path: Path) -> None
         (("--draft", "OTHER"), "of levels 3 and the model of 4"),
         (("--length-penalty", 1), "--length-penalty: "),
         (("--min-p", 2), "min_p is 2.0"),
+        (("--z-temperature", 0.5), "--z-temperature: this model has no latents"),
     ],
 )
 def test_what_means_nothing_is_refused(words: tuple[object, ...], hint: str, home: Path, call: Call, tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_texts_go_on_where_their_beginning_is_known(home: Path, ask: Ask, tmp_pa
     assert told["texts"] == [LETTERS.decode(row) for row in done.x]
     assert all(text.startswith(WORDS[:k]) for text in told["texts"])
     assert told["status"] == "exact" and told["log_evidence"] == pytest.approx(done.log_evidence[:1].tolist())
+    ask(*words, "--out", tmp_path / "x.npy")
+    assert np.array_equal(np.load(tmp_path / "x.npy"), done.x.numpy())
 
 
 @pytest.mark.parametrize(
@@ -133,6 +135,8 @@ def test_texts_go_on_where_their_beginning_is_known(home: Path, ask: Ask, tmp_pa
         (("complete", "lines", "README", "--known", "first:inf"), "how much of its beginning"),
         (("complete", "lines", "README", "--known", "first:nan"), "how much of its beginning"),
         (("reconstruct", "bytes"), "has none"),
+        (("complete", "lines", "README", "--known", "first:2", "--out", "x.png"), "name a .txt for text, a .npy for symbols"),
+        (("sample", "lines", "--out", "x.wav"), "name a .txt for text"),
     ],
 )
 def test_what_has_no_meaning_is_refused(words: tuple[str, ...], reason: str, home: Path, call: Call, tmp_path: Path) -> None:

@@ -311,6 +311,11 @@ def test_what_a_model_would_refuse_or_ignore_is_no_remedy(
     assert OFFERS[useless] not in remedies(build(name, spec, preset="tiny", **settings))
 
 
+@pytest.mark.parametrize(("window", "offered"), [("5x3", True), ("3x2", True), ("3x1", False), ("2x1", False)])
+def test_a_smaller_window_is_one_of_fewer_pixels(window: str, offered: bool) -> None:
+    assert (OFFERS["window"] in remedies(latent("vlae", window=window))) is offered
+
+
 def test_a_large_lambda_is_offered_to_be_lowered_first() -> None:
     assert remedies(latent("agave", lambda_=12.0))[0] is OFFERS["lambda_"]
     assert OFFERS["lambda_"] not in remedies(latent("agave", lambda_=2.0))

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from itertools import combinations
 from math import isnan, log
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,6 +217,21 @@ def test_commands_make_the_configuration_again() -> None:
     train, again = commands(Path("runs/x y"), whole)
     assert train.startswith("ancestral train agave --data 'my photos' --out 'runs/x y' --size 8 --grey --preset tiny")
     assert again == "ancestral report 'runs/x y'"
+    usual = SimpleNamespace(
+        data={"split": "test", "available": 179, "hash": "a"},
+        examples=179,
+        subset=179,
+        importance_samples=50,
+        seed=0,
+        exact_nats=None,
+        orders=1,
+    )
+    assert commands(Path("run"), whole, usual) == commands(Path("run"), whole)  # type: ignore[arg-type]
+    usual.examples, usual.subset, usual.importance_samples, usual.orders, usual.exact_nats = 100, 20, 3, 2, 1.0
+    usual.data["split"] = "validation"
+    assert commands(Path("run"), whole, usual)[1] == (  # type: ignore[arg-type]
+        "ancestral evaluate run --split validation --limit 100 --importance-samples 3 --subset 20 --numerics exact --orders 2"
+    )
     assert commands(Path("run"), {**whole, "data": {"source": "my photos", "options": {"seed": 3}}}) == []
 
 

@@ -186,7 +186,7 @@ class Sample(Lasting):
     length_penalty: float = 0.0  # of that search, where examples end: more than 0 favours longer ones
     draft: Place = None  # folder of the run of a smaller model: it proposes symbols that this one judges, several in a pass
     gamma: int = 4  # how many proposals are read in a pass
-    log_prob: Switch = False  # tell the log-probability of each example, under the model and under what it was drawn from
+    log_prob: Switch = False  # tell the log-probability of each example (given z), under the model and as it was drawn
     with_image: Switch = False  # above each sample, the image that z alone describes: of agave the mean of p(y | z)
     size: Sides = None  # height and width of the images, where the network takes others than it was trained on
     columns: int | None = None  # images in a row; 8 where nothing is said

@@ -18,7 +18,7 @@ from ancestral.cli.classes import numbered
 from ancestral.cli.commands import Answer, Complete, Drawing, Interpolate, Reconstruct, Sample
 from ancestral.cli.kept import from_latents
 from ancestral.cli.runs import items_of, opened, progress, said, things_of
-from ancestral.cli.sequences import answered, beginning, continued, shown, spoken, streams
+from ancestral.cli.sequences import answered, as_one, beginning, continued, shown, spoken, streams
 from ancestral.cli.strategies import check_strategy, searched, speculated, together, usual_number, weighed
 from ancestral.data.files import read_file
 from ancestral.data.images import SUFFIXES, read_images
@@ -27,7 +27,7 @@ from ancestral.data.splits import Units
 from ancestral.draw import Draw
 from ancestral.files import write_whole
 from ancestral.hub import Model, describe
-from ancestral.latent.latent import needs_latents
+from ancestral.latent.latent import Latent, needs_latents
 from ancestral.report.images import Pixels, drawable, grid, pixels, save_png, stacked
 from ancestral.report.pictures import vae_images
 from ancestral.sampling.guidance import guided
@@ -55,7 +55,7 @@ def sample(command: Sample) -> Answer:
     """Draw new examples, below the image that z alone describes where that is asked for."""
     model = opened(command, command.run)
     _check_options(command, model.spec)
-    check_strategy(command)
+    check_strategy(command, model)
     begun = beginning(command, model)
     model = begun.model if command.size is None else sized(model, (model.spec.shape[0] or 0, *command.size))
     classes, n = numbered(command.run, command.labels), command.number
@@ -86,7 +86,8 @@ def sample(command: Sample) -> Answer:
         said(f"{path}: those that were done")
         raise stopped
     values = place | {"number": n, "seed": command.seed, "labels": labels} | values
-    line = f"{path}: {n:,} " + ("sample" + "s" * (n != 1) if command.beam is None else "of the most probable examples")
+    given = " given z" if isinstance(model, Latent) else ""
+    line = f"{path}: {n:,} " + ("sample" + "s" * (n != 1) if command.beam is None else f"of the most probable examples{given}")
     if command.guidance:
         values["guidance"] = command.guidance
     if command.method in PASSES:
@@ -96,7 +97,7 @@ def sample(command: Sample) -> Answer:
         line += f"; {values['acceptance']:.0%} of the draft's symbols kept, {values['symbols_per_call']:.2f} symbols a pass"
     weights = weighed(command, rows, x, begun.prompt) if command.log_prob else {}
     pairs = enumerate(zip(*weights.values(), strict=True)) if weights else ()
-    lines = [f"{i}: log-probability {own:.2f} nats, {altered:.2f} as it was drawn" for i, (own, altered) in pairs]
+    lines = [f"{i}: log-probability{given} {own:.2f} nats, {altered:.2f} as it was drawn" for i, (own, altered) in pairs]
     return _told(values | weights, [line, *lines], model.spec)
 
 
@@ -218,8 +219,12 @@ def _completions(n: int, examples: int, spec: DataSpec) -> str:
 
 def _goes_on(command: Complete, model: Model, notation: Notation) -> Answer:
     """Texts or clips of which the beginning is known."""
-    found = continued(command, model, notation, EXAMPLES)
-    values, place = answered(command, "complete", found.rows, notation)
+    found, values = continued(command, model, notation, EXAMPLES), dict[str, Any]()
+    if _as_array(command):
+        path = _write(command, "complete", model, as_one(found.rows, model.spec), lambda: np.zeros(0, np.uint8), 1)
+        values, place = {"out": path}, str(path)
+    else:
+        values, place = answered(command, "complete", found.rows, notation)
     values |= {"items": found.names, "status": found.status, "log_evidence": found.log_evidence}
     line = f"{place}: {_completions(command.number, len(found.names), model.spec)}"
     return _told(values, [line], model.spec)
@@ -266,7 +271,7 @@ def _as_sequences(
     what: str,
 ) -> Answer:
     """Texts or clips beside those that they were made from, in turn; as an array the new ones alone."""
-    if command.out is not None and command.out.suffix.lower() == ".npy":
+    if _as_array(command):
         path = _write(command, name, model, x, lambda: np.zeros(0, np.uint8), 1)
         return Answer({"out": path, "items": names}, [f"{path}: {what}, without the originals"])
     values, place = answered(command, name, rows, notation)
@@ -355,10 +360,14 @@ def _put(
     command: Drawing, name: str, model: Model, x: Tensor, images: Callable[[], Pixels], columns: int
 ) -> tuple[dict[str, Any], str]:
     """Write examples as what they are; values for JSON, and where they are."""
-    if model.notation is not None and not (command.out is not None and command.out.suffix.lower() == ".npy"):
+    if model.notation is not None and not _as_array(command):
         return answered(command, name, x.cpu().unbind(), model.notation)
     path = _write(command, name, model, x, images, columns)
     return {"out": path}, str(path)
+
+
+def _as_array(command: Drawing) -> bool:
+    return command.out is not None and command.out.suffix.lower() == ".npy"
 
 
 def _write(command: Drawing, name: str, model: Model, x: Tensor, images: Callable[[], Pixels], columns: int) -> Path:

@@ -80,11 +80,12 @@ def _check_name(word: list[str], what: str, names: list[str]) -> None:
 
 def _preset(words: list[str]) -> str:
     """The preset asked for: it must be known beforehand, because it decides the defaults that the help shows."""
+    found = "small"
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, _, value = word.partition("=")
         if name == "--preset" and (value or following) in ("tiny", "small", "paper"):
-            return value or following
-    return "small"
+            found = value or following  # as of every option the last counts
+    return found
 
 
 def _registry(preset: str) -> ConstructorRegistry:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ancestral import sampling
 from ancestral.cli.classes import numbered, told, untold
@@ -30,6 +31,7 @@ from ancestral.spec import DataSpec
 from ancestral.symbols import DataError, lengths
 
 RULE = "----"  # between texts of several lines
+OTHERS = (".npy", ".npz", ".png", ".wav", ".flac", ".anc")  # endings that promise something else than text
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,17 @@ def aloud(command: Drawing, notation: Notation | None) -> bool:
     return isinstance(notation, Text) and command.out is None
 
 
+def as_one(rows: Sequence[Tensor], spec: DataSpec) -> Tensor:
+    """(n, T) symbols of n examples, shorter ones filled up with their end.
+
+    Raises:
+        ValueError: their lengths differ, and nothing ends an example.
+    """
+    if spec.end is None and len({len(row) for row in rows}) > 1:
+        raise ValueError("these are of several lengths, so they make no .npy: ask for one (--length), or name another ending")
+    return pad_sequence(list(rows), batch_first=True, padding_value=spec.end or 0)
+
+
 def texts_of(rows: Sequence[Tensor], notation: Text) -> list[str]:
     """(T,) symbols each as texts up to their end; bytes that are no UTF-8 show the replacement character."""
     return ["".join(notation.pieces(up_to_end(row, notation.levels).tolist())) for row in rows]
@@ -197,6 +210,8 @@ def written(path: Path, rows: Sequence[Tensor], notation: Notation) -> list[Path
         ValueError: the name ends in what does not go with them.
     """
     ending = ".wav" if isinstance(notation, Sound) else ".txt"
+    if isinstance(notation, Text) and path.suffix.lower() in OTHERS:
+        raise ValueError(f"{path} ends in {path.suffix}: name a .txt for text, a .npy for symbols, or a folder")
     if isinstance(notation, Sound) and path.suffix.lower() not in ("", ending):
         raise ValueError(f"{path} ends in {path.suffix}: name a .wav for sound, a .npy for symbols, or a folder")
     paths = _numbered(path, len(rows), ending)

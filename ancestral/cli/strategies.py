@@ -17,7 +17,7 @@ from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Progress, Rows
 
 
-def check_strategy(command: Sample) -> None:
+def check_strategy(command: Sample, model: Model) -> None:
     """Refuse options that have no say in what is asked for.
 
     Raises:
@@ -36,6 +36,8 @@ def check_strategy(command: Sample) -> None:
     flags = [f"--{name.replace('_', '-')}" for name in void.split() if getattr(command, name) != usual[name]]
     if flags:
         raise ValueError(f"{', '.join(flags)}: {why}: leave that out")
+    if command.z_temperature != usual["z_temperature"] and not isinstance(model, Latent):
+        raise ValueError("--z-temperature: this model has no latents: leave that out")
 
 
 def together(command: Sample) -> int:

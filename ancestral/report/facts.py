@@ -163,8 +163,13 @@ def _latents(found: Evaluation) -> list[Row]:
     return rows
 
 
-def curves(history: History, certain: bool = False) -> str:
-    """Training as it went: bits/dim, and the rate where there is one."""
+def curves(history: History, certain: bool = False, converted: bool = False) -> str:
+    """Training as it went: bits/dim, and the rate where there is one.
+
+    Args:
+        certain: whether x leaves no choice of z.
+        converted: whether the model's units are not those of the data, in which its figures are given.
+    """
     stages = [
         (f"{stage.name} ({stage.status})" if stage.status else stage.name, stage.start, stage.end) for stage in history.stages
     ]
@@ -179,7 +184,8 @@ def curves(history: History, certain: bool = False) -> str:
             f" Gradients blew up in the stage {name}, which went back to its averaged weights and ended at {pace:g} of its rate."
             for name, pace in history.slowed.items()
         )
-        caption = f"Bits/dim over training steps{weight}. Stages: {names}.{nothing}{slower}"
+        units = " They are of a density in the model's units, the figures above in the original ones." if converted else ""
+        caption = f"Bits/dim over training steps{weight}. Stages: {names}.{units}{nothing}{slower}"
         drawn.append(figure(drawing(learning_curves(symbols, stages), "learning curves in bits/dim"), caption, "plot"))
     if rate:
         fall = "" if certain else " A rate that falls to zero is a collapse."
@@ -233,7 +239,10 @@ def provenance(config: Mapping[str, Any], history: History, evaluation: Evaluati
         ("versions", ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items())),
     ]
     again = tag("pre", tag("code", escape("\n".join(commands))))
-    how = "Commands that make this again:" if commands else "Model or data came from Python, so no command makes this again."
+    how = (
+        "Commands that make this again:" if trained_on in same else "Commands that train it again; its figures are of other data:"
+    )
+    how = how if commands else "Model or data came from Python, so no command makes this again."
     return section("Provenance", pairs(rows), paragraph(how, "soft"), again if commands else "")
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from ancestral.evaluation import Evaluation, evaluate
 from ancestral.models import MODELS, configure
 from ancestral.training.config import TrainingConfig
 
@@ -27,8 +29,10 @@ READING = (
 PLACES = ("progress", "threads", "accelerator", "checkpoint_every", "tensorboard", "log_every")  # where and how it ran, not what
 
 
-def commands(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """The two commands, or none where the model or the data came from Python and no command knows them.
+def commands(folder: Path, config: Mapping[str, Any], evaluation: Evaluation | None = None) -> list[str]:
+    """Those that train and report, and between them what measures in another way than `report` does by itself.
+
+    None where the model or the data came from Python, so that no command knows them.
 
     The number of steps stands in place of the minutes, because it gives the same run on another machine too.
     """
@@ -44,7 +48,29 @@ def commands(folder: Path, config: Mapping[str, Any]) -> list[str]:
     start = config.get("from") or {}
     before = options({"data": data["source"], "from": start.get("run"), "parts": start.get("parts") or None})
     words = ["ancestral train", config["model"], *before, f"--out {out}", *options(reading), *made]
-    return [" ".join(words), f"ancestral report {out}"]
+    known = evaluation is not None and data.get("hash") in (None, evaluation.data["hash"], evaluation.data.get("content"))
+    measured = options(_measured(evaluation)) if evaluation is not None and known else []
+    return [
+        " ".join(words),
+        *([" ".join([f"ancestral evaluate {out}", *measured])] if measured else []),
+        f"ancestral report {out}",
+    ]
+
+
+def _measured(evaluation: Evaluation) -> dict[str, Any]:
+    """The arguments of ``evaluate`` that were not the usual ones."""
+    usual = {name: argument.default for name, argument in signature(evaluate).parameters.items()}
+    fewer = evaluation.subset < min(usual["subset"], evaluation.examples)
+    asked = {
+        "split": evaluation.data["split"],
+        "limit": evaluation.examples if evaluation.examples < evaluation.data["available"] else None,
+        "importance_samples": evaluation.importance_samples or usual["importance_samples"],
+        "subset": evaluation.subset if evaluation.subset and (fewer or evaluation.subset > usual["subset"]) else usual["subset"],
+        "seed": evaluation.seed,
+        "numerics": "float" if evaluation.exact_nats is None else "exact",
+        "orders": evaluation.orders,
+    }
+    return {name: value for name, value in asked.items() if value != usual[name]}
 
 
 def settings(model: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,12 +119,12 @@ def report(
         title,
         headline(title, model, evaluation),
         figures(evaluation),
-        section("Training", curves(history, evaluation.certain)),
+        section("Training", curves(history, evaluation.certain, model.units is not None)),
         *(pictures.get(name, "") for name in ("samples", "sample quality", "reconstructions")),
         section("What z carries", remedies(evaluation), bars(evaluation), *(pictures.get(name, "") for name in CARRIED)),
         *(pictures.get(name, "") for name in ("completions", "surprisal maps")),
         configuration(model, config),
-        provenance(config, history, evaluation, commands(folder, config)),
+        provenance(config, history, evaluation, commands(folder, config, evaluation)),
         tag("footer", escape(f"Written by ancestral {versions()['ancestral']} from {folder.name}.")),
     )
     path = Path(out) if out is not None else folder / NAME
