@@ -10,14 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 import torch
 from tiny_cli import Ask, Call
+from tiny_sweep import JUDGED, TINY, Ended, here
 
 import ancestral
 from ancestral import cli
@@ -28,48 +27,8 @@ from ancestral.cli.several import Sweep
 from ancestral.evaluation import evaluate
 from ancestral.training.session import Session
 
-TINY = ("--data", "digits", "--preset", "tiny", "--limit", "24", "--batch-size", "8", "--no-tensorboard", "--no-progress")
-JUDGED = ("--importance-samples", "2", "--subset", "6")
 GRID = ("sweep", "vae", *TINY, *JUDGED, "--beta", "0.5", "2", "--seed", "0", "1", "--steps", "3")
 NAMES = [f"beta={beta},seed={seed}" for beta in ("0.5", "2") for seed in (0, 1)]
-
-
-@dataclass
-class Ended:
-    """A process that has ended."""
-
-    returncode: int
-
-    def poll(self) -> int:
-        return self.returncode
-
-    def terminate(self) -> None: ...
-
-    def wait(self) -> None: ...
-
-
-def here(job: Job) -> Ended:
-    """Carries a job out in this process."""
-    words = sys.argv
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("a", encoding="utf-8") as log, redirect_stderr(log):
-        code = jobs.main(json.dumps([list(command) for command in job.commands]))
-    sys.argv = words
-    return Ended(code)
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
-    """Jobs are carried out in this process; those that were."""
-    seen = list[Job]()
-
-    def start(job: Job) -> Ended:
-        seen.append(job)
-        return here(job)
-
-    monkeypatch.setattr(jobs, "start", start)
-    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.0)
-    return seen
 
 
 Refuse = Callable[..., list[Job]]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +16,7 @@ from ancestral.cli.measure import kept_figures
 from ancestral.cli.several import Grid, Sweep
 from ancestral.cli.train import begun
 from ancestral.data.splits import Splits
-from ancestral.hub import CONFIG, describe
+from ancestral.hub import CONFIG, LoadError, describe
 from ancestral.report.history import read_history
 from ancestral.report.remake import options, settings
 from ancestral.report.sweeps import Trial, value_in_words, values_in_words
@@ -50,8 +52,8 @@ class Planned:
         return shlex.join(["ancestral", *self.words])
 
 
-def planned(command: Sweep, grid: Grid[Any], out: Path) -> list[Planned]:
-    """The runs of the grid, those of one setting together.
+def planned(command: Sweep, grid: Grid[Any], out: Path, data: Splits) -> list[Planned]:
+    """The runs of the grid, those of one setting together, in the folders that have them already or in new ones.
 
     Raises:
         ValueError: a setting has no value, or one that is outside its range; or parts are named of no run.
@@ -64,14 +66,32 @@ def planned(command: Sweep, grid: Grid[Any], out: Path) -> list[Planned]:
         if not values:
             raise ValueError(f"--{name.rstrip('_').replace('_', '-')} has no value: give it one or several")
     axes = [name for name in (*grid.model.axes, *grid.training.axes) if name != "seed"]
-    made = []
+    made, there = [], _there(out)
     for settings_, training in product(grid.model.combinations(), grid.training.combinations()):
         values = {name: {**settings_, **training}[name] for name in axes}
         model, config = grid.model.kind(**settings_), TrainingConfig(**training)
-        folder = out / values_in_words({**values, "seed": config.seed}).replace(os.sep, "-")
+        named = out / values_in_words({**values, "seed": config.seed}).replace(os.sep, "-")
+        folder = _folder(named, there, _wanted(model, config, data), start, data)
         made.append(Planned(folder, values, model, config, _words(command, grid, folder, model, config), start))
     made.sort(key=lambda each: [swept[name].index(value) for name, value in each.values.items()])
     return made
+
+
+def _there(out: Path) -> dict[Path, dict[str, Any]]:
+    """The runs in a folder, with their configurations."""
+    found = dict[Path, dict[str, Any]]()
+    for path in sorted(out.glob(f"*/{CONFIG}")):
+        with suppress(LoadError):  # one that is damaged is no run that could be kept
+            found[path.parent] = describe(path.parent)
+    return found
+
+
+def _folder(
+    named: Path, there: Mapping[Path, dict[str, Any]], wanted: Mapping[str, Any], start: dict[str, Any] | None, data: Splits
+) -> Path:
+    """Where a run is: names tell only what was swept, so that another sweep may have given it another one."""
+    same = [path for path, have in there.items() if have.get("from") == start and _other(have, wanted, data) is None]
+    return named if named in same or not same else same[0]
 
 
 def _words(command: Sweep, grid: Grid[Any], folder: Path, model: Any, training: TrainingConfig) -> list[str]:
@@ -112,19 +132,35 @@ def _check_same(run: Planned, data: Splits) -> None:
         ValueError: there is one.
     """
     entries = describe(run.folder)
-    ours = replace(run.training, batch_size=min(run.training.batch_size, len(data.train)))
-    wanted = {**asdict(run.model), **asdict(ours), "model": run.model.name, "data": data.hash}
+    wanted = _wanted(run.model, run.training, data)
+    if entries.get("from") != run.start and ("from" in entries or run.start is None):
+        raise ValueError(f"{run.folder} holds a run that began with other weights: {HINT}")
+    name = _other(entries, wanted, data)
+    if name is not None:
+        raise ValueError(
+            f"{run.folder} holds a run with {name.rstrip('_')} {value_in_words(_recorded(entries, data).get(name))} in place of"
+            f" {value_in_words(wanted[name])}: {HINT}"
+        )
+
+
+def _wanted(model: Any, training: TrainingConfig, data: Splits) -> dict[str, Any]:
+    """What makes a run what it is, by name."""
+    ours = replace(training, batch_size=min(training.batch_size, len(data.train)))
+    return {**asdict(model), **asdict(ours), "model": model.name, "data": data.hash}
+
+
+def _recorded(entries: Mapping[str, Any], data: Splits) -> dict[str, Any]:
+    """The same of a run that is there."""
     have = {**(entries["config"] or {}), **entries.get("training", {}), "model": entries["model"]}
     recorded = (entries.get("data") or {}).get("hash")
     have["data"] = data.hash if recorded is not None and data.recorded_as(recorded) else recorded
-    if entries.get("from") != run.start and ("from" in entries or run.start is None):
-        raise ValueError(f"{run.folder} holds a run that began with other weights: {HINT}")
-    for name, value in wanted.items():
-        if name not in HARMLESS and have.get(name) != value:
-            raise ValueError(
-                f"{run.folder} holds a run with {name.rstrip('_')} {value_in_words(have.get(name))} in place of"
-                f" {value_in_words(value)}: {HINT}"
-            )
+    return have
+
+
+def _other(entries: Mapping[str, Any], wanted: Mapping[str, Any], data: Splits) -> str | None:
+    """What a run that is there has otherwise than is wanted, or None."""
+    have = _recorded(entries, data)
+    return next((name for name, value in wanted.items() if name not in HARMLESS and have.get(name) != value), None)
 
 
 def trained(folder: Path) -> bool:

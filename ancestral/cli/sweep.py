@@ -55,7 +55,7 @@ def sweep(command: Sweep) -> Answer:
 
 def _carry_out(command: Sweep, grid: Grid[Any], out: Path) -> Answer:
     data = load_data(grid.data, **grid.reading.options())
-    runs = planned(command, grid, out)
+    runs = planned(command, grid, out, data)
     if command.dry_run:
         commands = [run.command for run in runs]
         return Answer({"runs": [{"run": run.folder.name, "command": run.command} for run in runs]}, commands)
