@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from tiny_cli import Ask
+from tiny_cli import Ask, Call
 from tiny_sweep import JUDGED, TINY
 
 from ancestral.cli.jobs import Job
@@ -48,3 +49,42 @@ def test_a_run_that_is_damaged_is_passed_over(folder: Path, started: list[Job], 
 def test_runs_with_other_weights_to_begin_with_are_others(folder: Path, started: list[Job], ask: Ask) -> None:
     ask(*MADE, "--hidden", "8", "--steps", "2", "3", "--from", folder / "seed=0", "--out", folder)
     assert [job.name for job in started] == ["steps=2,seed=0", "steps=3,seed=0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "there"),
+    [
+        (("sweep", "vae", *TINY, *JUDGED, "--beta", "1", "2", "--steps", "2"), "a sweep of made on digits"),
+        ((*MADE, "--levels", "4", "--hidden", "16", "32"), "a sweep of made on digits"),
+    ],
+)
+def test_a_sweep_is_not_replaced_by_another(
+    words: tuple[str, ...], there: str, folder: Path, started: list[Job], call: Call
+) -> None:
+    before = {path: path.read_bytes() for path in folder.glob("sweep.*")}
+    for dry in ((), ("--dry-run",)):
+        code, out, err = call(*words, *dry, "--out", folder)
+        assert (code, out) == (1, "") and there in err and "--out" in err and "--force" in err
+    assert not started and len(before) == 4 and before == {path: path.read_bytes() for path in folder.glob("sweep.*")}
+
+
+def test_a_sweep_is_replaced_by_force_or_where_it_cannot_be_read(folder: Path, started: list[Job], ask: Ask) -> None:
+    words = ("sweep", "gated-pixelcnn", *TINY, *JUDGED, "--steps", "1", "2")
+    ask(*words, "--out", folder, "--force")
+    assert json.loads((folder / "sweep.json").read_text())["model"] == "gated-pixelcnn" and len(started) == 2
+    (folder / "sweep.json").write_text("{")
+    assert ask(*MADE, "--hidden", "8", "--out", folder)["model"] == "made"
+
+
+def test_a_dry_run_says_what_is_left_to_do(folder: Path, started: list[Job], ask: Ask, call: Call) -> None:
+    words = (*MADE, "--hidden", "8", "16", "--out", folder, "--dry-run")
+    train, judge = call(*words)[1].splitlines()
+    assert train.startswith("ancestral train made") and "hidden=16,seed=0" in train and "--hidden 16" in train
+    assert judge.startswith("ancestral evaluate") and "hidden=16,seed=0" in judge and "--importance-samples 2" in judge
+    assert [len(run["todo"]) for run in ask(*words)["runs"]] == [0, 2]
+    done = (*MADE, "--hidden", "8", "--out", folder, "--dry-run")
+    code, out, err = call(*done)
+    assert (code, out.strip()) == (0, "") and "all 1 runs are there" in err
+    (folder / "seed=0" / "evaluation.json").unlink()
+    [line] = call(*done)[1].splitlines()
+    assert line.startswith(f"ancestral evaluate {folder / 'seed=0'} ") and not started

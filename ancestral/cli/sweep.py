@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ancestral.cli.commands import Answer
-from ancestral.cli.grid import job_of, planned, trial_of
+from ancestral.cli.grid import HINT, Planned, job_of, planned, trial_of
 from ancestral.cli.jobs import Job, carry_out
 from ancestral.cli.measure import kept_figures
 from ancestral.cli.parsing import refuse
 from ancestral.cli.runs import device_of, said, table
 from ancestral.cli.several import Grid, Sweep
 from ancestral.data.loading import load_data
+from ancestral.data.splits import Splits
 from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
 from ancestral.hub import describe
@@ -34,6 +35,7 @@ from ancestral.report.sweep_page import (
 )
 from ancestral.report.sweeps import RECORD, Point, Record, read_record
 from ancestral.report.tradeoff import Line
+from ancestral.symbols import DataError
 
 FIGURE, PAGE = "sweep.svg", "sweep.html"
 
@@ -56,16 +58,17 @@ def sweep(command: Sweep) -> Answer:
 def _carry_out(command: Sweep, grid: Grid[Any], out: Path) -> Answer:
     data = load_data(grid.data, **grid.reading.options())
     runs = planned(command, grid, out, data)
-    if command.dry_run:
-        commands = [run.command for run in runs]
-        return Answer({"runs": [{"run": run.folder.name, "command": run.command} for run in runs]}, commands)
-    jobs = [job for run in runs if (job := job_of(command, run, data)) is not None]
-    at_once = _processes(command)
+    if not command.force:
+        _check_record(out, runs[0].model.name, data)
+    found = [job_of(command, run, data) for run in runs]
+    jobs, at_once = [job for job in found if job is not None], _processes(command)
     said(
         f"{len(runs)} runs, of which {len(runs) - len(jobs)} are there; {min(at_once, len(jobs))} at a time"
         if jobs
         else f"all {len(runs)} runs are there"
     )
+    if command.dry_run:
+        return _planned(runs, found)
     errors, count = dict[str, str | None](), len(jobs)
 
     def ended(job: Job, error: str | None) -> None:
@@ -84,6 +87,29 @@ def _carry_out(command: Sweep, grid: Grid[Any], out: Path) -> Answer:
     note = {"name": data.name, "note": data.note, "hash": data.hash}
     record = Record(model=runs[0].model.name, axes=axes, data=note, split=command.split, trials=trials)
     return _written(record, out)
+
+
+def _planned(runs: Sequence[Planned], jobs: Sequence[Job | None]) -> Answer:
+    """What is left to do of each run, as commands."""
+    todo = [[] if job is None else [shlex.join(["ancestral", *words]) for words in job.commands] for job in jobs]
+    each = [{"run": run.folder.name, "command": run.command, "todo": left} for run, left in zip(runs, todo, strict=True)]
+    return Answer({"runs": each}, [line for left in todo for line in left])
+
+
+def _check_record(out: Path, model: str, data: Splits) -> None:
+    """Refuse a folder whose sweep is of another model or of other data: its table would be lost.
+
+    Raises:
+        ValueError: it is.
+    """
+    if not (out / RECORD).exists():
+        return
+    try:
+        there = read_record(out)
+    except DataError:
+        return  # nobody can read it
+    if there.model != model or not data.recorded_as(there.data["hash"]):
+        raise ValueError(f"{out} holds a sweep of {there.model} on {there.data['name']} ({there.data['note']}): {HINT}")
 
 
 def _processes(command: Sweep) -> int:
