@@ -280,6 +280,37 @@ def test_families_share_a_figure(swept: Path, tmp_path: Path, ask: Ask, call: Ca
     assert code == 1 and "the validation set and not the test set" in err
 
 
+def test_figures_of_other_examples_are_refused(swept: Path, tmp_path: Path, ask: Ask, call: Call) -> None:
+    runs = {name: tmp_path / name for name in ("pixels", "made")}
+    for name, kind in (("pixels", "gated-pixelcnn"), ("made", "made")):
+        ask("train", kind, *TINY, "--steps", "2", "--out", runs[name])
+        ask("evaluate", runs[name])
+    draw = ("sweep", "--figure", swept, runs["made"], runs["pixels"], "--out", tmp_path / "x.html")
+    ask("evaluate", runs["pixels"], "--limit", "9")
+    code, _, err = call(*draw)
+    n = len(ancestral.data("digits", limit=24).test)
+    assert code == 1 and f"{runs['pixels']} was judged on 9 of {n} examples (seed 0) and {swept} on all {n} examples" in err
+    assert f"(ancestral evaluate {runs['pixels']})" in err and not (tmp_path / "x.html").exists()
+    ask("evaluate", runs["made"], "--limit", "9", "--seed", "1")
+    code, _, err = call("sweep", "--figure", *runs.values(), "--out", tmp_path / "x.html")
+    assert code == 1 and "(seed 1)" in err and all(f"ancestral evaluate {run}" in err for run in runs.values())
+    ask("evaluate", runs["made"])
+    ask("evaluate", runs["pixels"], "--orders", "2")
+    names = [point["name"] for point in ask(*draw)["points"]]
+    assert names[-2:] == ["made", "pixels (mean over 2 orders)"]
+    assert "pixels (mean over 2 orders)" in (tmp_path / "x.html").read_text()
+
+
+def test_bounds_of_several_kinds_are_told_apart(swept: Path, copy: Path, tmp_path: Path, call: Call) -> None:
+    draw = ("sweep", "--figure", swept, copy / NAMES[0], "--out", tmp_path / "x.html")
+    code, out, _ = call(*draw)
+    assert code == 0 and out.count("IWAE-2 on 6") == 1 and "subset: IWAE-2 on 6." in out
+    call("evaluate", copy / NAMES[0], "--importance-samples", "3", "--subset", "5")
+    code, out, _ = call(*draw)
+    page = (tmp_path / "x.html").read_text()
+    assert [text.count(words) for text in (out, page) for words in (", IWAE-2 on 6", ", IWAE-3 on 5")] == [2, 1, 2, 1]
+
+
 # ---- processes
 
 

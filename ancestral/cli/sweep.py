@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ def _draw(folders: Sequence[Path], out: Path) -> Answer:
     """Sweeps and single runs on one set of axes.
 
     Raises:
-        ValueError: they were not judged on the same data, or the file is of no kind that can be drawn into.
+        ValueError: they were not judged on the same examples, or the file is of no kind that can be drawn into.
         FileNotFoundError: a folder holds neither a sweep nor a run that was evaluated.
     """
     if out.suffix not in (*FORMATS, ".html"):
@@ -159,13 +159,11 @@ def _draw(folders: Sequence[Path], out: Path) -> Answer:
         else map(str, folders)
     )
     found = [_family(folder, name) for folder, name in zip(folders, names, strict=True)]
-    (first, data), others = found[0], found[1:]
-    for folder, (_, theirs) in zip(folders[1:], others, strict=True):
-        for key in ("hash", "split"):
-            if theirs[key] != data[key]:
-                what = "other data" if key == "hash" else f"the {theirs['split']} set and not the {data['split']} set"
-                raise ValueError(f"{folder} was judged on {what} than {folders[0]}: {theirs['note']} / {data['note']}")
-    families = [first, *(family for family, _ in others)]
+    families = [family for family, _ in found]
+    judged = [(folder, each) for folder, (_, measured) in zip(folders, found, strict=True) for each in measured]
+    for folder, each in judged[1:]:
+        _check_same(*judged[0], folder, each)
+    data = judged[0][1]["data"]
     if out.suffix == ".html":
         write_whole(out, families_page(families, data).encode())
     else:
@@ -179,22 +177,63 @@ def _draw(folders: Sequence[Path], out: Path) -> Answer:
     return Answer({"out": out, "points": points}, [*_table(rows), f"figure: {out}"])
 
 
-def _family(folder: Path, name: str) -> tuple[Family, dict[str, Any]]:
-    """The points of a folder, and the data that they were judged on."""
+def _check_same(first: Path, ours: Mapping[str, Any], folder: Path, theirs: Mapping[str, Any]) -> None:
+    """Refuse figures that are not of the same examples.
+
+    Raises:
+        ValueError: they are not; the message says which are, and how to measure them alike.
+    """
+    (data, other), split = (ours["data"], theirs["data"]), ours["data"]["split"]
+    if other["hash"] != data["hash"]:
+        raise ValueError(f"{folder} was judged on other data than {first}: {other['note']} / {data['note']}")
+    if other["split"] != split:
+        raise ValueError(
+            f"{folder} was judged on the {other['split']} set and not the {split} set, as {first} was: measure it on that"
+            f" ({_measuring(folder, theirs, split)})"
+        )
+    if _examples(theirs) != _examples(ours):
+        again = [_measuring(path, each, split) for path, each in ((first, ours), (folder, theirs)) if _limited(each)]
+        raise ValueError(
+            f"{folder} was judged on {_examples(theirs)} and {first} on {_examples(ours)}: measure on all ({'; '.join(again)})"
+        )
+
+
+def _limited(figures: Mapping[str, Any]) -> bool:
+    return bool(figures["examples"] < figures["data"]["available"])
+
+
+def _examples(figures: Mapping[str, Any]) -> str:
+    """Which examples of a set figures are of: the seed says which they are where they are not all."""
+    if not _limited(figures):
+        return f"all {figures['examples']:,} examples"
+    return f"{figures['examples']:,} of {figures['data']['available']:,} examples (seed {figures['seed']})"
+
+
+def _measuring(folder: Path, figures: Mapping[str, Any], split: str) -> str:
+    """The command that measures a run or a sweep on all examples of a set."""
+    if (folder / RECORD).exists():
+        return f"the command of {folder} with --split {split}"
+    orders = ["--orders", str(figures["orders"])] if figures["orders"] > 1 else []
+    return shlex.join(["ancestral", "evaluate", str(folder), *(["--split", split] if split != "test" else []), *orders])
+
+
+def _family(folder: Path, name: str) -> tuple[Family, Sequence[Mapping[str, Any]]]:
+    """The points of a folder, and the figures that they were made of."""
     if (folder / RECORD).exists():
         record = read_record(folder)
         if not record.points:
             raise ValueError(f"no run of the sweep in {folder} was judged: give its command once more")
-        return family_of(record, name), {**record.data, "split": record.split}
+        return family_of(record, name), [trial.evaluation for trial in record.done if trial.evaluation]
     describe(folder)
     found = kept_figures(folder)
     if found is None:
         raise ValueError(
             f"{folder} has no figures of its weights: measure it first (ancestral evaluate {shlex.quote(str(folder))})"
         )
-    return _alone(name, found), dict(found.data)
+    return _alone(name, found), [found.to_dict()]
 
 
 def _alone(name: str, found: Evaluation) -> Family:
+    name = f"{name} (mean over {found.orders} orders)" if found.orders > 1 else name
     point = Point.of({}, [found.to_dict()])
     return Family(name, [Line(name, [("", point)])], [("", point, found.verdict or "")])

@@ -130,7 +130,8 @@ def _drawn(figures: Mapping[str, Figure]) -> str:
 
 def table_of(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Head and cells of a table of points, in words; columns that are empty all the way are left out."""
-    every = [{"": _spaced(name), **_cells(point)} for name, point, _ in rows]
+    several = len(_bounds(rows)) > 1
+    every = [{"": _spaced(name), **_cells(point, several)} for name, point, _ in rows]
     head = [name for name in every[0] if not name or any(cells[name] for cells in every)]
     return head, [[cells[name] for name in head] for cells in every]
 
@@ -144,9 +145,16 @@ def _spaced(name: str) -> str:
     return ", ".join(part.strip() for part in name.split(","))
 
 
-def _cells(point: Point) -> dict[str, str]:
+def _bounds(rows: Sequence[Row]) -> list[str]:
+    """Which importance-weighted bounds there are."""
+    return list(dict.fromkeys(point.bound for _, point, _ in rows if point.bound))
+
+
+def _cells(point: Point, several: bool) -> dict[str, str]:
+    """The cells of a point by their titles; that of IWAE says which it is where there are several."""
     found = {title: point.figures.get(name) for title, name in COLUMNS.items()}
     shown = {title: "" if mean is None else _in_words(title, mean) for title, mean in found.items()}
+    shown["IWAE"] += f", {point.bound}" if several and point.bound else ""
     active = point.figures.get("active_units")
     return {
         **{title: shown.pop(title) for title in ("nats", "bits/dim")},
@@ -166,7 +174,11 @@ def notes_of(rows: Sequence[Row]) -> str:
     """What the cells of a table are."""
     several = any(point.runs > 1 for _, point, _ in rows)
     over = "the runs, which differ in their seeds, where there are several, else over the examples" if several else "the examples"
-    return f"Costs in nats an example where nothing else is said; IWAE on a subset. ± is the standard error over {over}."
+    bounds, subset = _bounds(rows), ""
+    if bounds:
+        which = bounds[0] if len(bounds) == 1 else "not the same of all, as the cells say"
+        subset = f" IWAE and shuffle cost on a subset: {which}."
+    return f"Costs in nats an example where nothing else is said.{subset} ± is the standard error over {over}."
 
 
 def _table(families: Sequence[Family]) -> str:

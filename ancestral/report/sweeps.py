@@ -66,6 +66,7 @@ class Point:
         status: exact or bound.
         figures: the mean over the runs of each of `COSTS` that there is, with its standard error: over the seeds where there
             are several, else over the examples. ``iwae`` is a bound of log p(x), in nats.
+        bound: which one that is, as `bound_in_words` says it.
     """
 
     values: Mapping[str, Any]
@@ -73,6 +74,7 @@ class Point:
     units: int | None
     status: str
     figures: Mapping[str, Mean]
+    bound: str = ""
 
     @classmethod
     def of(cls, values: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> Point:
@@ -80,7 +82,8 @@ class Point:
         first = evaluations[0]
         known = [name for name in COSTS if all(each.get(name) is not None for each in evaluations)]
         figures = {name: _mean([each[name] for each in evaluations], first.get(COSTS[name] or "")) for name in known}
-        return cls(values=values, runs=len(evaluations), units=first.get("units"), status=first["status"], figures=figures)
+        units, bound = first.get("units"), bound_in_words(first)
+        return cls(values=values, runs=len(evaluations), units=units, status=first["status"], figures=figures, bound=bound)
 
 
 def _mean(values: Sequence[float], alone: float | None) -> Mean:
@@ -167,6 +170,19 @@ def read_record(folder: Path) -> Record:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is damaged ({error!r}): give the command of the sweep once more, it keeps the runs") from error
+
+
+def bound_in_words(figures: Mapping[str, Any]) -> str:
+    """Which importance-weighted bound an evaluation has, of how many samples on how many examples; empty where it has none.
+
+    Example:
+        >>> bound_in_words({"iwae": -90.0, "importance_samples": 3, "subset": 20, "seed": 0})
+        'IWAE-3 on 20'
+    """
+    iwae, k, subset, seed = (figures.get(name) for name in ("iwae", "importance_samples", "subset", "seed"))
+    if iwae is None or k is None or subset is None:
+        return ""
+    return f"IWAE-{k} on {subset:,}" + (f" (seed {seed})" if seed else "")
 
 
 def value_in_words(value: Any) -> str:
