@@ -88,3 +88,9 @@ def test_a_dry_run_says_what_is_left_to_do(folder: Path, started: list[Job], ask
     (folder / "seed=0" / "evaluation.json").unlink()
     [line] = call(*done)[1].splitlines()
     assert line.startswith(f"ancestral evaluate {folder / 'seed=0'} ") and not started
+
+
+def test_codes_need_no_importance_samples(tmp_path: Path, started: list[Job], ask: Ask) -> None:
+    words = ("sweep", "vq-vae", *TINY, *JUDGED, "--steps", "2", "--out", tmp_path / "s")
+    ask(*words)
+    assert len(started) == 1 and [run["todo"] for run in ask(*words, "--dry-run")["runs"]] == [[]]

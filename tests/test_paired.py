@@ -137,6 +137,36 @@ def test_the_table_has_all_runs_and_says_who_is_told_labels(runs: Path, call: Ca
     ]
 
 
+def test_the_table_shows_what_is_asked_for(runs: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    vae, other = (Path(shutil.copytree(runs / name, tmp_path / name)) for name in ("vae", "other"))
+    ask("evaluate", vae, "--importance-samples", "3", "--subset", "20")
+    ask("evaluate", other, "--importance-samples", "5", "--subset", "25")
+    kept = [(run / "evaluation.json").read_bytes() for run in (vae, other)]
+    code, out, err = call("compare", vae, other)
+    assert code == 0 and "measuring" not in err
+    assert ", IWAE-3 on 20 " in out and ", IWAE-5 on 25 " in out and "not the same of all" in out
+    words = ("compare", vae, other, "--importance-samples", "4", "--subset", "15")
+    told = ask(*words)
+    assert [(each["importance_samples"], each["subset"]) for each in told["runs"]] == [(4, 15)] * 2
+    [found] = told["differences"]
+    assert found["weighted"] == pytest.approx(told["runs"][0]["iwae"] - told["runs"][1]["iwae"])
+    assert "on a subset: IWAE-4 on 15" in call(*words)[1]
+    told = ask("compare", vae, other, "--seed", "3")
+    assert [each["seed"] for each in told["runs"]] == [3, 3]
+    assert told["differences"][0]["nats"] == pytest.approx(told["runs"][1]["nats"] - told["runs"][0]["nats"])
+    assert kept == [(run / "evaluation.json").read_bytes() for run in (vae, other)]
+
+
+def test_figures_are_kept_as_they_were_asked_for(runs: Path, ask: Ask, call: Call, tmp_path: Path) -> None:
+    vae, pixels = (Path(shutil.copytree(runs / name, tmp_path / name)) for name in ("vae", "pixels"))
+    asked = ("--importance-samples", "4", "--subset", "15", "--seed", "3")
+    first = ask("compare", vae, pixels, *asked)["runs"]
+    assert (first[0]["importance_samples"], first[0]["subset"], first[0]["seed"]) == (4, 15, 3)
+    assert first[0] == ask("compare", vae, *asked)["runs"][0] and "measuring" not in call("compare", vae, pixels, *asked)[2]
+    _, out, err = call("compare", vae, pixels, "--seed", "5")  # an exact cost has no noise
+    assert f"measuring {vae}" in err and f"measuring {pixels}" not in err and "IWAE in" not in out
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

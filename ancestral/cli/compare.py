@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ancestral.cli.commands import Answer, Evaluate
-from ancestral.cli.measure import figures, kept_figures, measured
+from ancestral.cli.measure import figures, kept_figures, measured, weighed
 from ancestral.cli.runs import data_of, opened, progress, said, table
 from ancestral.cli.several import Compare
 from ancestral.data.splits import ExampleSet, Splits, Units
@@ -16,6 +17,7 @@ from ancestral.evaluation import Evaluation
 from ancestral.evaluation.examples import chosen_examples, counter
 from ancestral.evaluation.paired import Costs, check_sizes, costs, difference, work
 from ancestral.hub import describe
+from ancestral.report.sweeps import bound_in_words
 from ancestral.symbols import DataError
 
 HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
@@ -34,9 +36,12 @@ def compare(command: Compare) -> Answer:
     for run in others:
         check_same(first, data[first], run, data[run], command.split)
     found = {run: _figures(command, run, data[run]) for run in data}
-    rows = [_row(run, each) for run, each in found.items()]
+    bounds = [bound for bound in (bound_in_words(each.to_dict()) for each in found.values()) if bound]
+    several = len(set(bounds)) > 1
+    rows = [_row(run, each, several) for run, each in found.items()]
     values: dict[str, Any] = {"runs": [{"run": run, **each.to_dict()} for run, each in found.items()], "differences": []}
-    lines = [*table([HEAD, *rows]), "costs in nats an example; IWAE in bits/dim, on a subset"]
+    which = "not the same of all, as the cells say" if several else "".join(bounds[:1])
+    lines = [*table([HEAD, *rows]), "costs in nats an example" + (f"; IWAE in bits/dim, on a subset: {which}" if which else "")]
     if not others:
         return Answer(values, lines)
     spent = {run: _costs(command, run, data[run]) for run in data}
@@ -99,19 +104,24 @@ def _digest(examples: ExampleSet) -> bytes:
 
 
 def _figures(command: Compare, run: Path, data: Splits) -> Evaluation:
-    """The figures that a run has of these examples; measured where it has none, and kept where it had none of any."""
+    """The figures that a run has of what is asked for; measured where it has none, and kept where it had none of any."""
     found = kept_figures(run)
     if found is not None and _fits(found, command, data):
         return found
     said(f"measuring {run}")
     if found is None and (command.data, command.split, command.limit) == (None, "test", None):
-        return measured(Evaluate(run=run, device=command.device, threads=command.threads, batch_size=command.batch_size))
+        fresh = Evaluate(run=run, subset=command.subset, batch_size=command.batch_size, seed=command.seed)
+        k = command.importance_samples or fresh.importance_samples
+        return measured(replace(fresh, importance_samples=k, device=command.device, threads=command.threads))
     return figures(opened(command, run), data, command)
 
 
 def _fits(found: Evaluation, command: Compare, data: Splits) -> bool:
+    """Whether figures are those that would be measured: of these examples, with this noise and this bound if one is asked for."""
     same = (found.data["hash"], found.data["split"], found.orders) == (data.hash, command.split, 1)
-    return same and command.limit is None and found.examples == found.data["available"]
+    whole = command.limit is None and found.examples == found.data["available"]
+    k, latent = command.importance_samples, found.rate is not None
+    return same and whole and (not latent or (found.seed == command.seed and (not k or weighed(found, k, command.subset))))
 
 
 def _costs(command: Compare, run: Path, data: Splits) -> Costs:
@@ -122,11 +132,13 @@ def _costs(command: Compare, run: Path, data: Splits) -> Costs:
         return costs(model, chosen, k, m, command.seed, command.batch_size, counter(told, work(model, len(chosen), k, m)))
 
 
-def _row(run: Path, found: Evaluation) -> Sequence[str]:
+def _row(run: Path, found: Evaluation, several: bool) -> Sequence[str]:
+    """The cells of a run; that of IWAE says which bound it is where there are several."""
     error = found.bits_per_dim_error
     bits = f"{found.bits_per_dim:.4f}" + ("" if error is None else f" ± {error:.4f}")
     units = "" if found.units is None else f"{found.active_units} of {found.units}"
     costs = [found.iwae_bits_per_dim, found.rate, found.distortion, found.shuffle_cost]
     cells = ["" if cost is None else f"{cost:z.{2 if i else 4}f}" for i, cost in enumerate(costs)]
+    cells[0] += f", {bound_in_words(found.to_dict())}" if several and cells[0] else ""
     judged = f"{found.examples:,} {found.data['name']} {found.data['split']}"
     return [str(run), describe(run)["model"] or "your own", bits, found.status, *cells, units, judged]

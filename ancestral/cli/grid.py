@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ancestral.cli.jobs import Job
-from ancestral.cli.measure import kept_figures
+from ancestral.cli.measure import kept_figures, weighed
 from ancestral.cli.several import Grid, Sweep
 from ancestral.cli.train import begun
 from ancestral.data.splits import Splits
@@ -175,8 +175,7 @@ def _judged(command: Sweep, folder: Path, data: Splits) -> bool:
     if found is None or (found.data["hash"], found.data["split"]) != (data.hash, command.split):
         return False
     whole = found.examples == found.data["available"] and found.orders == 1
-    asked = (command.importance_samples or None, min(command.subset, found.examples))
-    return whole and (found.rate is None or (found.importance_samples, found.subset) == asked)
+    return whole and weighed(found, command.importance_samples, command.subset)
 
 
 def trial_of(run: Planned, error: str | None) -> Trial:

@@ -57,6 +57,12 @@ def kept_figures(run: Path) -> Evaluation | None:
     return Evaluation(**{each.name: found[each.name] for each in fields(Evaluation)})
 
 
+def weighed(found: Evaluation, k: int, subset: int) -> bool:
+    """Whether figures have the importance-weighted bound of k samples on so many examples, or need none; k may be 0."""
+    asked = (k or None, min(subset, found.examples))
+    return found.rate is None or found.certain or (found.importance_samples, found.subset) == asked
+
+
 def figures_of(command: Computing, run: Path) -> Evaluation:
     """The figures that a run has, or those of its test set if it has none."""
     found = kept_figures(run)
