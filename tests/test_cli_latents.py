@@ -11,11 +11,14 @@ from PIL import Image
 from tiny_cli import Ask, Call
 
 import ancestral
+from ancestral.coding import blocks, two_part
 from ancestral.coding.codec import Opened
+from ancestral.coding.container import CODED
 from ancestral.coding.lossy import latent_bytes, lossy, previews
 from ancestral.coding.reader import Reader
 from ancestral.data.source import Array
 from ancestral.hub import load
+from ancestral.walking.exact.generator import ExactGenerator
 
 SPEC = ancestral.DataSpec("image", (1, 6, 6), levels=256)
 EAGER = ("--engine", "eager")
@@ -109,6 +112,47 @@ def test_previews_of_arrays_have_their_levels_and_type(levels: int, home: Path, 
     opened = Opened(Reader(Path("x.anc").read_bytes()), load("few"), "eager")
     seen = torch.cat(list(previews(opened)))[:, 0].double() / 255 * (levels - 1)
     assert shown.max() < levels and np.abs(shown - seen.numpy()).max() <= 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("run", ["vae", "agave"])
+def test_previews_of_intact_blocks_are_saved_beside_damaged_ones(
+    run: str, threads: int, home: Path, ask: Ask, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BITS", 1)  # blocks of 16
+    np.save("x.npy", ancestral.sample(load(run), 45, seed=2, engine="eager")[:, 0].numpy().astype(np.uint8))
+    ask("compress", run, "x.npy", "pictures", "--scheme", "two-part", "--out", "x.anc", *EAGER)
+    assert [block.kind for block in Reader(Path("x.anc").read_bytes())] == [CODED] * 3
+    words = ("decompress", "x.anc", "--model", run, "--threads", threads, *EAGER)
+    ask(*words, "--preview", "whole", "--out", "all")
+    data = bytearray(Path("x.anc").read_bytes())
+    data[data.index(list(Reader(bytes(data)))[1].payload) + 5] ^= 4
+    Path("x.anc").write_bytes(data)
+
+    assert "block 1 is damaged" in refusal(call, *words, "--preview", "shown", "--out", "back")
+    assert not Path("shown").exists() and not Path("back").exists()
+    told = ask(*words, "--preview", "shown", "--out", "back", "--errors", "skip")
+    assert (told["files"], told["previews"], told["lost"]) == (4, 4, ["x.npy: 16 of 45 examples"])
+    for kept, whole in (("back", "all"), ("shown", "whole")):
+        left = np.delete(np.load(Path(whole) / "x.npy"), range(16, 32), 0)
+        assert np.array_equal(np.load(Path(kept) / "x.npy"), left)
+        assert np.array_equal(pictures_in(f"{kept}/pictures"), pictures_in(f"{whole}/pictures"))
+
+
+def test_intact_blocks_without_a_preview_are_named_or_skipped(
+    home: Path, ask: Ask, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popped = two_part.popped
+
+    def cut(latents: ExactGenerator, data: bytes, n: int, vector: torch.Tensor | None = None) -> torch.Tensor:
+        return popped(latents, data[:-4] if n == 3 else data, n, vector)
+
+    ask("compress", "vae", "pictures", "--scheme", "latents", "--out", "x.anc", *EAGER)
+    monkeypatch.setattr(two_part, "popped", cut)
+    words = ("decompress", "x.anc", "--model", "vae", "--preview", "shown", "--out", "back", *EAGER)
+    assert "x.anc: block 0 is intact but" in refusal(call, *words) and not Path("shown").exists()
+    told = ask(*words, "--errors", "skip")
+    assert (told["files"], told["previews"], told["lost"]) == (0, 0, list(NAMES))
 
 
 def test_z_alone_is_drawn_anew(home: Path, ask: Ask, call: Call) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -168,13 +168,19 @@ def in_words(found: tuple[str, float] | None) -> str:
     return "" if found is None else f"{bits:.4f} bits/dim" if unit == "dim" else f"{bits:.4f} bits a {unit}"
 
 
-def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:
+def decoded(
+    file: File, salvage: bool, one: Callable[[Block], Tensor] | None = None, doing: str = "decompressing"
+) -> tuple[Tensor, Array]:
     """The items that can be decoded, and which ones they are; those of sequences in the smallest type that holds them.
+
+    Args:
+        one: what makes the items of a block, in place of decoding it.
 
     Raises:
         CodecError: a block is damaged, or there are fewer than the header says, and nothing is to be salvaged.
     """
     opened, total, parts = file.opened, file.manifest.total, _blocks(file)
+    make = opened.decoded if one is None else one
     kind = torch.from_numpy(np.zeros(0, smallest(opened.spec.levels or 2))).dtype if opened.spec.sequence else torch.long
     found, rows = [torch.zeros(0, *opened.shape, dtype=kind)], [np.zeros(0, np.int64)]
 
@@ -182,11 +188,11 @@ def decoded(file: File, salvage: bool) -> tuple[Tensor, Array]:
         try:
             if parts is not None and block.items != (len(parts[block.index]) if block.index < len(parts) else 0):
                 raise DecodeMismatch(block.index)
-            return opened.decoded(block).to(kind)
+            return make(block).to(kind)
         except DecodeMismatch as error:
             return error
 
-    with progress("decompressing") as tick:
+    with progress(doing) as tick:
         for block, items in shared_out(attempt, opened.reader, opened.threads):
             if isinstance(items, DecodeMismatch):
                 if not salvage:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import torch
+import numpy as np
 
-from ancestral.cli.coded import file_of
+from ancestral.cli.coded import decoded, file_of
 from ancestral.cli.commands import Decompress
-from ancestral.coding.lossy import check_pictures, of_bytes, previews, shown_spec
+from ancestral.coding.lossy import check_previews, of_bytes, previewed, shown_spec
 from ancestral.coding.manifest import CHANNELS, Item, Manifest
 from ancestral.coding.pictures import check_folder, restored_files
 from ancestral.files import write_whole
@@ -20,22 +21,27 @@ KINDS = {"1": "L"}  # pictures of two levels have a mean in between
 def preview(command: Decompress, folder: Path) -> int:
     """Write the pictures that z alone gives; how many files they are. Arrays have the type and the levels of what was compressed.
 
+    With ``errors="skip"`` what lies in damaged blocks is left out, as of the files themselves.
+
     Raises:
         DataError: the file holds no pictures.
         CodecError: it does not begin with z, is damaged, or a file is there already.
     """
-    with file_of(command, command.file) as file:
-        check_pictures(file.manifest.spec)
+    with file_of(command, command.file, command.errors) as file:
+        check_previews(file.opened)
         items = tuple(
             replace(item, kind=KINDS.get(item.kind, item.kind)) for item in file.manifest.items if isinstance(item, Item)
         )
         manifest = Manifest(shown_spec(file.manifest.spec), items)
         check_folder(manifest, folder, command.force)
-        x = torch.cat([torch.zeros(0, *file.opened.shape, dtype=torch.long), *previews(file.opened)])
+        one = partial(previewed, file.opened)
+        x, rows = decoded(file, command.errors == "skip", one, "previewing")
     for item, place in zip(items, manifest.places, strict=True):
         if item.kind not in CHANNELS:
-            some = slice(place.start, place.stop)
+            some = slice(*np.searchsorted(rows, (place.start, place.stop)))
             x[some] = of_bytes(x[some], file.manifest.spec.levels or 2)
-    for name, content in restored_files(x, manifest):
+    written = 0
+    for name, content in restored_files(x, manifest, rows):
         write_whole(folder / name, content)
-    return len(manifest.items)
+        written += 1
+    return written

@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ancestral.coding import two_part
-from ancestral.coding.blocks import block_items, unpacked_lengths
+from ancestral.coding.blocks import MOST_ITEMS, block_items, unpacked_lengths
 from ancestral.coding.codec import ENDS, Opened, spec_of
-from ancestral.coding.container import STORED
-from ancestral.coding.errors import CodecError
+from ancestral.coding.container import STORED, Block
+from ancestral.coding.errors import CodecError, DecodeMismatch
 from ancestral.coding.labelled import label_bytes, labelled_header
 from ancestral.coding.payloads import LONGEST, LatentPart, generator_of
 from ancestral.coding.reader import Reader
@@ -118,22 +118,45 @@ def previews(opened: Opened) -> Iterator[Tensor]:
         DataError: the items are no pictures.
         CodecError: the file does not begin with z, or is damaged.
     """
-    check_pictures(opened.spec)
-    generator_of(opened.twin)
+    check_previews(opened)
     for block in opened.reader:
+        yield previewed(opened, block)
+
+
+def previewed(opened: Opened, block: Block) -> Tensor:
+    """(items, *shape) bytes of one block of a file that ``check_previews`` let pass.
+
+    Raises:
+        DecodeMismatch: it holds something else.
+    """
+    alone = opened.reader.header["scheme"] == LATENTS
+    if not block.items or (block.kind == STORED and not alone):
+        return bytes_of(opened.decoded(block), opened.spec.levels or 2)
+    if block.items > MOST_ITEMS:
+        raise DecodeMismatch(block.index)
+    try:
         labels, payload = opened.known(block)
-        alone, latents = opened.reader.header["scheme"] == LATENTS, generator_of(opened.twin)
-        if block.kind == STORED and not alone:
-            yield bytes_of(opened.decoded(block), opened.spec.levels or 2)
-            continue
         if block.kind == STORED:
             codes = LatentPart.stored(payload, block.items, labels, opened.twin).x
         else:
             first = payload if alone else two_part.parts(payload)[0]
-            codes = two_part.popped(latents, first, block.items, label_vector(labels, opened.spec))
-        if not isinstance(opened.model, Latent):
-            raise CodecError("only models with latents have pictures of z alone")
-        yield picture(opened.model, opened.z(codes, labels), labels, opened.seed, block.index * block_items(opened.spec))
+            codes = two_part.popped(generator_of(opened.twin), first, block.items, label_vector(labels, opened.spec))
+    except CodecError as error:
+        raise DecodeMismatch(block.index) from error
+    return picture(_latent(opened), opened.z(codes, labels), labels, opened.seed, block.index * block_items(opened.spec))
+
+
+def check_previews(opened: Opened) -> None:
+    """Say beforehand whether the items of a file can be shown by z alone; errors as of ``previews``."""
+    check_pictures(opened.spec)
+    generator_of(opened.twin)
+    _latent(opened)
+
+
+def _latent(opened: Opened) -> Latent:
+    if not isinstance(opened.model, Latent):
+        raise CodecError("only models with latents have pictures of z alone")
+    return opened.model
 
 
 def latent_bytes(reader: Reader) -> int | None:
