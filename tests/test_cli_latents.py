@@ -88,8 +88,32 @@ def test_pictures_come_back_from_two_parts_and_z_shows_them_first(run: str, home
     opened = Opened(Reader(Path("x.anc").read_bytes()), load(run), "eager")
     assert np.array_equal(pictures_in("shown"), torch.cat(list(previews(opened))).numpy())
     assert ask("verify", "x.anc", "pictures", "--model", run, *EAGER)["compared"] == 3
-    assert "--force" in refusal(call, "decompress", "x.anc", "--model", run, "--preview", "shown", "--out", "new", *EAGER)
-    assert not Path("new").exists()
+    for folders, flag in ((("shown", "new"), "--preview"), (("new", "back"), "--out")):
+        message = refusal(call, "decompress", "x.anc", "--model", run, "--preview", folders[0], "--out", folders[1], *EAGER)
+        assert f"name another folder ({flag})" in message and "--force" in message and not Path("new").exists()
+
+
+@pytest.mark.parametrize("folders", [("same", "same"), ("same", "./same/"), ("x", None), ("same/deep", "same")])
+def test_previews_never_stand_where_the_files_will(folders: tuple[str, str | None], home: Path, ask: Ask, call: Call) -> None:
+    shown, out = folders
+    (home / "deep").mkdir()
+    (home / "pictures" / "a.png").rename(home / "deep" / "c.png")
+    ask("compress", "vae", "deep/c.png", "pictures/deep", "--scheme", "two-part", "--out", "x.anc", *EAGER)
+    where = () if out is None else ("--out", out)
+    words = ("decompress", "x.anc", "--model", "vae", "--preview", shown, *where, *EAGER)
+    for more in ((), ("--force",)):
+        message = refusal(call, *words, *more)
+        assert "c.png would be a preview and then a file that comes back: name another folder (--preview)" in message
+        assert not Path("same").exists() and not Path("x").exists()
+
+
+def test_a_file_in_the_way_of_a_folder_is_found_before_previews_are_written(home: Path, ask: Ask, call: Call) -> None:
+    ask("compress", "vae", "pictures", "--scheme", "two-part", "--out", "x.anc", *EAGER)
+    Path("notes").write_text("in the way")
+    for folders, flag in ((("new", "notes"), "--out"), (("notes", "new"), "--preview")):
+        words = ("decompress", "x.anc", "--model", "vae", "--preview", folders[0], "--out", folders[1], *EAGER)
+        assert f"cannot use notes, which is no folder: name another one ({flag})" in refusal(call, *words)
+        assert not Path("new").exists()
 
 
 def test_tiles_of_previews_are_put_together(home: Path, ask: Ask) -> None:
@@ -176,9 +200,11 @@ def test_what_a_model_or_a_file_has_not_is_named(home: Path, ask: Ask, call: Cal
         assert f"no scheme '{scheme}'; it takes auto, autoregressive\n" in message and not Path("x.anc").exists()
     ask("compress", "agave", "pictures", "--scheme", "bits-back", "--out", "agave.anc", *EAGER)
     ask("compress", "plain", "pictures", "--out", "plain.anc", *EAGER)
-    for run in ("agave", "plain"):
+    reasons = {"agave": "z stands by itself in two-part codes alone", "plain": "the model is autoregressive and has no z"}
+    for run, reason in reasons.items():
         words = ("decompress", f"{run}.anc", "--model", run, "--preview", "shown", "--out", "back", *EAGER)
-        assert "z stands by itself in two-part codes alone" in refusal(call, *words)
+        message = refusal(call, *words)
+        assert reason in message and ("two-part" in message) is (run == "agave")
     assert not Path("shown").exists() and not Path("back").exists()
 
 

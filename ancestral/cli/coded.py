@@ -27,6 +27,7 @@ from ancestral.coding.codec import ENDS, Opened, spec_of
 from ancestral.coding.container import Block
 from ancestral.coding.errors import CodecError, CorruptHeader, DecodeMismatch
 from ancestral.coding.manifest import Item, Manifest
+from ancestral.coding.pictures import labels_name
 from ancestral.coding.reader import Damage, Reader
 from ancestral.coding.sharing import shared_out
 from ancestral.data.notation import Notation, smallest
@@ -207,6 +208,11 @@ def decoded(
     if not salvage and (len(x) < total or len(opened.beside) < _blocks_beside(file.manifest)):
         raise CorruptHeader(f"the file has {len(x):,} of the {total:,} items that its header says: it was changed")
     return x, np.concatenate(rows)
+
+
+def beside_of(file: File) -> tuple[str, ...]:
+    """The names of what is written beside the files that come back: their labels, where there are any."""
+    return (labels_name(file.manifest),) if file.opened.labelled else ()
 
 
 def kept_of(file: File) -> Kept:

@@ -20,6 +20,7 @@ from ancestral.cli.coded import (
     File,
     Listing,
     amount,
+    beside_of,
     cost,
     decoded,
     digest_of,
@@ -46,7 +47,6 @@ from ancestral.coding.pictures import (
     check_labels,
     check_same,
     collected,
-    labels_name,
     lost_files,
     npy,
     png_size,
@@ -258,9 +258,9 @@ def decompress(command: Decompress) -> Answer:
     if command.out is None and not command.file.suffix:
         raise ValueError(f"{command.file} has no ending to leave out: name the folder (--out)")
     folder = command.out or command.file.with_suffix("")
-    shown = None if command.preview is None else preview(command, command.preview)
+    shown = None if command.preview is None else preview(command, command.preview, folder)
     with file_of(command, command.file, command.errors) as file:
-        beside = (labels_name(file.manifest),) if file.opened.labelled else ()
+        beside = beside_of(file)
         check_folder(file.manifest, folder, command.force, beside)
         contents, labels, lost = _contents(file, *decoded(file, command.errors == "skip"))
         damage = [each.reason for each in file.opened.reader.damage]

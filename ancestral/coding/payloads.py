@@ -114,8 +114,10 @@ def generator_of(exact: Twin) -> ExactGenerator:
     """The latents of a two-part code.
 
     Raises:
-        CodecError: in this code z does not stand by itself.
+        CodecError: in this code z does not stand by itself, or there is none.
     """
+    if exact.latents is None:
+        raise CodecError("the model is autoregressive and has no z, so there is none in its files that could be previewed")
     if not isinstance(exact.latents, ExactGenerator):
         raise CodecError(f"z stands by itself in two-part codes alone, and this is {exact.scheme}: compress with scheme two-part")
     return exact.latents

@@ -275,19 +275,24 @@ def png_size(x: Tensor, manifest: Manifest) -> int | None:
     return size
 
 
-def check_folder(manifest: Manifest | Sequences, folder: Path, overwrite: bool, beside: Sequence[str] = ()) -> None:
-    """Say beforehand whether the files, and those written ``beside`` them, can be put into a folder.
+def check_folder(
+    manifest: Manifest | Sequences, folder: Path, overwrite: bool, beside: Sequence[str] = (), flag: str = "--out"
+) -> None:
+    """Say beforehand whether the files, and those written ``beside`` them, can be put into a folder, which a flag names.
 
     Raises:
-        CodecError: a link in the folder would lead out of it, or a file exists that is not to be overwritten.
+        CodecError: a link in the folder would lead out of it, or a file exists that is not to be overwritten or in the way.
     """
     home = folder.resolve()
     for name in [*(item.target for item in manifest.items), *beside]:
         path = folder / name
         if not path.parent.resolve().is_relative_to(home):
-            raise CodecError(f"{path.parent} is a link that leads out of {folder}: name another folder (--out)")
+            raise CodecError(f"{path.parent} is a link that leads out of {folder}: name another folder ({flag})")
         if path.exists() and not overwrite:
-            raise CodecError(f"{path} exists: name another folder (--out), or replace what is there (--force)")
+            raise CodecError(f"{path} exists: name another folder ({flag}), or replace what is there (--force)")
+        above = next(each for each in path.parents if each.exists())
+        if not above.is_dir():
+            raise CodecError(f"cannot use {above}, which is no folder: name another one ({flag})")
 
 
 def check_same(x: Tensor, manifest: Manifest, given: Tensor, given_manifest: Manifest) -> None:
