@@ -48,6 +48,8 @@ def test_a_file_gives_its_labels_back_and_is_compared_with_them(home: Path, ask:
     assert "3 of them were compared with their labels" in call("verify", file, home / "pets", *model, *EAGER)[1]
     assert ask("verify", file, *model, *EAGER)["labels"] is None
     assert ask("verify", file, home / "pets", "--labels", 0, 1, 1, *model, *EAGER)["labels"] is True
+    code, out, err = call("verify", file, "--labels", 0, 1, 1, *model, *EAGER)
+    assert (code, out) == (1, "") and "name those files (FILES), or leave --labels out" in err and "0 pictures" not in err
     for labels, reason in (((0, 0, 1), "'dog/b.png' has label 1 in the file and 0 here"), ((0, 1), "2 labels for 3 pictures")):
         code, _, err = call("verify", file, home / "pets", "--labels", *labels, *model, *EAGER)
         assert code == 1 and reason in err, err

@@ -297,7 +297,7 @@ def verify(command: Verify) -> Answer:
 
     Raises:
         CodecError: the file or what it is compared with differ.
-        ValueError: labels are given without pictures, or not one for each, or the file holds none.
+        ValueError: labels are given without the files that they are of, or not one for each, or the file holds none.
     """
     with file_of(command, command.file) as file:
         spec = file.manifest.spec
@@ -331,6 +331,8 @@ def _known_labels(command: Verify, file: File, others: Listing) -> Tensor | None
     """(n,) labels to compare with, of items or of sequences, where the file holds labels and those are known."""
     if command.labels and not file.opened.labelled:
         raise ValueError(f"{command.file} holds no labels to compare with: leave --labels out")
+    if command.labels and not command.files:
+        raise ValueError("--labels are compared together with what they are of: name those files (FILES), or leave --labels out")
     if not file.opened.labelled or not (command.labels or command.files):
         return None
     if command.labels:
