@@ -110,6 +110,18 @@ def test_sample_shows_the_image_of_z_above_each_sample(runs: Path, ask: Ask) -> 
     assert (picture[20:, 10:] == 128).all()  # nothing beside the third
 
 
+def test_arrays_are_said_to_hold_what_is_new_alone(runs: Path, call: Call, tmp_path: Path) -> None:
+    for name, wanted in {
+        "reconstruct": ("4 originals, each above its reconstruction", "4 reconstructions, without the originals"),
+        "interpolate": ("4 pairs, 3 images on the way of each", "4 pairs, 3 images on the way of each, without the originals"),
+    }.items():
+        steps = ("--steps", 3) * (name == "interpolate")
+        for ending, what in zip(("png", "npy"), wanted, strict=True):
+            path = tmp_path / f"{name}.{ending}"
+            assert call(name, runs / "agave", "-n", 4, *steps, "--out", path)[1] == f"{path}: {what}\n"
+    assert len(np.load(tmp_path / "reconstruct.npy")) == 4
+
+
 def test_reconstruct_and_interpolate_take_test_examples_or_pictures(runs: Path, ask: Ask, tmp_path: Path) -> None:
     x, model = held_out().x, load(runs / "agave")
     told = ask("reconstruct", runs / "agave", "-n", "3", "--scale", "1", "--out", tmp_path / "r.png")

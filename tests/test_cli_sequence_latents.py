@@ -63,6 +63,9 @@ def test_lines_are_drawn_made_again_and_bridged(home: Path, ask: Ask, call: Call
 
     told = ask("reconstruct", run, home / "few.txt")
     assert told["texts"][::2] == list(LINES[:4]) and len(told["texts"]) == 8
+    path = home / "again.npy"
+    for name, what in {"reconstruct": "reconstructions", "interpolate": "what lies on the way"}.items():
+        assert call(name, run, home / "few.txt", "--out", path)[1] == f"{path}: {what}, without the originals\n"
     ways = ask("interpolate", run, home / "few.txt", "--steps", 3)["texts"]
     assert len(ways) == 10 and [ways[i] for i in (0, 4, 5, 9)] == list(LINES[:4])
     a, b = (

@@ -41,6 +41,7 @@ COLUMNS = 8  # images in a row, or pairs of original and reconstruction
 EXAMPLES = 4  # test examples to complete where no pictures are named
 CUTS = ("--top", "--min")  # what options that cut symbols off begin with
 VEIL = 128  # grey of what is not there
+ALONE = {"reconstruct": "reconstructions", "interpolate": "what lies on the way"}  # what arrays hold
 
 # which pixels are known, by (H, 1) rows, (W,) columns, H and W; the hole is half as high and as wide as the image, or more
 MASKS: dict[str, Callable[[Tensor, Tensor, int, int], Tensor]] = {
@@ -158,7 +159,9 @@ def reconstruct(command: Reconstruct) -> Answer:
     path = _write(
         command, "reconstruct", model, x, lambda: stacked([pixels(items.x, levels), pixels(x, levels)], columns), columns
     )
-    return Answer({"out": path, "items": items.names}, [f"{path}: {len(x):,} originals, each above its reconstruction"])
+    array = path.suffix.lower() == ".npy"
+    what = "reconstructions, without the originals" if array else "originals, each above its reconstruction"
+    return Answer({"out": path, "items": items.names}, [f"{path}: {len(x):,} {what}"])
 
 
 def complete(command: Complete) -> Answer:
@@ -257,7 +260,8 @@ def interpolate(command: Interpolate) -> Answer:
     rows = torch.cat([a[None], way, b[None]]).transpose(0, 1)
     columns = rows.shape[1]
     path = _write(command, "interpolate", model, way, lambda: pixels(rows.flatten(0, 1), model.spec.levels), columns)
-    return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {command.steps} images on the way of each"])
+    what = f"{command.steps} images on the way of each{', without the originals' * (path.suffix.lower() == '.npy')}"
+    return Answer({"out": path, "items": items.names}, [f"{path}: {len(a):,} pairs, {what}"])
 
 
 def _as_sequences(
@@ -273,7 +277,7 @@ def _as_sequences(
     """Texts or clips beside those that they were made from, in turn; as an array the new ones alone."""
     if _as_array(command):
         path = _write(command, name, model, x, lambda: np.zeros(0, np.uint8), 1)
-        return Answer({"out": path, "items": names}, [f"{path}: {what}, without the originals"])
+        return Answer({"out": path, "items": names}, [f"{path}: {ALONE[name]}, without the originals"])
     values, place = answered(command, name, rows, notation)
     return _told(values | {"items": names}, [f"{place}: {what}, in turn"], model.spec)
 
