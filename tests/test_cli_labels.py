@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,9 @@ def test_a_file_gives_its_labels_back_and_is_compared_with_them(home: Path, ask:
     for labels, reason in (((0, 0, 1), "'dog/b.png' has label 1 in the file and 0 here"), ((0, 1), "2 labels for 3 pictures")):
         code, _, err = call("verify", file, home / "pets", "--labels", *labels, *model, *EAGER)
         assert code == 1 and reason in err, err
+    with chdir(home):  # where the file finds its run, whose names nobody has asked for
+        code, _, err = call("verify", file, home / "pets", "--labels", "cat", "dog", "dog", *EAGER)
+        assert code == 1 and "--labels cat dog dog: give numbers, or name the run" in err
 
 
 def test_a_file_without_labels_has_none_to_compare(home: Path, ask: Ask, call: Call) -> None:

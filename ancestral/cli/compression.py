@@ -336,8 +336,10 @@ def _known_labels(command: Verify, file: File, others: Listing) -> Tensor | None
     if not file.opened.labelled or not (command.labels or command.files):
         return None
     if command.labels:
-        run = command.model
-        given = [int(word) for word in command.labels] if run is None else numbered(run, command.labels)
+        run, words = command.model, command.labels
+        if run is None and not all(word.isdecimal() for word in words):
+            raise ValueError(f"--labels {' '.join(words)}: give numbers, or name the run that knows these names (--model RUN)")
+        given = [int(word) for word in words] if run is None else numbered(run, words)
         return _of_items(torch.tensor(given), others)
     known = _of_files(command.files, others, command.model)
     return None if known is None else _of_items(known, others)
