@@ -209,7 +209,9 @@ def test_runs_that_began_with_other_weights_are_not_mixed_in(swept: Path, tmp_pa
     words = ("sweep", "vae", *TINY, *JUDGED, "--beta", "1", "--steps", "2", "--out", tmp_path / "s", "--processes", "1")
     start = ("--from", swept / NAMES[0], "--parts", "topdown")
     assert f"{NAMES[0]} --parts topdown" in ask(*words, *start, "--dry-run")["runs"][0]["command"]
-    ask(*words, *start)
+    ask(*words)
+    assert "began with other weights" in call(*words, *start)[2]
+    ask(*words, *start, "--force")
     for other in ((), start[:2], ("--from", swept / NAMES[1], *start[2:])):
         assert "began with other weights" in call(*words, *other)[2], other
     ask(*words, *start)

@@ -94,3 +94,12 @@ def test_codes_need_no_importance_samples(tmp_path: Path, started: list[Job], as
     words = ("sweep", "vq-vae", *TINY, *JUDGED, "--steps", "2", "--out", tmp_path / "s")
     ask(*words)
     assert len(started) == 1 and [run["todo"] for run in ask(*words, "--dry-run")["runs"]] == [[]]
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_runs_of_one_sweep_never_share_a_folder(force: tuple[str, ...], folder: Path, started: list[Job], ask: Ask) -> None:
+    ask(*MADE, "--hidden", "8", "--batch-size", "500", "--out", folder, "--force")  # as many as there are examples
+    started.clear()
+    told = ask(*MADE, "--hidden", "8", "--batch-size", "600", "700", "--out", folder, *force)
+    names = [trial["run"] for trial in told["trials"]]
+    assert len(set(names)) == 2 and len({job.name for job in started}) == len(started) == (2 if force else 1)

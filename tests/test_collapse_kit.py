@@ -314,6 +314,8 @@ def test_what_a_model_would_refuse_or_ignore_is_no_remedy(
 @pytest.mark.parametrize(("window", "offered"), [("5x3", True), ("3x2", True), ("3x1", False), ("2x1", False)])
 def test_a_smaller_window_is_one_of_fewer_pixels(window: str, offered: bool) -> None:
     assert (OFFERS["window"] in remedies(latent("vlae", window=window))) is offered
+    colour = build("vlae", DataSpec("image", (3, 8, 8), levels=4), preset="tiny", window=window)
+    assert (OFFERS["window"] in remedies(colour)) is offered
 
 
 def test_a_large_lambda_is_offered_to_be_lowered_first() -> None:

@@ -104,6 +104,7 @@ def test_rows_of_an_array_are_sounds_and_options_of_labels_hold() -> None:
         ((WORDS, [0.5] * 40), {}, "type float64"),
         ((WORDS, "a" * 40), {}, r"shape \(\)"),
         ((WAVES[0], CLASSES), {"rate": 8000}, "give each of the 1 a name"),
+        (np.zeros((1000, 2), np.float32), {"rate": 8000}, r"look like channels: give one, x\[:, 0\]"),
         ((WAVES, CLASSES), {}, r"needs its rate: .* data\(\(waves, labels\), rate=16000\)"),
         ((WAVES, CLASSES), {"rate": 8000, "label_from": ["0"]}, "label_from says what classes the files"),
         ((WORDS, [-1] * 40), {}, "whole numbers from 0"),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from itertools import combinations
 from math import isnan, log
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -217,22 +217,31 @@ def test_commands_make_the_configuration_again() -> None:
     train, again = commands(Path("runs/x y"), whole)
     assert train.startswith("ancestral train agave --data 'my photos' --out 'runs/x y' --size 8 --grey --preset tiny")
     assert again == "ancestral report 'runs/x y'"
-    usual = SimpleNamespace(
-        data={"split": "test", "available": 179, "hash": "a"},
-        examples=179,
-        subset=179,
-        importance_samples=50,
-        seed=0,
-        exact_nats=None,
-        orders=1,
-    )
-    assert commands(Path("run"), whole, usual) == commands(Path("run"), whole)  # type: ignore[arg-type]
-    usual.examples, usual.subset, usual.importance_samples, usual.orders, usual.exact_nats = 100, 20, 3, 2, 1.0
-    usual.data["split"] = "validation"
-    assert commands(Path("run"), whole, usual)[1] == (  # type: ignore[arg-type]
-        "ancestral evaluate run --split validation --limit 100 --importance-samples 3 --subset 20 --numerics exact --orders 2"
-    )
     assert commands(Path("run"), {**whole, "data": {"source": "my photos", "options": {"seed": 3}}}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("vae", {}),
+        ("vae", {"importance_samples": 0}),
+        ("vae", {"split": "validation", "limit": 20, "importance_samples": 3, "subset": 5, "seed": 2}),
+        ("made", {}),
+        ("row-lstm", {"limit": 20, "orders": 2}),
+        ("made", {"numerics": "exact", "subset": 3}),
+    ],
+)
+def test_the_command_that_measured_is_named(name: str, asked: dict[str, Any]) -> None:
+    data = ancestral.data("digits")
+    model = ancestral.build(name, data.spec, preset="tiny")
+    whole = {"importance_samples": 2, "subset": 4} if name == "vae" else {}
+    found = ancestral.evaluate(model, data, **{**whole, **asked})
+    entries = {"training": asdict(TrainingConfig()), "stages": [{"steps": 4}], "data": {"source": "digits", "hash": data.hash}}
+    told = commands(Path("run"), {"model": name, "config": asdict(configure(name, "tiny")), **entries}, found)
+    flags = options({**whole, **asked})
+    assert [set(line.split()[3:]) for line in told[1:-1]] == ([set(" ".join(flags).split())] if flags else [])
+    others = {**entries, "data": {"source": "digits", "hash": "another"}}
+    assert len(commands(Path("run"), {"model": name, "config": asdict(configure(name, "tiny")), **others}, found)) == 2
 
 
 def test_labels_of_rate_and_distortion_cover_neither_points_nor_one_another() -> None:

@@ -47,20 +47,29 @@ def trained(data: Splits) -> Model:
 def test_it_is_kept_by_files_and_by_what_is_made_of_the_model(data: Splits, tmp_path: Path) -> None:
     model = trained(data)
     assert model.units is data.units and model.notation is data.notation
-    assert ancestral.arrange(model).notation is data.notation
+    arranged = ancestral.arrange(model)
+    assert arranged.notation is data.notation and arranged.units is data.units
     for folder in ("one", "two"):
         ancestral.save(model, tmp_path / folder)
         model = ancestral.load(tmp_path / folder)
         assert model.notation == data.notation
         assert (model.units is None and data.units is None) or model.units.same(data.units)
     ancestral.fit(model, data, tmp_path / "run", steps=1, batch_size=4, progress=False)
-    assert ancestral.load(tmp_path / "run").notation == data.notation
+    run = ancestral.load(tmp_path / "run")
+    assert (
+        run.notation == data.notation
+        and (run.units is None or run.units.same(data.units))
+        and bool(run.units) is bool(data.units)
+    )
+    again = ancestral.resume(tmp_path / "run", data).model
+    assert again.notation is data.notation and again.units is data.units
 
 
 def test_evaluation_refuses_data_written_otherwise() -> None:
     for one, other, match in (
-        (text(), other_text(), r"stand for other things .* notation=model\.notation\)"),
-        (table(), other_table(), r"other units .* units=model\.units\)"),
+        (text(), other_text(), r"stand for other things .* notation=model\.notation"),
+        (table(), ancestral.data(TABLE), r"other units .* units=model\.units"),
+        (table(), other_table(), r"other units .* units=model\.units"),
     ):
         model = trained(one)
         with pytest.raises(DataError, match=match):

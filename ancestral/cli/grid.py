@@ -66,12 +66,16 @@ def planned(command: Sweep, grid: Grid[Any], out: Path, data: Splits) -> list[Pl
         if not values:
             raise ValueError(f"--{name.rstrip('_').replace('_', '-')} has no value: give it one or several")
     axes = [name for name in (*grid.model.axes, *grid.training.axes) if name != "seed"]
-    made, there = [], _there(out)
+    wanted = dict[Path, tuple[dict[str, Any], Any, TrainingConfig]]()
     for settings_, training in product(grid.model.combinations(), grid.training.combinations()):
-        values = {name: {**settings_, **training}[name] for name in axes}
-        model, config = grid.model.kind(**settings_), TrainingConfig(**training)
+        values, config = {name: {**settings_, **training}[name] for name in axes}, TrainingConfig(**training)
         named = out / values_in_words({**values, "seed": config.seed}).replace(os.sep, "-")
-        folder = _folder(named, there, _wanted(model, config, data), start, data)
+        wanted[named] = values, grid.model.kind(**settings_), config
+    made, there = [], {} if command.force else _there(out)
+    for named, (values, model, config) in wanted.items():
+        free = {path: have for path, have in there.items() if path == named or path not in wanted}
+        folder = _folder(named, free, _wanted(model, config, data), start, data)
+        there.pop(folder, None)  # what counts as one run, such as batches larger than the training set, makes several here
         made.append(Planned(folder, values, model, config, _words(command, grid, folder, model, config), start))
     made.sort(key=lambda each: [swept[name].index(value) for name, value in each.values.items()])
     return made
@@ -133,7 +137,7 @@ def _check_same(run: Planned, data: Splits) -> None:
     """
     entries = describe(run.folder)
     wanted = _wanted(run.model, run.training, data)
-    if entries.get("from") != run.start and ("from" in entries or run.start is None):
+    if entries.get("from") != run.start:
         raise ValueError(f"{run.folder} holds a run that began with other weights: {HINT}")
     name = _other(entries, wanted, data)
     if name is not None:

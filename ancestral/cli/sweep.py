@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ancestral.cli.commands import Answer
+from ancestral.cli.commands import Answer, Evaluate
 from ancestral.cli.grid import HINT, Planned, job_of, planned, trial_of
 from ancestral.cli.jobs import Job, carry_out
 from ancestral.cli.measure import kept_figures
@@ -22,6 +22,7 @@ from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
 from ancestral.hub import describe
 from ancestral.models import MODELS
+from ancestral.report.remake import options
 from ancestral.report.sweep_page import (
     FORMATS,
     Family,
@@ -213,8 +214,13 @@ def _measuring(folder: Path, figures: Mapping[str, Any], split: str) -> str:
     """The command that measures a run or a sweep on all examples of a set."""
     if (folder / RECORD).exists():
         return f"the command of {folder} with --split {split}"
-    orders = ["--orders", str(figures["orders"])] if figures["orders"] > 1 else []
-    return shlex.join(["ancestral", "evaluate", str(folder), *(["--split", split] if split != "test" else []), *orders])
+    asked = {"split": split, "importance_samples": figures["importance_samples"], "orders": figures["orders"]}
+    usual = {"split": "test", "importance_samples": Evaluate.importance_samples, "orders": 1}
+    changed = {name: value for name, value in asked.items() if value not in (None, usual[name])}
+    words = " ".join([shlex.join(["ancestral", "evaluate", str(folder)]), *options(changed)])
+    trained = (describe(folder).get("data") or {}).get("hash")
+    others = trained not in (None, figures["data"]["hash"], figures["data"].get("content"))
+    return words + (", with the same --data as before" if others else "")
 
 
 def _family(folder: Path, name: str) -> tuple[Family, Sequence[Mapping[str, Any]]]:

@@ -26,6 +26,7 @@ WRITTEN = (".txt",)
 ARRAYS = (".npy", ".npz")
 TABLE = "labels.csv"
 SAMPLES = (np.int16, np.float32, np.float64)
+CHANNELS = 8  # the most that a recording has; longer rows are sounds
 IN_ORDER = "cut in order: 80 % train, 10 % validation, 10 % test"  # the embedded text is short, so that the usual 5 % are little
 
 
@@ -197,6 +198,8 @@ def _sound(
 
 def _of_array(x: Array, name: str, origin: str, cutting: Cutting) -> Found | None:
     if x.ndim == 2 and _of_sound(cutting) and x.dtype in SAMPLES:
+        if x.shape[1] <= CHANNELS:
+            raise DataError(f"{origin}: rows are sounds, and these look like channels: give one, x[:, 0], or their mean")
         return _of_waves(list(x), cutting)
     if x.ndim != 1 or not ((_of_text(cutting) and x.dtype == np.uint8) or (_of_sound(cutting) and x.dtype in SAMPLES)):
         return None

@@ -185,15 +185,18 @@ def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
 
 
 def _check_written(data: Splits, model: Model) -> None:
-    """Refuse symbols that stand for something else than those that the model was trained on, where both are known."""
-    told = f"read the data as they were read for training: data({data.name!r}, "
+    """Refuse symbols that stand for something else than those that the model was trained on, where that is known."""
     if data.notation is not None and model.notation is not None and data.notation != model.notation:
+        ours, theirs = model.notation.in_words(), data.notation.in_words()
         raise DataError(
-            f"{data.name}: symbols stand for other things ({data.notation.in_words()}) than those of the model"
-            f" ({model.notation.in_words()}): {told}notation=model.notation)"
+            f"{data.name}: symbols stand for other things ({theirs}{', others' * (ours == theirs)}) than those of the model"
+            f" ({ours}): give the call that read the data notation=model.notation"
         )
-    if data.units is not None and model.units is not None and not data.units.same(model.units):
-        raise DataError(f"{data.name} is in other units than those that the model was trained in: {told}units=model.units)")
+    if model.units is not None and (data.units is None or not data.units.same(model.units)):
+        raise DataError(
+            f"{data.name} is in other units than those that the model was trained in: give the call that read the data"
+            " units=model.units, in place of standardize or dequantize"
+        )
 
 
 def _tensor(data: Any, spec: DataSpec) -> Tensor:

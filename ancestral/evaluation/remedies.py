@@ -140,6 +140,7 @@ def remedies(model: Latent) -> list[Remedy]:
         "beta": have.get("beta", 0.0) > 0.5 and not guided,  # then lambda is the weight
         "lambda_": have.get("lambda_", 0.0) > 2 and (guided or "beta" not in have),
         "layers": "window" not in have and have.get("layers", 0) > 2 and have.get("decoder") != "pixelcnn++",
-        "window": "window" in have and len(network.receptive_field()) > 4,  # pixels of the one that is offered
+        "window": "window" in have
+        and len(network.receptive_field()) > 4 + ((model.spec.shape[0] or 1) > 1),  # places of the one offered
     }
     return [*(remedy for name, remedy in OFFERS.items() if off[name]), AGGRESSIVE]

@@ -48,8 +48,9 @@ def commands(folder: Path, config: Mapping[str, Any], evaluation: Evaluation | N
     start = config.get("from") or {}
     before = options({"data": data["source"], "from": start.get("run"), "parts": start.get("parts") or None})
     words = ["ancestral train", config["model"], *before, f"--out {out}", *options(reading), *made]
-    known = evaluation is not None and data.get("hash") in (None, evaluation.data["hash"], evaluation.data.get("content"))
-    measured = options(_measured(evaluation)) if evaluation is not None and known else []
+    measured = []
+    if evaluation is not None and data.get("hash") in (None, evaluation.data["hash"], evaluation.data.get("content")):
+        measured = options(_measured(evaluation))
     return [
         " ".join(words),
         *([" ".join([f"ancestral evaluate {out}", *measured])] if measured else []),
@@ -60,12 +61,14 @@ def commands(folder: Path, config: Mapping[str, Any], evaluation: Evaluation | N
 def _measured(evaluation: Evaluation) -> dict[str, Any]:
     """The arguments of ``evaluate`` that were not the usual ones."""
     usual = {name: argument.default for name, argument in signature(evaluate).parameters.items()}
-    fewer = evaluation.subset < min(usual["subset"], evaluation.examples)
+    subset = evaluation.subset or evaluation.exact_examples
+    whole = not subset or subset == min(usual["subset"], evaluation.examples)
+    without = evaluation.rate is not None and not evaluation.certain and evaluation.importance_samples is None
     asked = {
         "split": evaluation.data["split"],
         "limit": evaluation.examples if evaluation.examples < evaluation.data["available"] else None,
-        "importance_samples": evaluation.importance_samples or usual["importance_samples"],
-        "subset": evaluation.subset if evaluation.subset and (fewer or evaluation.subset > usual["subset"]) else usual["subset"],
+        "importance_samples": 0 if without else evaluation.importance_samples or usual["importance_samples"],
+        "subset": usual["subset"] if whole else subset,
         "seed": evaluation.seed,
         "numerics": "float" if evaluation.exact_nats is None else "exact",
         "orders": evaluation.orders,
