@@ -30,7 +30,7 @@ from ancestral.coding.manifest import Item, Manifest
 from ancestral.coding.pictures import labels_name
 from ancestral.coding.reader import Damage, Reader
 from ancestral.coding.sharing import shared_out
-from ancestral.data.notation import Notation, smallest
+from ancestral.data.notation import smallest
 from ancestral.data.source import Array
 from ancestral.hub import CONFIG, WEIGHTS, LoadError, Model, describe, load, notation_of
 from ancestral.spec import DataSpec
@@ -45,11 +45,10 @@ Listing = Manifest | Sequences
 
 @dataclass(frozen=True, eq=False)
 class File:
-    """A compressed file with the model that decodes it, what it holds, and how its text or sound is written."""
+    """A compressed file with the model that decodes it, and what it holds."""
 
     opened: Opened
     manifest: Listing
-    notation: Notation | None
 
 
 def ready(command: Coding, model: Model) -> Model:
@@ -92,7 +91,7 @@ def file_of(command: Decompress | Verify, path: Path, errors: Any = "strict") ->
         ready(command, model)
         _check_kind(manifest.spec, model, command.model or f"the run {reader.header.get(HINT)}", path)
         seed = command.seed if isinstance(command, Decompress) else 0
-        yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest, model.notation)
+        yield File(Opened(reader, model, command.engine, threads_of(command, model), seed), manifest)
 
 
 def _check_kind(spec: DataSpec, model: Model, run: Path | str, path: Path) -> None:

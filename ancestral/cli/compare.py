@@ -17,7 +17,7 @@ from ancestral.evaluation import Evaluation
 from ancestral.evaluation.examples import chosen_examples, counter
 from ancestral.evaluation.paired import Costs, check_sizes, costs, difference, work
 from ancestral.hub import describe
-from ancestral.report.sweeps import bound_in_words
+from ancestral.report.sweeps import bound_in_words, bounds_in_words
 from ancestral.symbols import DataError
 
 HEAD = ("run", "model", "bits/dim", "status", "IWAE", "rate", "distortion", "shuffle cost", "active units", "examples")
@@ -40,8 +40,8 @@ def compare(command: Compare) -> Answer:
     several = len(set(bounds)) > 1
     rows = [_row(run, each, several) for run, each in found.items()]
     values: dict[str, Any] = {"runs": [{"run": run, **each.to_dict()} for run, each in found.items()], "differences": []}
-    which = "not the same of all, as the cells say" if several else "".join(bounds[:1])
-    lines = [*table([HEAD, *rows]), "costs in nats an example" + (f"; IWAE in bits/dim, on a subset: {which}" if which else "")]
+    which = f"; IWAE in bits/dim, on a subset: {bounds_in_words(bounds)}" if bounds else ""
+    lines = [*table([HEAD, *rows]), f"costs in nats an example{which}"]
     if not others:
         return Answer(values, lines)
     spent = {run: _costs(command, run, data[run]) for run in data}

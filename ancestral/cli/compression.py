@@ -286,7 +286,7 @@ def _contents(file: File, x: Tensor, rows: Array) -> tuple[Iterator[tuple[str, b
     """The names and contents of the files that decoded items make, the labels of their examples, and what is lost."""
     manifest, labels = file.manifest, file.opened.labels
     if isinstance(manifest, Sequences):
-        restored = Restored.of(x, manifest, rows, kept_of(file), file.notation)
+        restored = Restored.of(x, manifest, rows, kept_of(file), file.opened.model.notation)
         return restored.files(), None if labels is None else manifest.gathered(labels, rows), restored.lost()
     own = None if labels is None else restored_labels(labels, manifest, rows)
     return restored_files(x, manifest, rows), own, lost_files(manifest, rows)
@@ -300,12 +300,12 @@ def verify(command: Verify) -> Answer:
         ValueError: labels are given without the files that they are of, or not one for each, or the file holds none.
     """
     with file_of(command, command.file) as file:
-        spec = file.manifest.spec
+        spec, notation = file.manifest.spec, file.opened.model.notation
         if command.files and file.opened.reader.header["scheme"] == LATENTS:
             raise CodecError(f"{command.file} holds z alone, from which the pictures are drawn anew: nothing can be compared")
         sequences, ended = spec.sequence, ENDS in file.opened.reader.header
         kept = {item.name for item in file.manifest.items if item.kind == KEPT}
-        given = collected_sequences(command.files, spec, file.notation, lines=ended, kept=kept) if sequences else None
+        given = collected_sequences(command.files, spec, notation, lines=ended, kept=kept) if sequences else None
         x, others = collected(command.files, spec) if given is None else (None, Sequences.of(spec, given.clips, given.runs))
         known = _known_labels(command, file, others)
         found, rows = decoded(file, salvage=False)
@@ -314,7 +314,7 @@ def verify(command: Verify) -> Answer:
         if known is not None and file.opened.labels is not None:
             check_labels(file.opened.labels, file.manifest, known, others)
     if isinstance(file.manifest, Sequences) and isinstance(others, Sequences) and given is not None:
-        Restored.of(found, file.manifest, rows, kept_of(file), file.notation).check(given, others)
+        Restored.of(found, file.manifest, rows, kept_of(file), notation).check(given, others)
         if known is not None and file.opened.labels is not None:
             file.manifest.check_labels(file.manifest.gathered(file.opened.labels, rows), others, known)
     labels = file.opened.labelled if known is not None else None

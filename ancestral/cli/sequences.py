@@ -209,11 +209,10 @@ def written(path: Path, rows: Sequence[Tensor], notation: Notation) -> list[Path
     Raises:
         ValueError: the name ends in what does not go with them.
     """
-    ending = ".wav" if isinstance(notation, Sound) else ".txt"
-    if isinstance(notation, Text) and path.suffix.lower() in OTHERS:
-        raise ValueError(f"{path} ends in {path.suffix}: name a .txt for text, a .npy for symbols, or a folder")
-    if isinstance(notation, Sound) and path.suffix.lower() not in ("", ending):
-        raise ValueError(f"{path} ends in {path.suffix}: name a .wav for sound, a .npy for symbols, or a folder")
+    what, ending = ("sound", ".wav") if isinstance(notation, Sound) else ("text", ".txt")
+    suffix = path.suffix.lower()
+    if suffix in OTHERS if what == "text" else suffix not in ("", ending):
+        raise ValueError(f"{path} ends in {path.suffix}: name a {ending} for {what}, a .npy for symbols, or a folder")
     paths = _numbered(path, len(rows), ending)
     for place, row in zip(paths, rows, strict=True):
         write_whole(place, _content(row, notation))

@@ -22,7 +22,7 @@ from ancestral.evaluation import Evaluation
 from ancestral.files import write_whole
 from ancestral.hub import describe
 from ancestral.models import MODELS
-from ancestral.report.remake import options
+from ancestral.report.remake import on_its_own_data, options
 from ancestral.report.sweep_page import (
     FORMATS,
     Family,
@@ -218,9 +218,7 @@ def _measuring(folder: Path, figures: Mapping[str, Any], split: str) -> str:
     usual = {"split": "test", "importance_samples": Evaluate.importance_samples, "orders": 1}
     changed = {name: value for name, value in asked.items() if value not in (None, usual[name])}
     words = " ".join([shlex.join(["ancestral", "evaluate", str(folder)]), *options(changed)])
-    trained = (describe(folder).get("data") or {}).get("hash")
-    others = trained not in (None, figures["data"]["hash"], figures["data"].get("content"))
-    return words + (", with the same --data as before" if others else "")
+    return words + ("" if on_its_own_data(describe(folder), figures["data"]) else ", with the same --data as before")
 
 
 def _family(folder: Path, name: str) -> tuple[Family, Sequence[Mapping[str, Any]]]:

@@ -339,6 +339,14 @@ def smallest(levels: int) -> type[np.generic]:
     return np.uint8 if levels <= 2**8 else np.int16 if levels <= 2**15 else np.int32
 
 
+def unlike(theirs: Notation | None, ours: Notation | None) -> str:
+    """What symbols stand for beside those of a model, in words; empty where that is the same, or one of them is unknown."""
+    if theirs is None or ours is None or theirs == ours:
+        return ""
+    other, own = theirs.in_words(), ours.in_words()
+    return f"stand for other things ({other}{', others' * (own == other)}) than those of the model ({own})"
+
+
 def decoded(text: bytes) -> str:
     """Bytes as UTF-8.
 

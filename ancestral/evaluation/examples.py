@@ -16,7 +16,7 @@ from torch import Tensor
 from ancestral.core import Context
 from ancestral.data.features import mel_of
 from ancestral.data.loading import load_data
-from ancestral.data.notation import Notation, Text
+from ancestral.data.notation import Notation, Text, unlike
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.data.tapes import Pieces
@@ -186,12 +186,8 @@ def _check_spec(data: DataSpec, model: DataSpec, name: str) -> None:
 
 def _check_written(data: Splits, model: Model) -> None:
     """Refuse symbols that stand for something else than those that the model was trained on, where that is known."""
-    if data.notation is not None and model.notation is not None and data.notation != model.notation:
-        ours, theirs = model.notation.in_words(), data.notation.in_words()
-        raise DataError(
-            f"{data.name}: symbols stand for other things ({theirs}{', others' * (ours == theirs)}) than those of the model"
-            f" ({ours}): give the call that read the data notation=model.notation"
-        )
+    if fault := unlike(data.notation, model.notation):
+        raise DataError(f"{data.name}: symbols {fault}: give the call that read the data notation=model.notation")
     if model.units is not None and (data.units is None or not data.units.same(model.units)):
         raise DataError(
             f"{data.name} is in other units than those that the model was trained in: give the call that read the data"

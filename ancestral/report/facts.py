@@ -15,6 +15,7 @@ from ancestral.report.describe import data_in_words, describe
 from ancestral.report.figures import code_bars, latent_bars, learning_curves
 from ancestral.report.history import History
 from ancestral.report.page import badge, drawing, figure, pairs, paragraph, section, table, tag
+from ancestral.report.remake import on_its_own_data
 from ancestral.sampling.strategies import Model
 
 WAYS = {
@@ -225,23 +226,17 @@ def details(summary: str, body: str) -> str:
 
 def provenance(config: Mapping[str, Any], history: History, evaluation: Evaluation, commands: Sequence[str]) -> str:
     """Where everything comes from, and how to make it again."""
-    trained_on = (config.get("data") or {}).get("hash")
-    judged_on = evaluation.data["hash"]
-    same = (None, judged_on, evaluation.data.get("content"))
+    same = on_its_own_data(config, evaluation.data)
+    others = "" if same else f"; the model was trained on others: {config['data']['hash']}"
     rows = [
         ("data", str(evaluation.data["note"])),
-        (
-            "hash of the data",
-            f"{judged_on}{'' if trained_on in same else '; the model was trained on others: ' + trained_on}",
-        ),
+        ("hash of the data", f"{evaluation.data['hash']}{others}"),
         *([("training", _training(config, history))] if history.rows else []),
         ("seed of the evaluation", str(evaluation.seed)),
         ("versions", ", ".join(f"{name} {version}" for name, version in (config.get("versions") or {}).items())),
     ]
     again = tag("pre", tag("code", escape("\n".join(commands))))
-    how = (
-        "Commands that make this again:" if trained_on in same else "Commands that train it again; its figures are of other data:"
-    )
+    how = "Commands that make this again:" if same else "Commands that train it again; its figures are of other data:"
     how = how if commands else "Model or data came from Python, so no command makes this again."
     return section("Provenance", pairs(rows), paragraph(how, "soft"), again if commands else "")
 

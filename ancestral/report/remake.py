@@ -49,7 +49,7 @@ def commands(folder: Path, config: Mapping[str, Any], evaluation: Evaluation | N
     before = options({"data": data["source"], "from": start.get("run"), "parts": start.get("parts") or None})
     words = ["ancestral train", config["model"], *before, f"--out {out}", *options(reading), *made]
     measured = []
-    if evaluation is not None and data.get("hash") in (None, evaluation.data["hash"], evaluation.data.get("content")):
+    if evaluation is not None and on_its_own_data(config, evaluation.data):
         measured = options(_measured(evaluation))
     return [
         " ".join(words),
@@ -74,6 +74,11 @@ def _measured(evaluation: Evaluation) -> dict[str, Any]:
         "orders": evaluation.orders,
     }
     return {name: value for name, value in asked.items() if value != usual[name]}
+
+
+def on_its_own_data(config: Mapping[str, Any], judged: Mapping[str, Any]) -> bool:
+    """Whether the ``data`` of an evaluation are those that a run was trained on, or nothing is known of these."""
+    return (config.get("data") or {}).get("hash") in (None, judged["hash"], judged.get("content"))
 
 
 def settings(model: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ancestral.files import write_whole
 from ancestral.hub import versions
 from ancestral.report.facts import details, with_error
 from ancestral.report.page import badge, document, drawing, figure, pairs, paragraph, section, tag
-from ancestral.report.sweeps import Point, Record, value_in_words, values_in_words
+from ancestral.report.sweeps import Point, Record, bounds_in_words, value_in_words, values_in_words
 from ancestral.report.tradeoff import Line, cost_split, rate_distortion
 
 COLUMNS = {
@@ -176,8 +176,7 @@ def notes_of(rows: Sequence[Row]) -> str:
     over = "the runs, which differ in their seeds, where there are several, else over the examples" if several else "the examples"
     bounds, subset = _bounds(rows), ""
     if bounds:
-        which = bounds[0] if len(bounds) == 1 else "not the same of all, as the cells say"
-        subset = f" IWAE and shuffle cost on a subset: {which}."
+        subset = f" IWAE and shuffle cost on a subset: {bounds_in_words(bounds)}."
     return f"Costs in nats an example where nothing else is said.{subset} ± is the standard error over {over}."
 
 

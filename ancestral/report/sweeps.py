@@ -185,6 +185,11 @@ def bound_in_words(figures: Mapping[str, Any]) -> str:
     return f"IWAE-{k} on {subset:,}" + (f" (seed {seed})" if seed else "")
 
 
+def bounds_in_words(bounds: Sequence[str]) -> str:
+    """Which bound the figures of a table are, as `bound_in_words` says it, or that each of its cells says so."""
+    return "not the same of all, as the cells say" if len(set(bounds)) > 1 else bounds[0]
+
+
 def value_in_words(value: Any) -> str:
     """A value of a setting as a name or a label has it.
 

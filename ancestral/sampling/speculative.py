@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Conditional, Context, OrderError, Walk
+from ancestral.data.notation import unlike
 from ancestral.draw import Draw, inverse_cdf, uniforms
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
@@ -158,11 +159,8 @@ def _alike(model: Model, draft: Model) -> Model:
         ours, theirs = getattr(model.spec, name), getattr(draft.spec, name)
         if ours != theirs:
             raise ValueError(f"the draft is of {name} {theirs} and the model of {ours}: a draft is a model of the same symbols")
-    if None not in (model.notation, draft.notation) and model.notation != draft.notation:
-        raise ValueError(
-            f"the draft's symbols stand for other things ({draft.notation.in_words()}) than those of the model"
-            f" ({model.notation.in_words()}): train a draft on the same data in the same notation"
-        )
+    if fault := unlike(draft.notation, model.notation):
+        raise ValueError(f"the draft's symbols {fault}: train a draft on the same data in the same notation")
     try:
         draft = sized(draft, target.network.shape)
     except OrderError as error:

@@ -130,7 +130,6 @@ def fit(
             record = {"source": _source(data), "options": _options(data_options or {}), **splits.describe()}
             made = {"training": asdict(config), "stages": [s.to_dict() for s in stages], "data": record}
             write_config(model, folder, made if start is None else {**made, "from": dict(start)})
-        model.units, model.notation = splits.units, splits.notation
         return _run(Session(model, splits, config, stages, folder, stop, started))
 
 
@@ -159,7 +158,6 @@ def resume(folder: Folder, data: Data | None = None, model: Model | None = None,
     started = CLOCKS[config.clock]()
     splits = _same_data(entries["data"], data)
     check(model, splits)
-    model.units, model.notation = splits.units, splits.notation
     stages = [Planned.from_dict(stage) for stage in entries["stages"]]
     with _surroundings(model, config, path) as stop:
         return _run(Session(model, splits, config, stages, path, stop, started), checkpoint)
@@ -182,6 +180,7 @@ def plan(model: Model, data: Data, config: TrainingConfig | None = None, **overr
 
 
 def _run(session: Session, checkpoint: dict[str, Any] | None = None) -> Run:
+    session.model.units, session.model.notation = session.data.units, session.data.notation
     session.train(checkpoint)
     return Run(session.folder, session.model.eval(), session.total, session.seconds, session.records.rows)
 
