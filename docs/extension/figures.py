@@ -86,7 +86,7 @@ def collapse() -> str:
 
 
 def _ranges(seeds: list[dict[str, Any]]) -> list[str]:
-    used = sum(row["verdict"] != "collapsed" and row["shuffle_cost"] > 0.1 for row in seeds)
+    used = sum(row["verdict"].startswith("z carries") for row in seeds)
     return [*(_range([row[key] for row in seeds]) for key in ("nats", "rate", "shuffle_cost")), f"{used} of {len(seeds)}"]
 
 

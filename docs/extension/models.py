@@ -77,7 +77,7 @@ def facts(name: str) -> str:
     labels = "with `conditional=True`" if any(field.name == "conditional" for field in fields(config)) else "no"
     stages = ", ".join(f"{stage.name} (`{stage.objective}`)" for stage in config.stages)
     rows = [
-        ["likelihood", "**exact**" if MODELS[name].status == "exact" else "**bound**: ELBO, and IWAE with k samples of z"],
+        ["likelihood", _status(name, model)],
         ["data", ", ".join(likes(name))],
         ["labels", labels],
         ["order of the sites", _orders(network, config)],
@@ -87,6 +87,13 @@ def facts(name: str) -> str:
         ["in code", f"`{MODELS[name].constructor.split(':')[0]}`, `{MODELS[name].config.__name__}`"],
     ]
     return table(["", ""], rows) + "\n" + sizes(name)
+
+
+def _status(name: str, model: Model) -> str:
+    if MODELS[name].status == "exact":
+        return "**exact**"
+    certain = isinstance(model, Latent) and model.topdown.certain
+    return "**bound**: " + ("what z and x given z cost together" if certain else "ELBO, and IWAE with k samples of z")
 
 
 def _orders(network: Any, config: Any) -> str:
