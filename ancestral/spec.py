@@ -110,9 +110,10 @@ class DataSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them; the inverse of ``from_dict``."""
-        fields = {"kind": self.kind, "shape": list(self.shape), "levels": self.levels, "classes": self.classes}
+        always = {"kind": self.kind, "shape": list(self.shape), "levels": self.levels, "classes": self.classes}
+        usual: dict[str, Any] = {"columns": [], "end": None, "parts": 1}
         extra = {"columns": list(self.columns), "end": self.end, "parts": self.parts}
-        return fields | {name: value for name, value in extra.items() if value not in ([], None, 1)}
+        return always | {name: value for name, value in extra.items() if value != usual[name]}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> DataSpec:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 import ancestral
 from ancestral.core import Autoregressive
+from ancestral.data.splits import Examples
 from ancestral.latent.code_priors import PRIORS
 from ancestral.sampling.strategies import arrange
 from ancestral.testing import check
@@ -32,6 +33,21 @@ def test_every_prior_obeys_the_laws_by_itself(prior: str) -> None:
 @pytest.mark.parametrize("prior", LEARNED)
 def test_every_prior_obeys_the_laws_with_a_grid(prior: str) -> None:
     check(*told(prior, 4)).raise_if_failed()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("prior", LEARNED)
+def test_priors_of_conditional_models_are_told_labels_by_themselves(prior: str) -> None:
+    model = topdown_of(model_of(conditional=True, prior=prior)).prior
+    labels = torch.tensor([0, 2, 1])
+    codes = torch.randint(3, (3, *model.network.shape), generator=torch.Generator().manual_seed(1))
+    context = ancestral.Context(vector=torch.eye(3, dtype=torch.float64)[labels])
+    told, silent = (float(-model.log_prob(codes, each).mean()) for each in (context, None))
+    assert ancestral.evaluate(model, Examples(codes, labels)).nats == pytest.approx(told) != pytest.approx(silent)
+    drawn = [ancestral.sample(model, 64, labels=[label] * 64, seed=0) for label in (0, 2)]
+    assert not drawn[0].equal(drawn[1])
+    assert not topdown_of(model_of(prior=prior)).prior.conditional
+    assert not topdown_of(model_of(conditional=True, prior="uniform")).prior.conditional
 
 
 @torch.no_grad()

@@ -43,6 +43,20 @@ def test_what_comes_back_is_what_went_in(name: str, overrides: dict[str, Any], t
     assert sorted(path.name for path in (tmp_path / "runs" / "x").iterdir()) == ["config.json", "model.safetensors"]
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SPEC,
+        DataSpec("text", (None,), 2, end=1),
+        DataSpec("text", (4,), 5, end=4),
+        DataSpec("audio", (8,), 256, parts=2),
+        DataSpec("vector", (2,), None, columns=(3, None)),
+    ],
+)
+def test_specs_come_back(spec: DataSpec) -> None:
+    assert DataSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
 def test_weights_keep_their_type(tmp_path: Path) -> None:
     model = ancestral.build("vae", SPEC, preset="tiny").float()
     hub.save(model, tmp_path)

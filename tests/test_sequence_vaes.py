@@ -266,6 +266,20 @@ def test_an_auxiliary_loss_teaches_z_what_y_needs(form: str) -> None:
     assert torch.allclose(elbo(model, batch)["loss"], last["distortion"] + last["rate"])
 
 
+@pytest.mark.parametrize("sites", [72, 65, 128])
+def test_coarser_sound_is_read_off_the_place_that_it_belongs_to(sites: int) -> None:
+    spec = DataSpec("audio", (sites,), 8)
+    model = build("wavenet-vae", spec, preset="tiny", form="local", halvings=6, factor=8, auxiliary=True)
+    assert isinstance(model, Latent) and model.auxiliary is not None
+    network = model.auxiliary.likelihood.network
+    grid = torch.randn(1, model.config.maps, 2, 1)
+    other = grid.clone()
+    other[:, :, 1] += 1
+    y = torch.zeros(1, sites // 8, dtype=torch.long)
+    moved = (network(y, Context(grid=grid)) != network(y, Context(grid=other))).flatten(2).any(2)[0]
+    assert moved.tolist() == [i >= 8 for i in range(sites // 8)]  # a place lasts 64 samples, 8 symbols of y
+
+
 def test_plain_by_default_and_stages_as_the_paper_has_them_where_asked_for() -> None:
     plain = configure("transformer-vae", "small", beta=0.5)
     assert [(stage.objective, stage.options["beta"]) for stage in plain.stages] == [("elbo", 0.5)]
@@ -327,6 +341,19 @@ def test_any_length_is_drawn(form: str) -> None:
     assert torch.equal(way, ended(way, model.spec))
     again = model.reconstruct(y)
     assert torch.equal(again, ended(again, model.spec))
+    least = model.likelihood.network.shape[0] or 0
+    assert model.reconstruct(some(model, 2, 5)).shape == (2, least) and model.reconstruct(some(model, 2, 2000)).shape == (2, 2000)
+
+
+def test_another_length_of_sound_leaves_its_coarser_one_out() -> None:
+    """What y is of the new length nobody has learned; it is no part of the bits."""
+    model = build("wavenet-vae", DataSpec("audio", (12,), 16), preset="tiny", auxiliary=True)
+    x = torch.randint(16, (3, 20), generator=torch.Generator().manual_seed(0))
+    longer = arrange(model, shape=(20,))
+    assert isinstance(longer, Latent) and longer.auxiliary is None
+    assert evaluate(longer, x).nats > 0 and score(longer, x).nats.shape == (3,)
+    same = arrange(model, shape=(12,))
+    assert isinstance(same, Latent) and same.auxiliary is not None
 
 
 def test_a_grid_of_z_belongs_to_one_length() -> None:

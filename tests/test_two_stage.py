@@ -15,7 +15,10 @@ from torch import Tensor
 
 import ancestral
 from ancestral.coding import two_part
+from ancestral.core import Autoregressive, Context
+from ancestral.data.splits import Examples, Splits
 from ancestral.evaluation.latents import Carried, verdict
+from ancestral.evaluation.study import study
 from ancestral.latent.codes import Certain, CodePrior
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise, given
@@ -185,6 +188,17 @@ def _generator(exact: Twin) -> ExactGenerator:
     return exact.latents
 
 
+@torch.no_grad()
+def test_the_model_of_y_is_told_labels_by_itself() -> None:
+    model = made(BITS, conditional=True)
+    prior = model.topdown.priors[0]  # type: ignore[index, union-attr]
+    assert isinstance(prior, Autoregressive) and prior.conditional and prior.spec.classes == 3
+    y, labels = torch.randint(2, (3, *prior.network.shape)), torch.tensor([0, 1, 2])
+    told = float(-prior.log_prob(y, Context(vector=torch.eye(3)[labels])).mean())
+    assert ancestral.evaluate(prior, Examples(y, labels)).nats == pytest.approx(told, rel=1e-5)
+    assert not made(BITS).topdown.priors[0].conditional  # type: ignore[index, union-attr]
+
+
 def test_other_data_are_refused() -> None:
     cases: list[tuple[DataSpec, dict[str, Any], str]] = [
         (BITS, {"form": "grey"}, "x itself"),
@@ -265,6 +279,15 @@ def test_figures_and_pages_speak_of_a_picture(tmp_path: Path) -> None:
         assert words in page
     for words in ("codes", "Perplexity", "Active units", "VAE image", "mean of the posterior", "z as drawn", "KL of every"):
         assert words not in re.sub("codes of all examples", "", page), words
+
+
+def test_pictures_of_many_symbols_are_probed() -> None:
+    spec = DataSpec("image", (1, 72, 72), levels=5, classes=2)
+    x = torch.randint(5, (24, *spec.shape), generator=torch.Generator().manual_seed(0))
+    some = Examples(x, torch.arange(24) % 2)
+    data = Splits(some, some, some, spec, "noise", "noise")
+    found = study(made(spec, form="grey", colours=2), data, limit=24, few=())
+    assert found.probes
 
 
 def test_there_is_no_way_between_pictures() -> None:

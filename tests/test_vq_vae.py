@@ -116,6 +116,7 @@ def test_numbers_that_are_no_codes_are_refused() -> None:
         ({"codes": 1}, "at least 2"),
         ({"codebook_decay": 1.0}, "below 1"),
         ({"prior_share": 2.0}, "a share of the steps, from 0 to 1"),
+        ({"prior_share": 1.0, "prior": "uniform"}, "a uniform one learns nothing"),
     ],
 )
 def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> None:

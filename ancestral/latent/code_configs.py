@@ -68,14 +68,18 @@ class VqVaeConfig:
         return self.prior if self.top_prior == "auto" else self.top_prior
 
     @property
+    def learned_priors(self) -> tuple[str, ...]:
+        """The parts that are priors of codes, but for those that have nothing to learn."""
+        priors = {"topdown.prior": self.prior} | ({"topdown.top_prior": self.prior_of_top} if self.top_halvings else {})
+        return tuple(part for part, name in priors.items() if name != "uniform")
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """How it trains: the codes with encoder and decoder, then their prior alone."""
         parts = ("topdown.encoder", "topdown.decoder", *["topdown.top"] * bool(self.top_halvings), "likelihood")
         parts += ("auxiliary",) * self.guided
         codes = Stage("codes", "quantized", {"commitment": self.commitment}, parts, 1 - self.prior_share)
-        priors = {"topdown.prior": self.prior} | ({"topdown.top_prior": self.prior_of_top} if self.top_halvings else {})
-        learned = tuple(part for part, name in priors.items() if name != "uniform")
-        if not learned:
+        if not self.learned_priors:
             return (replace(codes, share=1.0),)
-        prior = Stage("prior", "code_prior", parts=learned, share=self.prior_share)
+        prior = Stage("prior", "code_prior", parts=self.learned_priors, share=self.prior_share)
         return tuple(stage for stage in (codes, prior) if stage.share > 0)

@@ -101,4 +101,5 @@ def prior_of_codes(name: str, config: VqVaeConfig, spec: DataSpec, grid: int = 0
     if name not in PRIORS:
         raise ValueError(f"there is no prior {name!r} of codes; choose one of {', '.join(PRIORS)}")
     made = PRIORS[name](config, spec, grid)
+    made.network.conditional = made.conditional  # its configuration, of images, stays behind
     return listening(made) if grid else Autoregressive(made.network, made.family, spec)

@@ -179,13 +179,22 @@ class Latent(Trained, nn.Module):
     @torch.no_grad()
     def decode(self, z: Latents, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
         """(n, *shape) symbols drawn from p(x | z); where lengths vary as long as the network's own, filled up after their end."""
-        z = self.by_group(z)
-        n = len(next(iter(z.values()), ()))
-        return ended(self.likelihood.walk(n, self.features(z, context)).run(Draw(seed, temperature)), self.spec)
+        return self._drawn(z, context, Draw(seed, temperature))
 
+    @torch.no_grad()
     def reconstruct(self, x: Tensor, context: Context | None = None, seed: int = 0, temperature: float = 1.0) -> Tensor:
-        """(n, *shape) symbols drawn from p(x' | z) at x's posterior mean: what z kept, the rest as the decoder imagines it."""
-        return self.decode(self.encode(x, context), context, seed, temperature)
+        """(n, *shape) symbols drawn from p(x' | z) at x's posterior mean: what z kept, the rest as the decoder imagines it.
+
+        Where lengths vary there is room for as many symbols as x has, and at least the network's own length.
+        """
+        least = x.shape[1] if None in self.spec.shape else 0
+        return self._drawn(self.encode(x, context), context, Draw(seed, temperature), least)
+
+    def _drawn(self, z: Latents, context: Context | None, draw: Draw, least: int = 0) -> Tensor:
+        z, likelihood = self.by_group(z), self.likelihood
+        if least > (likelihood.network.shape[0] or 0):
+            likelihood = Autoregressive(likelihood.network.arrange(shape=(least,)), likelihood.family, likelihood.spec)
+        return ended(likelihood.walk(len(next(iter(z.values()), ())), self.features(z, context)).run(draw), self.spec)
 
 
 def needs_latents(model: Autoregressive | Latent, what: str) -> Latent:

@@ -173,14 +173,13 @@ class Readout(Network):
         sites: D.
         size: parameters of one conditional.
         features: of the vector, or of the grid.
-        places: of the grid; None for a vector.
+        each: symbols of a place of the grid, of which the last may have fewer; None for a vector.
     """
 
-    def __init__(self, sites: int, size: int, features: int, places: int | None = None) -> None:
+    def __init__(self, sites: int, size: int, features: int, each: int | None = None) -> None:
         super().__init__((sites,))
         self.size = size
-        each = sites if places is None else -(-sites // places)
-        self.out = nn.Linear(features, each * size) if places is None else nn.Conv2d(features, each * size, 1)
+        self.out = nn.Linear(features, sites * size) if each is None else nn.Conv2d(features, each * size, 1)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         source = None if context is None else context.vector if isinstance(self.out, nn.Linear) else context.grid

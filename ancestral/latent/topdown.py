@@ -191,7 +191,7 @@ class TopDown(nn.Module, ABC):
 
     def numbers(self, name: str, z: Tensor) -> Tensor:
         """What z of a group says, as numbers of which means and distances make sense: of codes their vectors."""
-        return z
+        return z if z.is_floating_point() else z.float()
 
 
 def rows_of(evidence: Tensor | None, vector: Tensor | None, n: int | None) -> int:

@@ -142,7 +142,7 @@ class TwoStageTopDown(TopDown):
         self.shows = self.names[-1]
         self.priors, self.shown = nn.ModuleList(), nn.ModuleList()
         for i, factor in enumerate(self.factors):
-            of = DataSpec("image", (colours, height // factor, width // factor), levels)
+            of = DataSpec("image", (colours, height // factor, width // factor), levels, spec.classes if labels else None)
             self.priors.append(self._prior(of, config, labels, self.maps if i else 0))
             grow = 1 if grey else 2
             self.shown.append(Shown(levels, (height // factor * grow, width // factor * grow), grow))
@@ -166,6 +166,7 @@ class TwoStageTopDown(TopDown):
         sizes = {**config.auxiliary_sizes(), "vector": labels, "grid": grid, "stream": config.auxiliary_channels}
         network = GatedPixelCNN(of.shape, of.levels, family.size, **sizes)  # type: ignore[arg-type]
         start_from(family, network.head[-1])
+        network.conditional = labels > 0
         return listening(Autoregressive(network, family, of))
 
     def images(self, x: Tensor) -> list[Tensor]:

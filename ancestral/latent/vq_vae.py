@@ -65,6 +65,8 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         )
     if not 0 <= config.prior_share <= 1:
         raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
+    if config.prior_share == 1 and not config.learned_priors:
+        raise ValueError("prior_share=1 trains the prior alone, and a uniform one learns nothing: take another, or less")
     likelihood, auxiliary = likelihood_of_codes(config, spec), auxiliary_of_codes(config, spec)
     return Latent(CodedTopDown(spec, config), likelihood, spec, config, auxiliary)
 

@@ -70,7 +70,7 @@ def lower_rate(spec: DataSpec, colours: int, factor: int, features: int, span: i
         raise ValueError(f"factor is {factor}, of which a place of {span} samples is no multiple")
     y = DataSpec("audio", (samples // factor,), colours)
     family = Bernoulli() if colours == 2 else Categorical(colours)
-    network = Readout(samples // factor, family.size, features, None if span is None else -(-samples // span))
+    network = Readout(samples // factor, family.size, features, None if span is None else span // factor)
     return Auxiliary(Autoregressive(network, family, y), partial(coarser, spec=spec, colours=colours, factor=factor))
 
 

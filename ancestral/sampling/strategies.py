@@ -100,7 +100,9 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
         if shape is None:
             return model
         topdown, likelihood = model.topdown.arranged(tuple(shape)), arrange(model.likelihood, shape=shape)
-        made = Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, model.auxiliary)
+        alike = None in model.spec.shape or tuple(shape) == model.spec.shape
+        auxiliary = model.auxiliary if alike else None  # y may be of one length, and it is for training alone
+        made = Latent(topdown, likelihood, replace(model.spec, shape=tuple(shape)), model.config, auxiliary)
     else:
         own = order is None and (shape is None or tuple(shape) == model.network.shape)
         network = model.network if own else model.network.arrange(order, None if shape is None else tuple(shape))
