@@ -29,6 +29,7 @@ from ancestral.report import report
 from ancestral.report.describe import describe
 from ancestral.sampling.complete import complete
 from ancestral.sampling.interpolate import interpolate, shift, traverse
+from ancestral.sampling.proposals import Proposals, known_terms
 from ancestral.sampling.sample import sample
 from ancestral.training import Interrupted, fit, resume
 from ancestral.training.folder import read_checkpoint
@@ -325,6 +326,25 @@ def test_completion_follows_the_posterior_of_x() -> None:
     ones = (expected[:, None] * states.flatten(1)).sum(0)
     error = (ones * (1 - ones) / n).sqrt()
     assert ((found.flatten(1).double().mean(0) - ones).abs() <= 4.5 * error).all()
+
+
+@torch.no_grad()
+def test_the_guess_gives_one_particle_and_evidence_is_unbiased() -> None:
+    model, x, n = model_of(SMALL, spread=0.6), symbols(1, SMALL), 400
+    known = torch.zeros_like(x, dtype=torch.bool)
+    known[:, :, 0] = True
+    codes = torch.tensor(list(product(range(3), repeat=2))).view(-1, 1, 1, 2)
+    prior = topdown_of(model).prior.log_prob(codes)
+    seen = model.features({"codes": codes})
+    exact = (prior + known_terms(model.likelihood, x.expand(9, 1, 2, 4), known.expand(9, 1, 2, 4), seen)).logsumexp(0)
+    found = complete(model, x.expand(n, 1, 2, 4), known, seed=0, particles=8).log_evidence.sub(exact).exp()
+    assert abs(found.mean() - 1) < 4.5 * found.std() / n**0.5
+
+    wide = model_of(codes=64, spread=0.05)
+    rows = symbols(3)
+    _, z, _ = Proposals(wide, rows, torch.ones_like(rows, dtype=torch.bool), None, 0, range(3), 8).near(rows)
+    same = (z["codes"].view(3, 8, -1) == wide.encode(rows)["codes"].view(3, 1, -1)).all(2)
+    assert same.sum(1).tolist() == [1, 1, 1] and len(z["codes"].unique(dim=0)) == 24
 
 
 def test_there_is_nothing_between_codes() -> None:

@@ -7,6 +7,8 @@ Importance resampling chooses among them up to their number (Rubin 1987; Robert 
 
 The mixture bounds the weights: they never exceed p(x_known | z) by more than a factor of two. The guess is made of the
 known symbols and of randomness of its own, so it makes the weights no less right, only more even.
+
+Where x leaves no choice of z all draws from q(z | guess) are one z, and copies of it would pass for particles: there is one.
 """
 
 from __future__ import annotations
@@ -61,10 +63,10 @@ class Proposals:
 
         They are (m, k) numbers, (m k, *latent) values and m k rows of features.
         """
-        half = self.k // 2
-        share = log(half / self.k), log(1 - half / self.k)
+        blind = self.k - 1 if self.model.topdown.certain else self.k // 2
+        share = log(blind / self.k), log(1 - blind / self.k)
         ratios, groups, features = [], [], []
-        for first, count, prior in ((0, half, True), (half, self.k - half, False)):
+        for first, count, prior in ((0, blind, True), (blind, self.k - blind, False)):
             noise = self._noise(self.k + first, count, prior)
             descent = self.model.descend(guess.repeat_interleave(count, 0), noise, self._wide(count))
             log_p, log_q = _total([group.log_p for group in descent.groups]), _total([group.log_q for group in descent.groups])
