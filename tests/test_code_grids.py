@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ancestral.coding.schemes import LATENTS
 from ancestral.coding.two_part import decode, encode
 from ancestral.core import Autoregressive
 from ancestral.evaluation import evaluate
+from ancestral.evaluation.latents import Carried, Uses, verdict
 from ancestral.latent.code_grids import Top
 from ancestral.latent.code_priors import PRIORS
 from ancestral.latent.latent import Latent
@@ -237,6 +239,19 @@ def test_figures_tell_of_both_grids() -> None:
     found = evaluate(two(DIGITS.spec), DIGITS, limit=30)
     assert list(found.code_uses) == ["top", "codes"] and [sum(uses) for uses in found.code_uses.values()] == [30 * 4, 30 * 16]
     assert "top codes used, perplexity" in (found.verdict or "") and "3 codes used" in (found.verdict or "")
+
+
+def test_one_idle_grid_of_two_is_no_collapse() -> None:
+    busy: dict[str, Any] = {"used": 250, "codes": 256, "perplexity": 180.0}
+    idle: dict[str, Any] = {"used": 1, "codes": 256, "perplexity": 1.0}
+    for uses, named in (
+        ([Uses("top", **idle), Uses("codes", **busy)], r"the top codes are hardly chosen: try one grid \(top_halvings=0\)"),
+        ([Uses("top", **busy), Uses("codes", **idle)], "the codes are hardly chosen: try one grid, as coarse as the top"),
+    ):
+        carried = Carried(nats=97, rate=30, shuffle_cost=45, active=0, units=0, uses=uses)
+        assert not carried.little and re.fullmatch(f"z carries 43.3 of 140 bits; .*; {named}", verdict(carried))
+    both = Carried(nats=97, rate=30, shuffle_cost=45, active=0, units=0, uses=[Uses("top", **idle), Uses("codes", **idle)])
+    assert verdict(both).startswith("collapsed: the encoder hardly chooses among the codes") and "try" not in verdict(both)
 
 
 @torch.no_grad()

@@ -182,8 +182,20 @@ class Carried:
 
     @property
     def hardly_chosen(self) -> bool:
-        """Whether of some codes nearly all are the same one."""
-        return any(use.perplexity < LEAST_PERPLEXITY for use in self.uses)
+        """Whether nearly all codes are the same one, in every grid."""
+        return bool(self.uses) and len(self._idle) == len(self.uses)
+
+    @property
+    def spare(self) -> str:
+        """What of several grids is hardly chosen while another is: it is not needed, which is no collapse; "" where all are."""
+        if not self._idle or self.hardly_chosen:
+            return ""
+        needed = "try one grid (top_halvings=0)" if self._idle[0].name == "top" else "try one grid, as coarse as the top"
+        return f"; the {self._idle[0].noun} are hardly chosen: {needed}"
+
+    @property
+    def _idle(self) -> list[Uses]:
+        return [use for use in self.uses if use.perplexity < LEAST_PERPLEXITY]
 
     @property
     def picture(self) -> bool:
@@ -201,7 +213,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """One sentence on whether z is used; where it is not, the first of the remedies.
 
     Collapsed is a rate below 0.5 nats with a shuffle cost below 0.1 nats (nearly collapsed: that cost is more), a mutual
-    information below 0.1 nats, or a perplexity of codes below 1.5.
+    information below 0.1 nats, or a perplexity of codes below 1.5 in every grid; where one of two grids is so, it is named.
 
     Example:
         >>> verdict(Carried(nats=97.04, rate=12.68, shuffle_cost=20.0, active=12, units=64))
@@ -209,7 +221,7 @@ def verdict(carried: Carried, remedies: Sequence[Remedy] = ()) -> str:
     """
     whole = "" if carried.nats is None else f"of {_short(bits(carried.nats))} "
     share, cost = f"{_short(bits(carried.rate))} {whole}bits", carried.shuffle_cost
-    active = ", ".join(use.words for use in carried.uses) or _active(carried)
+    active = (", ".join(use.words for use in carried.uses) or _active(carried)) + carried.spare
     shuffled = "there is no other whose z could be taken" if cost is None else f"another example's z costs {cost:z.2f} nats"
     if not carried.little:
         return f"z carries {share}; {active}"
