@@ -214,6 +214,15 @@ def test_other_data_are_refused() -> None:
             ancestral.build("two-stage", spec, preset="tiny", **overrides)
 
 
+def test_numbers_that_are_no_symbols_of_y_are_refused() -> None:
+    model = made(RGB, form="grey")
+    z = model.encode(symbols(RGB, 2))
+    with pytest.raises(ValueError, match=r"z\['greys'\] ranges over 99 \.\. 99; it takes whole numbers 0 \.\. 15"):
+        model.decode({name: torch.full_like(y, 99) for name, y in z.items()})
+    with pytest.raises(ValueError, match=r"z\['greys'\] has type torch.float64; it takes whole numbers 0 \.\. 15"):
+        ancestral.sample(model, 2, z={name: y.double() + 0.5 for name, y in z.items()})
+
+
 @pytest.mark.parametrize("place", [[0, 1], [2, 3]])
 def test_completions_follow_the_joint_distribution(place: list[int]) -> None:
     """Of 2 x 2 bits with a row known no y is decided, so that all is drawn from p(x, y | known); by enumeration."""

@@ -95,10 +95,16 @@ def test_samples_do_not_depend_on_the_batch_or_the_engine() -> None:
     assert torch.equal(sample(model.float(), 5, seed=2, engine="native"), sample(model, 5, seed=2, engine="eager"))
 
 
-def test_numbers_that_are_no_codes_are_refused() -> None:
-    model = model_of()
-    with pytest.raises(ValueError, match=r"codes range over -1 \.\. 7; there are 0 \.\. 2"):
-        model.decode({"codes": torch.tensor([-1, 7, 0]).repeat(3).view(1, 1, 3, 3)})
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_numbers_that_are_no_codes_are_refused(quantizer: str) -> None:
+    model = model_of(quantizer=quantizer, codes=6)
+    z = torch.tensor([-1, 7, 0]).repeat(3).view(1, 1, 3, 3)
+    with pytest.raises(ValueError, match=r"z\['codes'\] ranges over -1 \.\. 7; it takes whole numbers 0 \.\. 5"):
+        model.decode(z)
+    for wrong in (z.clamp(0, 5).double(), z > 0):
+        with pytest.raises(ValueError, match=r"z\['codes'\] has type torch\.\w+; it takes whole numbers 0 \.\. 5: z\.long\(\)"):
+            model.decode(wrong)
+    assert torch.equal(model.decode(z.clamp(0, 5).to(torch.uint8)), model.decode(z.clamp(0, 5)))
 
 
 @pytest.mark.parametrize(

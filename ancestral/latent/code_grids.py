@@ -58,9 +58,6 @@ class CodeGrid:
             encoded: (n, m d, h, w) what an encoder gives, which the gradient goes straight through to; None without evidence.
             context: what the prior is told.
             rows: n.
-
-        Raises:
-            ValueError: numbers were chosen that are no codes.
         """
         posterior = None
         if encoded is not None:
@@ -68,16 +65,9 @@ class CodeGrid:
             posterior = Nearest(bounded, self.quantizer.nearest(bounded))
         prior = CodePrior(self.prior, context, rows)
         codes = choose(self.name, prior, posterior)
-        if posterior is None:
-            self._check(codes)
         vectors = self.quantizer.vectors(codes)
         vectors = vectors if posterior is None else straight_through(posterior.bounded, vectors)
         return Group(self.name, codes, prior, posterior), vectors
-
-    def _check(self, codes: Tensor) -> None:
-        low, high = (int(edge) for edge in codes.aminmax()) if codes.numel() else (0, 0)
-        if low < 0 or high >= self.quantizer.codes:
-            raise ValueError(f"{self.name} range over {low} .. {high}; there are 0 .. {self.quantizer.codes - 1}")
 
 
 class Lifted(nn.Module):

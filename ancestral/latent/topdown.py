@@ -53,6 +53,11 @@ class Symbols(Distribution, ABC):
 
     arg_constraints = {}  # noqa: RUF012  (torch wants a mapping there)
 
+    @property
+    def levels(self) -> int | None:
+        """How many whole numbers a unit can be, from 0 on; None where that is not known."""
+        return None
+
     @abstractmethod
     def drawn(self, u: Tensor, temperature: float = 1.0) -> Tensor:
         """(n, *shape) uniforms, one a unit, to symbols.
@@ -254,7 +259,7 @@ def placed(z: Tensor, like: Tensor) -> Tensor:
 
 
 def given(values: Mapping[str, Tensor]) -> Choose:
-    """Settle every group at the values handed over, by name."""
+    """Settle every group at the values handed over, by name, of which codes are whole numbers in their range."""
 
     def choose(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
         if name not in values:
@@ -262,6 +267,16 @@ def given(values: Mapping[str, Tensor]) -> Choose:
         z, wanted = values[name], tuple(prior.batch_shape[1:])
         if tuple(z.shape[1:]) != wanted:
             raise ValueError(f"z[{name!r}] has shape {tuple(z.shape)}; the model takes (n, {', '.join(map(str, wanted))})")
-        return z
+        return _codes(name, z, prior.levels) if isinstance(prior, Symbols) and prior.levels is not None else z
 
     return choose
+
+
+def _codes(name: str, z: Tensor, levels: int) -> Tensor:
+    """z as a quantiser and a prior of codes take it."""
+    takes = f"it takes whole numbers 0 .. {levels - 1}"
+    if z.is_floating_point() or z.dtype == torch.bool:
+        raise ValueError(f"z[{name!r}] has type {z.dtype}; {takes}: z.long() makes them of numbers that are whole")
+    if z.numel() and (int(z.min()) < 0 or int(z.max()) >= levels):
+        raise ValueError(f"z[{name!r}] ranges over {int(z.min())} .. {int(z.max())}; {takes}, such as model.encode(x) gives")
+    return z.long()
