@@ -133,6 +133,8 @@ def test_what_cannot_be_built_is_refused(options: dict[str, Any], what: str) -> 
         ancestral.build("vq-vae", ancestral.DataSpec("text", (6,), levels=4))
     with pytest.raises(ValueError, match="read it in blocks"):
         ancestral.build("vq-vae", ancestral.DataSpec("audio", (None,), levels=257, end=256))
+    with pytest.raises(ValueError, match="these are real values: read them without dequantize, or take vae"):
+        ancestral.build("vq-vae", ancestral.DataSpec("image", (1, 8, 8)))
 
 
 # Training

@@ -47,8 +47,8 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     Sound of a fixed length is taken as an image of one row, so that the codes are, too: of them a Transformer sees all before.
 
     Raises:
-        ValueError: the data are no images and no such sound, there is no such quantiser, prior or decoder, or the prior cannot be
-            one of such codes.
+        ValueError: the data are no images and no such sound in whole numbers, there is no such quantiser, prior or decoder, or
+            the prior cannot be one of such codes.
 
     Example:
         >>> import ancestral
@@ -62,6 +62,10 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         raise ValueError(
             f"vq-vae models images, and audio of a fixed length with one symbol a sample, not {spec.kind} of shape"
             f" {spec.shape}{cut}"
+        )
+    if spec.levels is None:
+        raise ValueError(
+            "vq-vae takes images and sound in whole numbers, and these are real values: read them without dequantize, or take vae"
         )
     if not 0 <= config.prior_share <= 1:
         raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
