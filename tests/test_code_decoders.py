@@ -20,6 +20,7 @@ from ancestral.sampling import sample
 from ancestral.training import fit
 
 CLIP = ancestral.DataSpec("audio", (24,), levels=9, classes=2)
+RGB = ancestral.DataSpec("image", (3, 4, 4), levels=4)
 AUTOREGRESSIVE = [(SPEC, "gated-pixelcnn"), (CLIP, "wavenet")]
 
 
@@ -84,6 +85,17 @@ def test_sound_is_drawn_alike_by_every_engine_and_comes_back_from_a_file() -> No
     assert torch.equal(ancestral.decompress(model, ancestral.compress(model, x)), x)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("length", "means"), [(1, 1), (5, 4), (7, 4), (12, 8)])
+def test_the_auxiliary_sound_of_a_short_one_is_of_shorter_means(length: int, means: int) -> None:
+    spec = ancestral.DataSpec("audio", (length,), levels=16)
+    model, x = model_of(spec, decoder="wavenet", halvings=3), symbols(spec=spec)
+    found = model.elbo(x).auxiliary
+    assert model.auxiliary is not None and found is not None and found.isfinite().all()
+    y = model.auxiliary.target(x)
+    assert y.shape[1] == length // means and y[0, 0] == x[0, :means].sum() // means
+
+
 @pytest.mark.parametrize(
     ("spec", "options", "what"),
     [
@@ -91,7 +103,13 @@ def test_sound_is_drawn_alike_by_every_engine_and_comes_back_from_a_file() -> No
         (CLIP, {"decoder": "gated-pixelcnn"}, "'gated-pixelcnn' is not for audio: take wavenet, or auto"),
         (SPEC, {"decoder": "made"}, "choose auto or one of: logistic, normal, gated-pixelcnn"),
         (CLIP, {"decoder": "made"}, "choose auto or one of: logistic, normal, wavenet"),
-        (SPEC, {"decoder": "gated-pixelcnn", "decoder_layers": 0}, "at least 1 layer"),
+        (SPEC, {"decoder": "gated-pixelcnn", "decoder_layers": 0}, "decoder_layers is 0; it must be at least 1"),
+        (
+            RGB,
+            {"decoder": "gated-pixelcnn", "decoder_channels": 2},
+            "decoder_channels is 2; it must be at least 3, one for every",
+        ),
+        (CLIP, {"decoder": "wavenet", "decoder_channels": 0}, "decoder_channels is 0; it must be at least 1"),
     ],
 )
 def test_decoders_of_other_data_are_refused(spec: ancestral.DataSpec, options: dict[str, Any], what: str) -> None:

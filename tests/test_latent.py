@@ -173,6 +173,8 @@ def test_auxiliary_image_that_does_not_fit_is_refused() -> None:
         build("agave", GREY, preset="tiny", factor=4)
     with pytest.raises(ValueError, match="2 to 5"):
         build("agave", GREY, preset="tiny", colours=8)
+    with pytest.raises(ValueError, match="it is a share of the steps"):
+        build("agave", GREY, preset="tiny", pretraining=2.0)
     with pytest.raises(ValueError, match="images of integers"):
         build("agave", DataSpec("vector", (4,)))
 

@@ -207,6 +207,10 @@ def test_other_data_are_refused() -> None:
         (BITS, {"halvings": 0}, "at least 1 smaller image"),
         (RGB, {"form": "grey", "colours": 1}, "at least 2 levels"),
         (RGB, {"auxiliary_share": 1.5}, "from 0 to 1"),
+        (RGB, {"auxiliary_layers": 0}, "auxiliary_layers is 0; it must be at least 1"),
+        (RGB, {"auxiliary_channels": 2}, "auxiliary_channels is 2; it must be at least 3, one for every colour"),
+        (RGB, {"form": "grey", "auxiliary_channels": 0}, "auxiliary_channels is 0; it must be at least 1"),
+        (RGB, {"stream": -1}, "stream is -1; it must be at least 0"),
         (DataSpec("vector", (4,), levels=2), {}, "models images"),
     ]
     for spec, overrides, complaint in cases:

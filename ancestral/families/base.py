@@ -188,7 +188,7 @@ def thirds(parameters: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]
     return logits, means, log_scales
 
 
-def check_count(name: str, count: int, least: int) -> None:
-    """Raise ``ValueError`` where a family is given fewer levels or components than make sense."""
+def check_count(name: str, count: float, least: float, why: str = "") -> None:
+    """Raise ``ValueError`` where there are fewer levels, components, layers or the like than make sense; ``why`` ends it."""
     if count < least:
-        raise ValueError(f"{name} is {count}; it must be at least {least}")
+        raise ValueError(f"{name} is {count}; it must be at least {least}{why}")

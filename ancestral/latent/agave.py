@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ancestral.core import Autoregressive
 from ancestral.families import Logistic
-from ancestral.latent.configs import AgaveConfig, EncoderFields
+from ancestral.latent.configs import AgaveConfig, EncoderFields, check_share
 from ancestral.latent.latent import Auxiliary, Latent
 from ancestral.latent.resnet import ResNetTopDown
 from ancestral.latent.topdown import TopDown
@@ -72,6 +72,7 @@ def agave(config: AgaveConfig, spec: DataSpec) -> Latent:
         raise ValueError(f"colours is {colours}; the auxiliary image can have 2 to {spec.levels} levels of these data")
     if config.pretrain not in (("both", "vae", "pixelcnn") if config.auxiliary else ("both", "pixelcnn")):
         raise ValueError(f"pretrain is {config.pretrain!r}; agave takes both, pixelcnn or, with an auxiliary loss, vae")
+    check_share("pretraining", config.pretraining)
     if height % factor or width % factor:
         raise ValueError(f"factor is {factor}, which does not divide images of {height} x {width}")
     small = (channels, height // factor, width // factor)

@@ -83,8 +83,8 @@ def auxiliary_of_codes(config: VqVaeConfig, spec: DataSpec) -> Auxiliary | None:
         return None
     if spec.kind == "image":
         return Auxiliary(alone(config, spec), itself)
-    span = 2**config.halvings
-    return lower_rate(spec, min(COLOURS, spec.levels or 2), min(FACTOR, span), config.decoder_channels, span)
+    span, longest = 2**config.halvings, 2 ** ((spec.shape[0] or 1).bit_length() - 1)  # a place of the grid holds whole means
+    return lower_rate(spec, min(COLOURS, spec.levels or 2), min(FACTOR, span, longest), config.decoder_channels, span)
 
 
 def itself(x: Tensor) -> Tensor:

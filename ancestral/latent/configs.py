@@ -9,6 +9,12 @@ from ancestral.networks.configs import PixelFields, Presets
 from ancestral.spec import Stage
 
 
+def check_share(name: str, share: float) -> None:
+    """Raise ``ValueError`` where a setting that is a share of the steps is none."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is {share}; it is a share of the steps, from 0 to 1")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderFields:
     """Sizes of the ResNet (images) or perceptron (vectors) between x and z, both ways."""

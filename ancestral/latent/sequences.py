@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ancestral.core import Context, OrderError
+from ancestral.latent.configs import check_share
 from ancestral.latent.encoders import Handed, evened
 from ancestral.latent.generation import Decoding, Generator
 from ancestral.latent.posteriors import posterior_of
@@ -125,11 +126,12 @@ def labels_of(config: SequenceVaeFields, spec: DataSpec, conditional: bool, besi
         beside: whether its decoder reads them and z as one vector.
 
     Raises:
-        ValueError: stages are asked for that the model does not have.
+        ValueError: stages are asked for that the model does not have, or a share that is none.
     """
     stages = ("both", "vae", config.pretrained)
     if config.pretrain not in stages:
         raise ValueError(f"pretrain is {config.pretrain!r}; it is one of {', '.join(stages)}")
+    check_share("pretraining", config.pretraining)
     if config.pretraining and not config.auxiliary:
         raise ValueError("pretraining is of a model with an auxiliary loss: give auxiliary=True, or leave it out")
     if config.pretraining and conditional and beside:

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ancestral.core import Autoregressive, Context
+from ancestral.families.base import check_count
 from ancestral.latent.codes import Certain, CodePrior
+from ancestral.latent.configs import check_share
 from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of
@@ -69,7 +71,8 @@ def two_stage(config: TwoStageConfig, spec: DataSpec) -> Latent:
     """The model of a `TwoStageConfig`.
 
     Raises:
-        ValueError: the data are not images of integers, there is no such form, or no such auxiliary image of them.
+        ValueError: the data are not images of integers, there is no such form, no such auxiliary image of them, or a size makes
+            no model.
 
     Example:
         >>> import ancestral
@@ -81,8 +84,11 @@ def two_stage(config: TwoStageConfig, spec: DataSpec) -> Latent:
         raise ValueError(f"form is {config.form!r}; the auxiliary image is one of {', '.join(FORMS)}")
     if spec.kind != "image" or spec.levels is None:
         raise ValueError(f"two-stage models images of integers, not {spec.kind} with levels={spec.levels}")
-    if not 0 <= config.auxiliary_share <= 1:
-        raise ValueError(f"auxiliary_share is {config.auxiliary_share}; it is a share of the steps, from 0 to 1")
+    check_share("auxiliary_share", config.auxiliary_share)
+    colours = 1 if config.form == "grey" else spec.shape[0] or 1
+    check_count("auxiliary_layers", config.auxiliary_layers, 1)
+    check_count("auxiliary_channels", config.auxiliary_channels, colours, ", one for every colour of the auxiliary image")
+    check_count("stream", config.stream, 0)
     topdown = TwoStageTopDown(spec, config)
     sizes = {**config.decoder_sizes(), "grid": topdown.maps, "stream": config.stream}
     return Latent(topdown, listening(image_model(GatedPixelCNN, config, spec, sizes)), spec, config)

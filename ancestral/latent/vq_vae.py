@@ -26,10 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Context
+from ancestral.families.base import check_count
 from ancestral.latent.code_configs import VqVaeConfig
-from ancestral.latent.code_decoders import auxiliary_of_codes, decoder_of_codes, likelihood_of_codes
+from ancestral.latent.code_decoders import autoregressive, auxiliary_of_codes, decoder_of_codes, likelihood_of_codes
 from ancestral.latent.code_grids import CodeGrid, Nearest, Top, quantizer_of
 from ancestral.latent.code_priors import prior_of_codes
+from ancestral.latent.configs import check_share
 from ancestral.latent.encoders import ImageEncoder, scaled, sides
 from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
@@ -47,8 +49,8 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     Sound of a fixed length is taken as an image of one row, so that the codes are, too: of them a Transformer sees all before.
 
     Raises:
-        ValueError: the data are no images and no such sound in whole numbers, there is no such quantiser, prior or decoder, or
-            the prior cannot be one of such codes.
+        ValueError: the data are no images and no such sound in whole numbers, a size makes no model, there is no such
+            quantiser, prior or decoder, or the prior cannot be one of such codes.
 
     Example:
         >>> import ancestral
@@ -67,12 +69,27 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
         raise ValueError(
             "vq-vae takes images and sound in whole numbers, and these are real values: read them without dequantize, or take vae"
         )
-    if not 0 <= config.prior_share <= 1:
-        raise ValueError(f"prior_share is {config.prior_share}; it is a share of the steps, from 0 to 1")
+    check_share("prior_share", config.prior_share)
     if config.prior_share == 1 and not config.learned_priors:
         raise ValueError("prior_share=1 trains the prior alone, and a uniform one learns nothing: take another, or less")
+    _check_sizes(config, spec)
     likelihood, auxiliary = likelihood_of_codes(config, spec), auxiliary_of_codes(config, spec)
     return Latent(CodedTopDown(spec, config), likelihood, spec, config, auxiliary)
+
+
+def _check_sizes(config: VqVaeConfig, spec: DataSpec) -> None:
+    """Of all parts, by the names that the configuration has for them."""
+    for name, least in {"commitment": 0, "width": 1, "blocks": 0, "halvings": 0, "depth": 1}.items():
+        check_count(name, getattr(config, name), least)
+    if autoregressive(config, spec):
+        check_count("decoder_layers", config.decoder_layers, 1)
+        colours, why = (spec.shape[0] or 1, ", one for every colour") if spec.kind == "image" else (1, "")
+        check_count("decoder_channels", config.decoder_channels, colours, why)
+    names = {config.prior, config.prior_of_top if config.top_halvings else config.prior} - {"uniform"}
+    if names:
+        apart = ", one for every code of a place (depth)" if names - {"transformer"} else ""
+        check_count("prior_layers", config.prior_layers, 1)
+        check_count("prior_channels", config.prior_channels, config.depth if apart else 1, apart)
 
 
 class Joined(nn.Module):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ancestral.core import Autoregressive
 from ancestral.families import Bernoulli, Categorical
+from ancestral.families.base import check_count
 from ancestral.latent.latent import Auxiliary, Latent
 from ancestral.latent.sequence_configs import WaveNetVaeConfig
 from ancestral.latent.sequence_encoders import Readout, joined
@@ -94,6 +95,7 @@ def wavenet_vae(config: WaveNetVaeConfig, spec: DataSpec) -> Latent:
     if config.form not in FORMS:
         raise ValueError(f"form is {config.form!r}; z is one of {', '.join(FORMS)}")
     local = config.form != "global"
+    check_count("maps", config.maps, 1 if local else 0)
     labels = labels_of(config, spec, config.conditional, beside=not local)
     topdown = SequenceTopDown(spec, config, labels, whole=config.form != "local", maps=config.maps if local else 0)
     decoder = wavenet(config.decoder(local), spec, 0 if local else config.latent)
