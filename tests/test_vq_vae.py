@@ -123,6 +123,9 @@ def test_numbers_that_are_no_codes_are_refused(quantizer: str) -> None:
         ({"codes": 1}, "at least 2"),
         ({"codebook_decay": 1.0}, "below 1"),
         ({"prior_share": 2.0}, "a share of the steps, from 0 to 1"),
+        ({"top_prior": "transformer"}, "'transformer', and there is no top: give top_halvings=1 or more"),
+        ({"top_prior": "made"}, "'made', and there is no top"),
+        ({"quantizer": "vq", "scalars": "abc"}, "scalars is 'abc'; write the levels of each number of a vector, such as 8x5x5x5"),
         ({"commitment": -1.0}, "commitment is -1.0; it must be at least 0"),
         ({"width": 0}, "width is 0; it must be at least 1"),
         ({"blocks": -1}, "blocks is -1; it must be at least 0"),
@@ -248,6 +251,11 @@ def test_an_encoder_ahead_of_the_rest_is_refused() -> None:
 
 
 # Figures
+
+
+@pytest.mark.parametrize("quantizer", ["vq", "fsq"])
+def test_no_examples_have_no_codes(quantizer: str) -> None:
+    assert model_of(quantizer=quantizer).encode(symbols(0))["codes"].shape == (0, 1, 3, 3)
 
 
 @torch.no_grad()

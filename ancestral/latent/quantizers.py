@@ -132,11 +132,11 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def nearest(self, bounded: Tensor) -> Tensor:
-        n, _, height, width = bounded.shape
+        n, channels, height, width = bounded.shape
         vectors = self._rows(bounded)
         with torch.autocast(bounded.device.type, enabled=False):  # half precision would confuse neighbours
             affinity = torch.addmm(-self.codebook.square().sum(1) / 2, vectors, self.codebook.T)
-        return affinity.argmax(1).view(n, height, width, -1).movedim(-1, 1).contiguous()
+        return affinity.argmax(1).view(n, height, width, channels // self.features).movedim(-1, 1).contiguous()
 
     def vectors(self, codes: Tensor) -> Tensor:
         return functional.embedding(codes.movedim(1, -1), self.codebook).flatten(3).movedim(-1, 1)
@@ -224,8 +224,8 @@ class FiniteScalar(Quantizer):
 
     def _apart(self, encoded: Tensor) -> Tensor:
         """(n, m features, h, w) to (n, m, h, w, features)."""
-        n, _, height, width = encoded.shape
-        return encoded.view(n, -1, self.features, height, width).movedim(2, -1)
+        n, channels, height, width = encoded.shape
+        return encoded.view(n, channels // self.features, self.features, height, width).movedim(2, -1)
 
     def vectors(self, codes: Tensor) -> Tensor:
         whole = codes.unsqueeze(-1) // self.steps % self.sizes - self.sizes // 2

@@ -35,6 +35,7 @@ from ancestral.latent.configs import check_share
 from ancestral.latent.encoders import ImageEncoder, scaled, sides
 from ancestral.latent.generation import Generator, Stage
 from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import finite_levels
 from ancestral.latent.topdown import Choose, Descent, Group, TopDown, rows_of, seen
 from ancestral.spec import DataSpec
 
@@ -72,6 +73,9 @@ def vq_vae(config: VqVaeConfig, spec: DataSpec) -> Latent:
     check_share("prior_share", config.prior_share)
     if config.prior_share == 1 and not config.learned_priors:
         raise ValueError("prior_share=1 trains the prior alone, and a uniform one learns nothing: take another, or less")
+    if config.top_prior != "auto" and not config.top_halvings:
+        raise ValueError(f"top_prior is {config.top_prior!r}, and there is no top: give top_halvings=1 or more, or leave it out")
+    finite_levels(config.scalars)  # though a codebook does not read them: what is misspelt was meant
     _check_sizes(config, spec)
     likelihood, auxiliary = likelihood_of_codes(config, spec), auxiliary_of_codes(config, spec)
     return Latent(CodedTopDown(spec, config), likelihood, spec, config, auxiliary)
