@@ -30,7 +30,7 @@ from ancestral.spec import DataSpec
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs of random weights: PixelCNNs ``digits`` and ``labelled``, ``agave``, and the density ``real``."""
+    """Runs of random weights: PixelCNNs ``digits`` and ``labelled``, ``agave``, ``codes``, and the density ``real``."""
     folder = tmp_path_factory.mktemp("runs")
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(0)
@@ -39,6 +39,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "labelled": ("gated-pixelcnn", "digits", {"conditional": True}),
         "agave": ("agave", "digits", {}),
         "real": ("rnade", "measurements", {}),
+        "codes": ("vq-vae", "digits", {}),
     }
     for name, (kind, source, options) in runs.items():
         data = ancestral.data(source, limit=40)
@@ -100,6 +101,12 @@ def test_bits_of_symbols_with_latents_are_said_to_be_given_z(home: Path, ask: As
     assert np.allclose([item["symbol_bits"] for item in content["items"]], nats / np.log(2), atol=1e-4)
     ask("score", home / "agave", "--out", tmp_path / "a.html", "--limit", "3")
     assert "distortion" in (tmp_path / "a.html").read_text()
+
+
+def test_of_codes_importance_samples_are_said_to_have_no_meaning(home: Path, call: Call, tmp_path: Path) -> None:
+    code, _, err = call("score", home / "codes", "--importance-samples", "5", "--out", tmp_path / "a.json", "--limit", "3")
+    assert code == 0 and "importance samples have no meaning and were not drawn" in err
+    assert json.loads((tmp_path / "a.json").read_text())["items"][0]["importance_samples"] == 1
 
 
 def test_densities_have_no_corrected_score(home: Path, ask: Ask, call: Call, tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ def test_bits_of_symbols_with_latents_sum_to_the_distortion() -> None:
     )
 
 
+def test_of_models_with_codes_importance_samples_are_ignored() -> None:
+    model, x, settled = image_model("vq-vae"), torch.randint(0, 2, (5, 1, 4, 4)), list[tuple[int, int]]()
+    many = score(model, x, importance_samples=5, progress=lambda done, of: settled.append((done, of)))
+    assert many.to_dict() == score(model, x).to_dict() and many.importance_samples == 1 and settled[-1] == (5, 5)
+
+
 def by_hand(x: list[int]) -> list[float]:
     """-log p of the symbols of a text and of its end, from the table of the Markov model."""
     table = markov(TEXT).network.table.log_softmax(-1).tolist()

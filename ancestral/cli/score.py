@@ -23,7 +23,9 @@ from ancestral.data.idx import holds_idx
 from ancestral.data.source import LIMIT, PARTS, permutation
 from ancestral.data.splits import Examples, ExampleSet, Splits
 from ancestral.evaluation.outside import MADE, SCORES, Scored, Separation, separations
+from ancestral.evaluation.result import CERTAIN
 from ancestral.hub import Model
+from ancestral.latent.codes import coded
 from ancestral.report.score_files import WRITERS
 from ancestral.report.scores import Results, verdicts
 from ancestral.report.surprise import Shower
@@ -86,6 +88,8 @@ def score(command: Score) -> Answer:
     places = command.out or (command.run / TABLE,)
     _check(command, places)
     model = opened(command, command.run)
+    if command.importance_samples > 1 and coded(model):
+        said(f"note: {CERTAIN}")
     task = _Task(command, model)
     sets = [task.scored(each) for each in task.found()]
     inside, outside = sets[0], sets[1:]

@@ -9,6 +9,7 @@ from typing import Any
 from ancestral.evaluation.bits import bits, bits_per_dim
 from ancestral.evaluation.latents import Uses
 
+CERTAIN = "x leaves no choice of z, so importance samples have no meaning and were not drawn"
 NEAR = 0.1  # nats from its ceiling a mutual information says that the examples are too few
 
 
@@ -254,7 +255,7 @@ class Evaluation:
     def _subset_lines(self) -> list[str]:
         lines = []
         if self.certain:
-            lines.append("x leaves no choice of z, so importance samples have no meaning and were not drawn")
+            lines.append(CERTAIN)
         elbo, iwae = self.elbo_subset_bits_per_dim, self.iwae_bits_per_dim
         if iwae is not None and elbo is not None and self.effective_samples is not None:
             said = [

@@ -19,6 +19,7 @@ from ancestral.evaluation.complexity import Writing, complexity
 from ancestral.evaluation.examples import Chosen, Tick, check_costs, counter
 from ancestral.evaluation.iwae import bounds
 from ancestral.evaluation.rate_distortion import rate_distortion
+from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.sampling.strategies import Model, Progress, inference, likelihood_of
@@ -92,7 +93,7 @@ def score(
     Args:
         labels: (n,) labels of a conditional model.
         importance_samples: k of a latent-variable model; 1 takes the evidence lower bound, with the KL in closed form
-            where there is one.
+            where there is one. Of models with codes, of which x leaves no choice, all samples are the same: it is 1.
         units: how x was made of its originals, whose density the costs are then of; see `Units`.
         per_symbol: whether to keep the bits of every symbol, as many float64 as x has symbols.
         corrected: whether to weigh every example in a lossless codec too.
@@ -112,16 +113,16 @@ def score(
     if importance_samples < 1:
         raise ValueError(f"importance_samples is {importance_samples}; it must be at least 1")
     chosen = _given(model, x, labels, notation=notation)
-    latent = isinstance(model, Latent)
-    tick = counter(progress, len(chosen) * (importance_samples if latent else 1))
+    latent, k = isinstance(model, Latent), 1 if coded(model) else importance_samples
+    tick = counter(progress, len(chosen) * (k if latent else 1))
     with inference(model):
         if not isinstance(model, Latent):
             nats = exact_nats(model, chosen, batch_size, tick)
-        elif importance_samples == 1:
+        elif k == 1:
             terms = rate_distortion(model, chosen, seed, batch_size, tick)
             nats = terms.rate + terms.distortion
         else:
-            nats = -bounds(model, chosen, importance_samples, seed, batch_size, tick).iwae
+            nats = -bounds(model, chosen, k, seed, batch_size, tick).iwae
     check_costs(nats, chosen, model.spec)
     nats = nats if units is None else nats + units.nats
     bounded = units is not None and units.dequantized
@@ -131,8 +132,8 @@ def score(
         nats_of = partial(surprisal, model, x, labels=labels, seed=seed, batch_size=batch_size)
         bits = nats_of(units=units, notation=notation) / log(2)
     codec, sizes = (complexity(x, model.spec, units=units, notation=notation) if corrected else None) or (None, None)
-    k = importance_samples if latent else None
-    return Scores(nats, nats / (log(2) * counted_symbols(x, model.spec)), status, k, density, bits, sizes, codec)
+    drawn = k if latent else None
+    return Scores(nats, nats / (log(2) * counted_symbols(x, model.spec)), status, drawn, density, bits, sizes, codec)
 
 
 def counted_symbols(x: Tensor, spec: DataSpec) -> Tensor:
