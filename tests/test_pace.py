@@ -10,7 +10,9 @@ import torch
 from tiny_training import DIGITS, QUIET, CtrlC, model_of, same
 
 from ancestral.hub import Model
-from ancestral.objectives import OBJECTIVES, Batch, Terms, nll
+from ancestral.latent.latent import Latent
+from ancestral.latent.quantizers import VectorQuantizer
+from ancestral.objectives import OBJECTIVES, Batch, Terms, nll, quantized
 from ancestral.report import report
 from ancestral.report.history import read_history
 from ancestral.training import Interrupted, TrainingError, fit, resume
@@ -29,6 +31,23 @@ class Blowing:
     def __call__(self, model: Model, batch: Batch, **options: float) -> Terms:
         terms = nll(model, batch)
         return {**terms, "loss": terms["loss"] * (1e9 if batch.step in self.steps else 1)}
+
+
+class Spoiling:
+    """What trains codes, with gradients and a codebook that are far away in one step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, model: Latent, batch: Batch, **options: float) -> Terms:
+        terms = quantized(model, batch, **options)
+        if batch.step != self.step or not model.training:
+            return terms
+        quantizer = model.topdown.quantizer
+        assert isinstance(quantizer, VectorQuantizer)
+        for value in (quantizer.codebook, quantizer.sums):
+            value.fill_(1e6)
+        return {**terms, "loss": terms["loss"] * 1e9}
 
 
 def noticed(norms: list[float]) -> list[int]:
@@ -115,6 +134,29 @@ def test_a_run_that_slowed_down_can_be_stopped_and_resumed(tmp_path: Path, monke
     assert (
         "Gradients blew up in the stage likelihood, which went back to its averaged weights and ended at 0.5 of its rate." in page
     )
+
+
+def test_a_codebook_goes_back_to_what_it_was_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(OBJECTIVES, "quantized", Spoiling(120))
+    some, seen, then = SOME | {"checkpoint_every": 110}, list[dict[str, torch.Tensor]](), Average.rescue
+
+    def rescue(average: Average) -> None:
+        older = average.kept[0]
+        then(average)
+        buffers = dict(average.source.named_buffers())
+        assert all(torch.equal(buffers[name], value) for name, value in older.items())
+        seen.append(older)
+
+    monkeypatch.setattr(Average, "rescue", rescue)
+    whole = fit(model_of("vq-vae", prior="uniform"), "digits", tmp_path / "whole", **some)
+    assert [int(older["topdown.quantizer.steps"]) for older in seen] == [50]
+    final = whole.model.state_dict()
+    assert int(final["topdown.quantizer.steps"]) == 50 + 19 and float(final["topdown.quantizer.codebook"].abs().max()) < 100
+    with monkeypatch.context() as patch:
+        patch.setitem(OBJECTIVES, "quantized", CtrlC("quantized", 111))
+        with pytest.raises(Interrupted):
+            fit(model_of("vq-vae", prior="uniform"), "digits", tmp_path / "stopped", **some)
+    assert same(final, resume(tmp_path / "stopped", progress=False).model.state_dict())
 
 
 def test_a_run_in_which_nothing_blew_up_says_nothing_of_its_pace(tmp_path: Path) -> None:

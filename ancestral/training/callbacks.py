@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 Row = dict[str, Any]
+APART = 50  # steps between copies of the buffers: of two the older one is from before gradients began to blow up
 CLOCKS = {"wall": time.monotonic, "cpu": time.process_time}
 
 
@@ -34,7 +35,11 @@ class Average:
     """A second model whose weights are the exponential moving average of those of a stage so far.
 
     w' <- d w' + (1 - d) w after step t = 1, 2, ... of the stage, with d = min(decay, (1 + t) / (10 + t)): early on the
-    average is short, so that it forgets where the stage began.
+    average is short, so that it forgets where the stage began. Buffers that are learned, such as a codebook, are averages by
+    themselves, and outputs that blow up spoil them in one step: of those there are copies, the older of them 50 to 99 steps old.
+
+    Attributes:
+        kept: the two copies.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -42,6 +47,9 @@ class Average:
         self._model = deepcopy(model).requires_grad_(False).eval()
         self._mine: list[Tensor] = list(self._model.parameters())
         self._theirs: list[Tensor] = list(model.parameters())
+        saved = model.state_dict()
+        self._learned = [name for name, _ in model.named_buffers() if name in saved]
+        self.kept = [self.copies()] * 2
 
     @property
     def model(self) -> Model:
@@ -53,6 +61,7 @@ class Average:
     def restart(self) -> None:
         """Take the weights as they are, and average from here."""
         self._model.load_state_dict(self.source.state_dict())
+        self.kept = [self.copies()] * 2
 
     @torch.no_grad()
     def hand_back(self) -> None:
@@ -60,9 +69,28 @@ class Average:
         torch._foreach_copy_(self._theirs, self._mine)
 
     @torch.no_grad()
+    def rescue(self) -> None:
+        """Make the source what it was before gradients blew up: with these weights, and the older copy of its buffers."""
+        self.hand_back()
+        self.kept = self.kept[:1] * 2
+        for name, value in self._buffers().items():
+            value.copy_(self.kept[0][name])
+
+    def _buffers(self) -> dict[str, Tensor]:
+        """Those that are learned; another device makes them other tensors."""
+        own = dict(self.source.named_buffers())
+        return {name: own[name] for name in self._learned}
+
+    def copies(self) -> dict[str, Tensor]:
+        """The learned buffers as they are now."""
+        return {name: value.clone() for name, value in self._buffers().items()}
+
+    @torch.no_grad()
     def __call__(self, tick: Tick) -> None:
         decay = min(self.decay, (1 + tick.step) / (10 + tick.step))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)  # what is frozen is equal in both, and stays so
+        if tick.step % APART == 0:
+            self.kept = [self.kept[1], self.copies()]
 
 
 class Records:

@@ -123,7 +123,7 @@ class Session:
             raise Interrupted(f"after step {planned.before + step:,} of {self.total:,}", self.folder)
 
     def _slow(self, planned: Planned, tick: Tick) -> None:
-        """Go back to the averaged weights, with no momentum, and on at half the rate.
+        """Go back to the averaged weights, and to buffers from before, with no momentum, and on at half the rate.
 
         Raises:
             TrainingError: that has been of no use before.
@@ -134,7 +134,7 @@ class Session:
                 f"{planned.place(tick.step)}: gradients blow up however low the learning rate; it may be the data, or how the"
                 " model starts"
             )
-        self.average.hand_back()
+        self.average.rescue()
         for state in tick.optimiser.state.values():
             state["exp_avg"].zero_()
         if RANK == 0:
@@ -180,6 +180,7 @@ class Session:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
+            "kept": self.average.kept,
             "optimiser": None if optimiser is None else optimiser.state_dict(),
             "control": self.control.state(),
             "rows": self.records.rows,
@@ -193,6 +194,7 @@ class Session:
     def _restore(self, state: dict[str, Any]) -> tuple[int, int]:
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
+        self.average.kept = state.get("kept") or [self.average.copies()] * 2  # of runs from before there were copies
         device = self.model.anchor.device
         self.records.rows, self.records.count = state["rows"], state["count"]
         self.records.sums = {name: value.to(device) for name, value in state["sums"].items()}
