@@ -125,10 +125,12 @@ def shuffled(model: Autoregressive, batch: Batch) -> Terms:
 def ensemble_nll(model: Autoregressive, batch: Batch) -> Terms:
     """-log p(x) under one member of an ensemble of masks, each step another in turn (Germain et al. 2015, section 4.2).
 
-    Exact for that member; the ensemble, the mean of their probabilities, does better on average.
+    Exact for that member; the ensemble, the mean of their probabilities, does better on average. Of a model that is not in
+    training mode it is the first, whatever the step, so that validations can be compared.
     """
     network = model.network
-    member: Network = network.masked(batch.step % len(network.maskings))  # type: ignore[operator, arg-type]
+    turn = batch.step if model.training else 0
+    member: Network = network.masked(turn % len(network.maskings))  # type: ignore[operator, arg-type]
     return nll(Autoregressive(member, model.family, model.spec), batch)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import ancestral
 from ancestral.core import Autoregressive, Context, Network
 from ancestral.data import load_data
-from ancestral.data.splits import Dequantized
+from ancestral.data.splits import Dequantized, Examples, Splits
 from ancestral.draw import Draw
 from ancestral.evaluation import evaluate
 from ancestral.families import Bernoulli, Categorical, Columns, Continuous, LaplaceMixture, Normal, NormalMixture
@@ -321,6 +321,14 @@ def test_standard_normals_on_the_embedded_table_are_fitted_ones_on_the_raw_table
     expected = scipy.stats.norm.logpdf(raw[1], raw[0].mean(0), raw[0].std(0)).sum(1).mean()
     found = evaluate(constant(data.spec, Normal()), data)
     assert found.nats == pytest.approx(-expected, abs=1e-3) and found.data["units"].startswith("the original ones")
+
+
+def test_tables_of_other_columns_are_not_trained_on() -> None:
+    spec = DataSpec("vector", (2,), columns=(3, None))
+    some = Examples(torch.zeros(8, 2))
+    data = Splits(some, some, some, spec, "table", "zeros")
+    with pytest.raises(DataError, match=r"columns is \(3, None\) where the model has \(\)"):
+        ancestral.fit(ancestral.build("rnade", DataSpec("vector", (2,)), preset="tiny"), data, steps=1, progress=False)
 
 
 def test_columns_that_differ_are_refused_and_those_that_fit_are_judged() -> None:

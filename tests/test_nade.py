@@ -13,7 +13,7 @@ from torch import Tensor
 from ancestral.causal.sequence import RunningSum, SiteAffine, pieces
 from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.evaluation.ensemble import ensemble
-from ancestral.families import Bernoulli, Columns, NormalMixture
+from ancestral.families import Bernoulli, Categorical, Columns, NormalMixture
 from ancestral.models import build
 from ancestral.networks.images import starting_bias
 from ancestral.networks.nade import NADE, DeepNADE
@@ -217,6 +217,23 @@ def test_a_hole_is_completed_exactly() -> None:
 
 
 # -- the order-agnostic objective --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        DataSpec("text", (6,), levels=40),
+        DataSpec("text", (6,), levels=40, end=39),
+        DataSpec("audio", (6,), levels=256, parts=2),
+    ],
+)
+@pytest.mark.parametrize("name", ["nade", "made", "deep-nade"])
+def test_levels_without_an_order_have_a_softmax(name: str, spec: DataSpec) -> None:
+    if name == "deep-nade" and spec.end is not None:
+        pytest.skip("a model of several orders has no end")
+    assert isinstance(build(name, spec, preset="tiny").family, Categorical)  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="needs levels in order"):
+        build(name, spec, preset="tiny", family="logistic")
 
 
 def test_orderless_is_the_mean_over_all_orders() -> None:

@@ -14,6 +14,7 @@ from ancestral.networks.factorised import Factorised
 from ancestral.networks.gated_pixelcnn import GatedPixelCNN
 from ancestral.networks.images import image_family
 from ancestral.spec import DataSpec
+from ancestral.testing import causal, subject
 
 
 def small(shape: tuple[int, int, int] = (1, 9, 9), **sizes: int) -> GatedPixelCNN:
@@ -29,6 +30,14 @@ def test_receptive_field_has_no_blind_spot() -> None:
 def test_first_window_of_seven_sees_three_rows() -> None:
     field = small(layers=1, first_kernel=7).receptive_field() - {(0, 0)}
     assert field == {(-r, c) for r in range(1, 4) for c in range(-3, 4)} | {(0, -c) for c in range(1, 4)}
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 2), (3, 3, 3)])
+def test_dead_units_do_not_break_the_law_of_what_is_seen(shape: tuple[int, int, int]) -> None:
+    for seed in range(12):
+        torch.manual_seed(seed)
+        model = build("pixelcnn", DataSpec("image", shape, levels=2), preset="tiny")
+        assert "as declared" in causal(subject(model, None, seed))
 
 
 @pytest.mark.parametrize(("shape", "own"), [((1, 4, 4), False), ((3, 4, 4), True)])

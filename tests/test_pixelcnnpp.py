@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,17 @@ from ancestral.models import build
 from ancestral.networks.pixelcnnpp import Joint, Marked, PixelCNNPlusPlus, normed
 from ancestral.spec import DataSpec
 from tests.tiny_training import DIGITS, QUIET, model_of, same
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 3, 2), (1, 4, 4), (3, 4, 4)])
+def test_images_of_few_places_start_near_even_odds(shape: tuple[int, int, int]) -> None:
+    """At a resolution of one place nothing is seen, so that no feature has a spread."""
+    torch.manual_seed(0)
+    model = build("pixelcnn++", DataSpec("image", shape, levels=2), preset="small", dropout=0.0)
+    x = torch.randint(2, (16, *shape))
+    model.network.initialise(x)  # type: ignore[operator, union-attr]
+    assert float(-model.log_prob(x).mean()) < 3 * log(2) * model.spec.sites  # type: ignore[union-attr]
 
 
 def small(shape: tuple[int, int, int] = (1, 5, 6), levels: int = 4, size: int = 6, **sizes: Any) -> PixelCNNPlusPlus:

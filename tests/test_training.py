@@ -137,6 +137,8 @@ def test_bits_per_dim_are_of_x_and_never_of_the_auxiliary_image() -> None:
     terms = {"loss": 900.0, "distortion": 50.0, "rate": 14.0, "auxiliary": 70.0}
     assert bits_per_dim(terms, spec) == (pytest.approx(1 / log(2)), "bound")
     assert bits_per_dim({"loss": 128.0, "nll": 128.0}, spec) == (pytest.approx(2 / log(2)), "exact")
+    for orders in ("orderless", "shuffled"):
+        assert bits_per_dim({"loss": 64.0, orders: 64.0}, spec) == (pytest.approx(1 / log(2)), "approximate")
     assert bits_per_dim({"loss": 64.0, "iwae": 64.0}, spec) == (pytest.approx(1 / log(2)), "bound")
     assert bits_per_dim({"loss": 84.0, "auxiliary": 70.0, "rate": 14.0}, spec) is None
 

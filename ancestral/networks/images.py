@@ -57,6 +57,20 @@ def image_family(name: str, levels: int, components: int) -> Family:
     )
 
 
+def check_ordered(family: str, spec: DataSpec) -> bool:
+    """Whether neighbouring levels are alike: those of text, of parts of samples and of an end are not.
+
+    Raises:
+        ValueError: they are not, and the family is a mixture of logistics, to which they would be.
+    """
+    ordered = spec.kind != "text" and spec.parts == 1 and spec.end is None
+    if family == "logistic" and not ordered:
+        raise ValueError(
+            "a mixture of logistics needs levels in order, so no text, no parts of samples and no end: take a categorical"
+        )
+    return ordered
+
+
 def starting_bias(family: Family, sites: int) -> Tensor:
     """(sites, k) parameters to start from: the components of a mixture side by side over the range of the data, else zeros.
 

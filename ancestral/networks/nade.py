@@ -21,7 +21,7 @@ from ancestral.causal.sequence import Recursion
 from ancestral.core import Autoregressive, Context, Family, OrderError
 from ancestral.families import Columns, LaplaceMixture, NormalMixture
 from ancestral.networks.configs import DeepNADEConfig, NADEConfig, RNADEConfig
-from ancestral.networks.images import Feed, image_family, start_from
+from ancestral.networks.images import Feed, check_ordered, image_family, start_from
 from ancestral.spec import SYMMETRIES, DataSpec, Order
 
 ACTIVATIONS = {"relu": relu, "sigmoid": sigmoid}
@@ -88,13 +88,15 @@ def fixed_shape(spec: DataSpec, any_order: bool = False) -> tuple[int, ...]:
 def site_family(name: str, spec: DataSpec, components: int) -> Family:
     """The family of the conditionals: `image_family` of integers, a mixture of ``normal`` or ``laplace`` of real values.
 
-    ``auto`` is normal there. A table of mixed columns takes the mixture for the real ones.
+    ``auto`` is normal there, and a categorical where levels have no order. A table of mixed columns takes the mixture for the
+    real ones.
 
     Raises:
         ValueError: no such family, or it does not fit the data.
     """
     if spec.levels is not None:
-        return image_family(name, spec.levels, components)
+        softmax = not check_ordered(name, spec) and name == "auto" and spec.levels > 2
+        return image_family("categorical" if softmax else name, spec.levels, components)
     if name not in ("auto", "normal", "laplace"):
         raise ValueError(f"family {name!r} does not fit real values; choose auto, normal or laplace")
     real = LaplaceMixture(components) if name == "laplace" else NormalMixture(components)

@@ -52,6 +52,7 @@ from ancestral.spec import DataSpec
 RESOLUTIONS = 3
 GAIN = "parametrizations.weight.original0"  # g, as PyTorch calls it
 SMALL = 0.1  # spread of what a residual layer adds, at first
+FLAT = 1e-8  # variance, as a share of the mean square, from which on a feature is not the same everywhere
 Sizes = tuple[int, int]  # of the vector and of the grid of a context
 Parts = tuple[Tensor | None, Tensor | None]  # these themselves
 Normed = TypeVar("Normed", bound=nn.Module)
@@ -301,9 +302,12 @@ def normed(layer: Normed, gain: float = 1.0, axis: int = 0) -> Normed:
 def standardise(spread: float, layer: nn.Module, given: object, y: Tensor) -> Tensor:
     """Change g and the bias of a layer that just gave y, (n, features, H, W), so that it would have had mean 0 and this spread.
 
-    What it would have given is returned, for the layers behind it.
+    What it would have given is returned, for the layers behind it. A feature that is the same everywhere has no spread to set,
+    such as at a resolution of one place, which sees nothing before it: of that the bias alone changes.
     """
-    mean, factor = y.mean((0, 2, 3)), spread * torch.rsqrt(y.var((0, 2, 3), correction=0) + 1e-10)
+    mean, variance = y.mean((0, 2, 3)), y.var((0, 2, 3), correction=0)
+    varies = variance > FLAT * y.square().mean((0, 2, 3))
+    factor = torch.where(varies, spread * torch.rsqrt(variance + 1e-10), 1.0)
     gain, bias = layer.get_parameter(GAIN), layer.get_parameter("bias")
     gain.mul_(factor.view(gain.shape))
     bias.sub_(mean).mul_(factor)

@@ -40,7 +40,7 @@ from ancestral.causal.network import symmetry_of
 from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.families import Categorical
 from ancestral.networks.configs import TransformerConfig
-from ancestral.networks.images import Feed, image_family, start_from
+from ancestral.networks.images import Feed, check_ordered, image_family, start_from
 from ancestral.networks.nade import SiteNetwork, fixed_shape
 from ancestral.networks.places import BEGINNING, SPREAD, Places
 from ancestral.spec import DataSpec, Order, Symmetry
@@ -73,8 +73,7 @@ def transformer(
         raise ValueError(f"key_heads={config.key_heads}, window={config.window}: neither can be negative, and 0 stands for all")
     if config.any_order and (config.places == "rotary" or config.window):
         raise ValueError("any_order=True needs places='learned' and window=0: which sites are known is told by their places")
-    if config.family == "logistic" and (spec.parts > 1 or spec.end is not None):
-        raise ValueError("a mixture of logistics needs levels in order, so no parts of samples and no end: take a categorical")
+    check_ordered(config.family, spec)
     shape = fixed_shape(spec, config.any_order) if config.any_order or None not in spec.shape else (config.context,)
     chosen = "categorical" if config.family == "auto" and spec.levels > 2 else config.family
     family = image_family(chosen, spec.levels, config.components)

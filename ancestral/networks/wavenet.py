@@ -35,7 +35,7 @@ from ancestral.causal import (
 )
 from ancestral.core import Autoregressive, Context
 from ancestral.networks.configs import WaveNetConfig
-from ancestral.networks.images import Feed, image_family, start_from
+from ancestral.networks.images import Feed, check_ordered, image_family, start_from
 from ancestral.spec import DataSpec
 
 LENGTH = 1024  # samples of a network for sequences of any length, until it is arranged for others
@@ -53,8 +53,7 @@ def wavenet(config: WaveNetConfig, spec: DataSpec, latents: int = 0) -> Autoregr
     if len(spec.shape) != 1 or spec.levels is None:
         raise ValueError(f"wavenet models sequences of integers, not {spec.kind} of shape {spec.shape}, levels={spec.levels}")
     _check_sizes(config, spec.parts)
-    if config.family == "logistic" and (spec.parts > 1 or spec.end is not None):
-        raise ValueError("a mixture of logistics needs levels in order, so no parts of samples and no end: take a categorical")
+    check_ordered(config.family, spec)
     automatic = config.family == "auto" and spec.levels > 2
     family = image_family("categorical" if automatic else config.family, spec.levels, config.components)
     length = spec.shape[0] or LENGTH * spec.parts

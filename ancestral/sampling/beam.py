@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Context, Walk
-from ancestral.draw import check_numbers, wide_log_pmf
+from ancestral.draw import check_numbers, check_whole, wide_log_pmf
 from ancestral.latent.latent import Latents
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
@@ -36,6 +36,8 @@ from ancestral.sampling.strategies import (
     telling,
 )
 from ancestral.symbols import DataError
+
+STEEPEST = 10  # largest exponent of a length penalty, beyond which powers of lengths overflow
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ def beam_search(
         >>> found.x.shape, torch.allclose(found.log_prob[0], model.log_prob(found.x[0]))
         (torch.Size([1, 5, 4]), True)
     """
+    check_whole(width=width, n_best=n_best)
+    if not abs(length_penalty) <= STEEPEST:
+        raise ValueError(f"length_penalty is {length_penalty}; it is an exponent from -{STEEPEST} to {STEEPEST}")
     if not 1 <= n_best <= width:
         raise ValueError(f"n_best is {n_best} and width {width}: at least 1 is wanted, and at most as many as are kept")
     model = sized(model, None if length is None else (length,))

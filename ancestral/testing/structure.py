@@ -14,6 +14,7 @@ from ancestral.core import Autoregressive, Context, State, StateError
 from ancestral.testing.subjects import EXACT, LawBroken, NotApplicable, Subject, random_symbols, require
 from ancestral.walking.engines import Lowered, refusal
 
+REDRAWN = 8  # copies at most, in which pixels that the network declares are looked for
 FLOAT32 = 1e-5  # how far float32 arithmetic may be off, relative to the largest parameter
 
 
@@ -44,11 +45,25 @@ def _receptive_field(subject: Subject, network: CausalNetwork) -> int:
     last = network.order.sites[
         (row * width + column + 1) * channels - 1
     ]  # the last colour channel sees all of its pixel's others
-    measured = {(r - row, c - column) for r, c in influence(network, subject.x, subject.context, last)}
-    inside = {(r, c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
-    declared = inside if channels > 1 else inside - {(0, 0)}
+    inside = {(row + r, column + c) for r, c in network.receptive_field() if row + r >= 0 and 0 <= column + c < width}
+    declared = inside if channels > 1 else inside - {(row, column)}
+    measured = influence(network, subject.x, subject.context, last)
+    for _ in range(REDRAWN):
+        if measured >= declared:
+            break
+        measured |= influence(_redrawn(network, subject.generator), subject.x, subject.context, last)
     require(measured == declared, f"the Jacobian reaches {len(measured)} pixels, the network declares {len(declared)}")
     return len(measured)
+
+
+def _redrawn(network: CausalNetwork, generator: torch.Generator) -> CausalNetwork:
+    """A copy with other weights: in a narrow network all units on the way from a pixel may happen to be dead."""
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(noise.to(parameter), alpha=0.5)
+    return other
 
 
 def influence(network: CausalNetwork, x: Tensor, context: Context | None, site: int) -> set[Place]:

@@ -146,7 +146,7 @@ def rate(config: TrainingConfig, planned: Planned, step: int) -> float:
 
 def check(model: Model, data: Splits) -> None:
     """Raise ``DataError`` where data do not suit a model: other shape or alphabet, no labels, no examples."""
-    names = ["kind", "shape", "levels", "end", "parts", *(["classes"] if model.conditional else [])]
+    names = ["kind", "shape", "levels", "columns", "end", "parts", *(["classes"] if model.conditional else [])]
     ours, theirs = ({name: getattr(spec, name) for name in names} for spec in (model.spec, data.spec))
     different = [f"{name} is {theirs[name]} where the model has {ours[name]}" for name in names if ours[name] != theirs[name]]
     if different:
@@ -173,8 +173,8 @@ def bits_per_dim(terms: Mapping[str, float], spec: DataSpec) -> tuple[float, str
         nats, status = terms["distortion"] + terms["rate"], "bound"  # the rate at weight 1, whatever it has in training
     elif "iwae" in terms:
         nats, status = terms["iwae"], "bound"
-    elif "orderless" in terms:
-        nats, status = terms["orderless"], "approximate"  # a mean over orders that its own estimate scatters around
+    elif found := terms.keys() & {"orderless", "shuffled"}:
+        nats, status = terms[found.pop()], "approximate"  # a mean over orders that its own estimate scatters around
     else:
         return None
     return nats / ((spec.sites if spec.end is None else max(terms["symbols"], 1.0)) * log(2)), status
