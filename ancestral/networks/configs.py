@@ -135,7 +135,7 @@ class NADEConfig(ByLikelihood):
 
     hidden: int = 500  # features of the hidden layer
     activation: str = "sigmoid"  # sigmoid or relu
-    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: see `image_family`
+    family: str = "auto"  # bernoulli, categorical, logistic (a mixture), or auto: see `site_family`
     components: int = 5  # components of the logistic mixture
     conditional: bool = False  # condition on the labels of the data
 
