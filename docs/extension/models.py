@@ -18,6 +18,7 @@ from ancestral.core import Autoregressive, OrderError
 from ancestral.latent.latent import Latent
 from ancestral.models import MODELS, build
 from ancestral.networks.factorised import Factorised
+from ancestral.sampling.strategies import arrange
 from ancestral.training.config import TrainingConfig
 from ancestral.walking.engines import refusal
 from ancestral.walking.exact.operations import LoweringError
@@ -80,7 +81,7 @@ def facts(name: str) -> str:
         ["likelihood", _status(name, model)],
         ["data", ", ".join(likes(name))],
         ["labels", labels],
-        ["order of the sites", _orders(network, config)],
+        ["order of the sites", _orders(model, network)],
         ["engines of a walk", _engines(model, network)],
         ["files", _files(model, DATA[kind])],
         ["stages of training", stages],
@@ -96,20 +97,20 @@ def _status(name: str, model: Model) -> str:
     return "**bound**: " + ("what z and x given z cost together" if certain else "ELBO, and IWAE with k samples of z")
 
 
-def _orders(network: Any, config: Any) -> str:
+def _orders(model: Model, network: Any) -> str:
     if isinstance(network, Factorised):
         return "given z, no site looks at another"
-    symmetric = len(network.shape) == 3 and _arranges(network, order="rows-leftward")
+    symmetric = len(network.shape) == 3 and _arranges(model, order="rows-leftward")
     words = ["any" if network.any_order else "any of the eight symmetries of the grid" if symmetric else "its own"]
-    words += [f"others by the setting `{name}`" for name in ("any_order", "orders") if hasattr(config, name)]
-    if _arranges(network, shape=tuple(size + 2 if size > 3 else size for size in network.shape)):
+    words += [f"others by the setting `{name}`" for name in ("any_order", "orders") if hasattr(model.config, name)]
+    if _arranges(model, shape=tuple(size + 2 if size > 3 else size for size in network.shape)):
         words.append("takes other sizes than it was trained on")
     return "; ".join(words)
 
 
-def _arranges(network: Any, **options: Any) -> bool:
+def _arranges(model: Model, **options: Any) -> bool:
     try:
-        network.arrange(**options)
+        arrange(model, **options)
     except (OrderError, ValueError):
         return False
     return True
