@@ -95,13 +95,13 @@ def parameters(program: Program, values: Values) -> Tensor:
 def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: Values) -> None:
     shape = values[op.target.buffer].shape
     if isinstance(op, Attend):  # all tokens at once; an example's lie one below the other
-        carry_out(op, arithmetic, [_places(part, values, shape)[:, :, 0] for part in operands(op)])
+        carry_out(op, arithmetic, [_places(part, program, values, shape)[:, :, 0] for part in operands(op)])
         return
     if not isinstance(op, Affine):
-        carry_out(op, arithmetic, [_places(part, values, shape).flatten(0, 2) for part in operands(op)])
+        carry_out(op, arithmetic, [_places(part, program, values, shape).flatten(0, 2) for part in operands(op)])
         return
-    target, (rows, columns) = _places(op.target, values, shape), op.phases
-    init = None if op.init is None else _places(op.init, values, shape)
+    target, (rows, columns) = _places(op.target, program, values, shape), op.phases
+    init = None if op.init is None else _places(op.init, program, values, shape)
     for which in range(len(op.weight)):
         first, left = which // columns, which % columns
         some = target[:, first::rows, left::columns]
@@ -113,10 +113,10 @@ def _carry_out(op: Operation, arithmetic: Arithmetic, program: Program, values: 
             some.copy_(result)
 
 
-def _places(part: Part, values: Values, shape: torch.Size) -> Tensor:
+def _places(part: Part, program: Program, values: Values, shape: torch.Size) -> Tensor:
     """(n, rows, columns, features) of a part at the places of a target: a view, unless it is elsewhere or the same at all."""
     features = values[part.buffer][..., part.first : part.first + part.count]
-    if features.shape[1:3] == (1, 1):
+    if program.buffers[part.buffer].clock is Clock.ONCE and features.shape[1:3] == (1, 1):  # not symbols, of which there is one
         return features.expand(-1, *shape[1:3], -1)
     if part.above:
         features = functional.pad(features, (0, 0, 0, 0, part.above, 0))[:, : features.shape[1]]
