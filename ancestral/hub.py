@@ -87,7 +87,7 @@ def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None =
     order, member = network.order, getattr(network, "member", None)
     if member is not None:
         made["member"] = member
-    elif order != Order.raster(tuple(network.shape)):
+    if member is not None or order != Order.raster(tuple(network.shape)):  # a member has an order of its own
         made["order"] = list(order.sites)
     write_whole(Path(folder) / CONFIG, json.dumps({**made, **(extra or {})}, indent=2, ensure_ascii=False).encode())
 
@@ -150,7 +150,7 @@ def _ordered(model: Model, fields: Mapping[str, Any]) -> Model:
     """The model in the order, or as the member of an ensemble, that a configuration tells of."""
     if "member" in fields and isinstance(model, Autoregressive):
         masked: Network = model.network.masked(fields["member"])  # type: ignore[operator]
-        return Autoregressive(masked, model.family, model.spec, model.config)
+        model = Autoregressive(masked, model.family, model.spec, model.config)
     order = Order(tuple(fields["order"])) if "order" in fields else likelihood_of(model).network.order
     return model if likelihood_of(model).network.order == order else arrange(model, order)
 

@@ -17,6 +17,7 @@ from ancestral.hub import load, save
 from ancestral.models import build
 from ancestral.networks.made import MADE, Masking, masking
 from ancestral.objectives import Batch, ensemble_nll
+from ancestral.sampling import arrange
 from ancestral.spec import DataSpec, Order
 
 BITS = DataSpec("vector", (6,), levels=2)
@@ -186,3 +187,10 @@ def test_a_member_of_an_ensemble_stays_what_it_is(tmp_path: Path) -> None:
     save(alone, tmp_path / "member")
     assert torch.equal(load(tmp_path / "member").log_prob(x), alone.log_prob(x))
     assert not torch.allclose(model.log_prob(x), alone.log_prob(x))
+    turned = arrange(alone, Order((5, 4, 3, 2, 1, 0)))
+    save(turned, tmp_path / "turned")
+    assert torch.equal(load(tmp_path / "turned").log_prob(x), turned.log_prob(x))
+    raster = arrange(alone, "raster")
+    save(raster, tmp_path / "raster")
+    assert torch.equal(load(tmp_path / "raster").log_prob(x), raster.log_prob(x))
+    assert not torch.allclose(model.log_prob(x), raster.log_prob(x))

@@ -103,7 +103,7 @@ class MADE(SiteNetwork):
         [True, False, False]
     """
 
-    member: int | None = None  # which of the maskings this is a view under, if it is
+    member: int | None = None  # the masking whose labels a view has, in the order of that or in another
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class MADE(SiteNetwork):
 
     def masked(self, number: int) -> MADE:
         """The member of the ensemble with this masking: a view, its weights shared."""
-        view = self.under(self.maskings[number])
+        view = self._under(self.maskings[number])
         view.member = number
         return view
 
@@ -140,12 +140,11 @@ class MADE(SiteNetwork):
         return [self.masked(number) for number in range(min(count, len(self.maskings)))]
 
     def ordered(self, order: Order) -> MADE:
-        return self.under(Masking(order, self.masking.labels))
+        return self._under(Masking(order, self.masking.labels))  # still of the same member, whose labels these are
 
-    def under(self, masking: Masking) -> MADE:
-        """A view under any masking."""
+    def _under(self, masking: Masking) -> MADE:
         view: MADE = self.view(masking.order)  # type: ignore[assignment]
-        view.masking, view.member = masking, None
+        view.masking = masking
         places = masking.places
         units, outputs = [places, *masking.labels], tuple(place for place in places for _ in range(self.size))
         pairs = zip(self.hidden, pairwise(units), strict=True)
