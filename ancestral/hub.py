@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,7 +84,9 @@ def write_config(model: Model, folder: Folder, extra: Mapping[str, Any] | None =
         "versions": versions(),
     }
     network = likelihood_of(model).network
-    order, member = network.order, getattr(network, "member", None)
+    order, member, built = network.order, getattr(network, "member", None), getattr(network, "built", None)
+    if model.config is not None and built not in (None, model.spec.shape):
+        made["built"] = list(built)  # arranged since: its weights are of another shape than its examples
     if member is not None:
         made["member"] = member
     if member is not None or order != Order.raster(tuple(network.shape)):  # a member has an order of its own
@@ -147,12 +149,14 @@ def _alike(folder: Folder, model: Model) -> Model:
 
 
 def _ordered(model: Model, fields: Mapping[str, Any]) -> Model:
-    """The model in the order, or as the member of an ensemble, that a configuration tells of."""
+    """The model in the order and for the shape, or as the member of an ensemble, that a configuration tells of."""
     if "member" in fields and isinstance(model, Autoregressive):
         masked: Network = model.network.masked(fields["member"])  # type: ignore[operator]
         model = Autoregressive(masked, model.family, model.spec, model.config)
-    order = Order(tuple(fields["order"])) if "order" in fields else likelihood_of(model).network.order
-    return model if likelihood_of(model).network.order == order else arrange(model, order)
+    order = Order(tuple(fields["order"])) if "order" in fields else None
+    shape = tuple(fields["spec"]["shape"]) if "built" in fields else None
+    here = likelihood_of(model).network
+    return model if order in (None, here.order) and shape in (None, tuple(here.shape)) else arrange(model, order, shape)
 
 
 def construct(folder: Folder, network: Network | None = None, family: Family | None = None) -> Model:
@@ -170,7 +174,8 @@ def construct(folder: Folder, network: Network | None = None, family: Family | N
         if fields["model"] is None:
             model = build(spec=spec, network=network, family=family)
         else:
-            model = build(configure(fields["model"], **fields["config"]), spec)
+            first = replace(spec, shape=tuple(fields["built"])) if "built" in fields else spec
+            model = build(configure(fields["model"], **fields["config"]), first)
         return _ordered(model, fields)
     except (ValueError, TypeError, KeyError) as error:
         raise LoadError(f"{path}: {error}") from error

@@ -66,6 +66,23 @@ def test_weights_keep_their_type(tmp_path: Path) -> None:
     assert torch.equal(loaded.elbo(x).bound, model.elbo(x).bound)
 
 
+@pytest.mark.parametrize(("shape", "order"), [((1, 3, 5), None), ((1, 6, 4), "columns-upward"), ((1, 2, 6), "rows-leftward")])
+def test_a_model_that_was_arranged_for_another_size_comes_back(shape: tuple[int, ...], order: str | None, tmp_path: Path) -> None:
+    """With all of its weights, also those of rows and columns that it has no more."""
+    model = ancestral.build("transformer", DataSpec("image", (1, 4, 6), levels=3), preset="tiny")
+    arranged, x = ancestral.arrange(model, order, shape), torch.randint(3, (3, *shape))
+    hub.save(arranged, tmp_path / "smaller")
+    loaded = hub.load(tmp_path / "smaller")
+    assert isinstance(loaded, Autoregressive) and loaded.spec == arranged.spec
+    assert torch.equal(loaded.log_prob(x), arranged.eval().log_prob(x))
+    hub.save(ancestral.arrange(loaded, "raster", (1, 4, 6)), tmp_path / "whole")
+    whole = hub.load(tmp_path / "whole")
+    assert whole.spec == model.spec and "built" not in hub.describe(tmp_path / "whole")
+    again = hub.load(tmp_path / "smaller", model=ancestral.arrange(model, order, shape))
+    assert isinstance(again, Autoregressive)
+    assert torch.equal(again.log_prob(x), loaded.log_prob(x))
+
+
 def test_extra_entries_are_kept_and_described(tmp_path: Path) -> None:
     hub.save(ancestral.build("vae", SPEC, preset="tiny"), tmp_path, extra={"data": {"name": "digits"}})
     fields = hub.describe(tmp_path)

@@ -113,6 +113,8 @@ class Transformer(SiteNetwork):
         torch.Size([12])
     """
 
+    built: tuple[int, ...] | None = None  # the image that there are vectors for the rows and columns of
+
     def __init__(
         self,
         shape: tuple[int, ...],
@@ -138,6 +140,8 @@ class Transformer(SiteNetwork):
         self.norm = Normalisation(width, sizes.norm == "layer")
         self.output = LeftAffine((0,) * width, (0,) * size) if size else Unembedding(self.embedding)
         self._scatter(sizes.layers)
+        if len(shape) == 3 and not rotary:
+            self.built = tuple(shape)
         self._lay(tuple(shape), Symmetry())
 
     def _axes(self, shape: tuple[int, ...], sizes: TransformerConfig) -> dict[str, int]:
