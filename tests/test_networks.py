@@ -86,6 +86,12 @@ def test_a_grid_may_be_smaller_than_the_image() -> None:
     assert torch.allclose(network(x, Context(grid=grid)), same(x, Context(grid=large)))
 
 
+@pytest.mark.parametrize(("name", "window", "least"), [("first_kernel", -1, 3), ("first_kernel", 1, 3), ("kernel", 2, 1)])
+def test_windows_without_a_centre_are_named(name: str, window: int, least: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is {window}; a window around a pixel is odd and at least {least}$"):
+        build("gated-pixelcnn", DataSpec("image", (1, 4, 4), levels=4), preset="tiny", **{name: window})
+
+
 def test_families_by_name() -> None:
     assert image_family("auto", 2, 5) == Bernoulli()
     assert image_family("auto", 17, 5) == Categorical(17)

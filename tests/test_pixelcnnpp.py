@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from math import log
 from pathlib import Path
@@ -22,6 +23,8 @@ from ancestral.models import build
 from ancestral.networks.pixelcnnpp import Joint, Marked, PixelCNNPlusPlus, normed
 from ancestral.spec import DataSpec
 from tests.tiny_training import DIGITS, QUIET, model_of, same
+
+GREY = DataSpec("image", (1, 4, 4), levels=4)
 
 
 @torch.no_grad()
@@ -259,9 +262,15 @@ def test_families_by_colours() -> None:
         (DataSpec("image", (2, 4, 4), levels=4), {}, "1 or 3 colour"),
         (DataSpec("image", (1, 4, 4)), {}, "levels=None"),
         (DataSpec("image", (3, 4, 4), levels=4), {"family": "categorical"}, "not categorical"),
+        (GREY, {"channels": 0}, "channels is 0; it must be at least 1"),
+        (GREY, {"channels": -1}, "channels is -1"),
+        (GREY, {"resnets": 0}, "resnets is 0; it must be at least 1"),
+        (GREY, {"resnets": -5}, "resnets is -5"),
+        (GREY, {"dropout": math.nan}, "dropout is nan; it must be at least 0 and below 1"),
+        (GREY, {"dropout": 1.0}, "dropout is 1.0"),
     ],
 )
-def test_data_that_do_not_fit_are_refused(spec: DataSpec, overrides: dict[str, Any], message: str) -> None:
+def test_data_and_sizes_that_do_not_fit_are_refused(spec: DataSpec, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build("pixelcnn++", spec, preset="tiny", **overrides)
 

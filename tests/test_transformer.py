@@ -168,6 +168,9 @@ def test_arrangements_that_cannot_be(spec: DataSpec, options: dict[str, Any], me
         ({"any_order": True, "places": "rotary"}, "any_order=True needs"),
         ({"key_heads": -1}, "neither can be negative"),
         ({"window": -1}, "neither can be negative"),
+        ({"context": 0}, "context is 0; it must be at least 1, the length"),
+        ({"dropout": math.nan}, "dropout is nan; it must be at least 0 and below 1"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
     ],
 )
 def test_settings_that_contradict_each_other(options: dict[str, Any], message: str) -> None:

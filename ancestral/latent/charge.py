@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ancestral.networks.images import check_dropout
+
 LEAST_GAMMA = 1e-3  # of the KL's weight under soft free bits
 
 
@@ -44,8 +46,7 @@ class Charge:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         if self.cycles < 1 or (self.cycles > 1 and not self.warmup):
             raise ValueError(f"cycles is {self.cycles}; it must be at least 1, and more than one needs a warm-up to repeat")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}; it must be at least 0 and below 1")
+        check_dropout(self.dropout)
 
     def weight(self, step: int, steps: int, gamma: float) -> float:
         """The weight of the rate at a step of so many, with what soft free bits have made of it."""

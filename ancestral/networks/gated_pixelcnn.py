@@ -49,6 +49,9 @@ class GatedPixelCNN(CausalNetwork):
         coupled: whether the channels of a pixel see the ones before them; else they are independent given the pixels before.
         embedding: features of a table that symbols are looked up in, for those that are names and no quantities; 0 scales them.
 
+    Raises:
+        ValueError: a window is even, or too small.
+
     Example:
         >>> network = GatedPixelCNN((1, 5, 4), levels=2, size=1, layers=2, channels=4, first_kernel=3, head=4)
         >>> sorted(network.receptive_field())[:3]
@@ -75,6 +78,9 @@ class GatedPixelCNN(CausalNetwork):
         embedding: int = 0,
     ) -> None:
         super().__init__(shape, levels is not None)
+        for name, window, least in (("first_kernel", first_kernel, 3), ("kernel", kernel, 1)):
+            if window % 2 == 0 or window < least:
+                raise ValueError(f"{name} is {window}; a window around a pixel is odd and at least {least}")
         self.beside = beside
         self.resize = Once(nn.Upsample(scale_factor=float(upsample))) if upsample > 1 else None
         colours, groups = shape[0], shape[0] if coupled else 1

@@ -71,6 +71,12 @@ def check_ordered(family: str, spec: DataSpec) -> bool:
     return ordered
 
 
+def check_dropout(dropout: float) -> None:
+    """Raise ``ValueError`` where a probability of dropping what a network reads leaves nothing, or is none."""
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is {dropout}; it must be at least 0 and below 1")
+
+
 def starting_bias(family: Family, sites: int) -> Tensor:
     """(sites, k) parameters to start from: the components of a mixture side by side over the range of the data, else zeros.
 

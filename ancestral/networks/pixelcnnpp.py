@@ -44,8 +44,9 @@ from ancestral.causal import (
 )
 from ancestral.core import Autoregressive, Context
 from ancestral.families import LogisticMixture
+from ancestral.families.base import check_count
 from ancestral.networks.configs import PixelCNNPlusPlusConfig
-from ancestral.networks.images import Feed, image_family
+from ancestral.networks.images import Feed, check_dropout, image_family
 from ancestral.networks.streams import Stream
 from ancestral.spec import DataSpec
 
@@ -66,13 +67,16 @@ def pixelcnnpp(
 
     Raises:
         ValueError: the data are not images of integers with 1 or 3 colour channels, the family does not fit them, or a grid has
-            no stream.
+            no stream, or a size is out of its range.
     """
     if spec.kind != "image" or spec.levels is None or spec.shape[0] not in (1, 3):
         raise ValueError(
             f"pixelcnn++ models images of integers with 1 or 3 colour channels, not {spec.kind} of shape {spec.shape} with"
             f" levels={spec.levels}"
         )
+    check_count("channels", config.channels, 1)
+    check_count("resnets", config.resnets, 1)
+    check_dropout(config.dropout)
     colours, height, width = (size or 0 for size in spec.shape)
     chosen = "logistic" if colours == 3 and config.family == "auto" else config.family
     family = image_family(chosen, spec.levels, config.components)

@@ -39,8 +39,9 @@ from ancestral.causal import (
 from ancestral.causal.network import symmetry_of
 from ancestral.core import Autoregressive, Context, OrderError
 from ancestral.families import Categorical
+from ancestral.families.base import check_count
 from ancestral.networks.configs import TransformerConfig
-from ancestral.networks.images import Feed, check_ordered, image_family, start_from
+from ancestral.networks.images import Feed, check_dropout, check_ordered, image_family, start_from
 from ancestral.networks.nade import SiteNetwork, fixed_shape
 from ancestral.networks.places import BEGINNING, SPREAD, Places
 from ancestral.spec import DataSpec, Order, Symmetry
@@ -64,7 +65,9 @@ def transformer(
     for name, allowed in (("places", ("learned", "rotary")), ("norm", ("layer", "rms")), ("start", ("vector", "last"))):
         if getattr(config, name) not in allowed:
             raise ValueError(f"{name}={getattr(config, name)!r} is none of {', '.join(allowed)}")
-    if min(config.layers, config.width, config.heads, config.context) < 1 or config.width % config.heads:
+    check_count("context", config.context, 1, ", the length of the longest sequence that learned places are for")
+    check_dropout(config.dropout)
+    if min(config.layers, config.width, config.heads) < 1 or config.width % config.heads:
         raise ValueError(
             f"transformer needs at least 1 layer and a width that its heads share evenly, not {config.layers} layers and a width"
             f" of {config.width} for {config.heads} heads"
