@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from operator import index
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ancestral.core import Conditional
-
-
-def check_whole(**given: object) -> None:
-    """Raise ``ValueError`` where an argument that counts or numbers something, and is not None, is no whole number."""
-    for name, value in given.items():
-        try:
-            index(0 if value is None else value)  # type: ignore[arg-type]
-        except TypeError:
-            raise ValueError(f"{name} is {value!r}; it must be a whole number") from None
+from ancestral.spec import check_real, check_whole
 
 
 def fresh_seed() -> int:
@@ -42,8 +33,13 @@ def uniforms(seed: int, rows: Sequence[int], sites: int, stream: int = 0) -> Ten
 
     NumPy's Philox counter-based generator, keyed by seed and row: row 17 is the same in any batch. The numbers are the odd
     multiples of 2^-53, all equally likely, so neither 0 nor 1 is among them.
+
+    Raises:
+        ValueError: the seed is no whole number, or it or a row is not in 0 .. 2^64 - 1.
     """
     check_whole(seed=seed)
+    if not all(0 <= number < 2**64 for number in (seed, min(rows, default=0), max(rows, default=0))):
+        raise ValueError(f"seed {seed} and the rows, of which the last is first_row + n - 1, must be at least 0 and below 2^64")
     words = np.empty((len(rows), sites), np.uint64)
     counter = np.array([0, 0, stream, 0], np.uint64)
     for place, row in zip(words, rows, strict=True):
@@ -81,8 +77,9 @@ class Draw:
 
     def __post_init__(self) -> None:
         check_whole(seed=self.seed, first_row=self.first_row, top_k=self.top_k)
-        if not (0 <= self.seed < 2**64 and self.first_row >= 0):
-            raise ValueError(f"seed {self.seed} and first_row {self.first_row} must be at least 0, the seed below 2^64")
+        check_real(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
+        if not (0 <= self.seed < 2**64 and 0 <= self.first_row < 2**64):
+            raise ValueError(f"seed {self.seed} and first_row {self.first_row} must be at least 0 and below 2^64")
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be at least 0 (0 takes the mode)")
         if self.top_k is not None and self.top_k < 1:

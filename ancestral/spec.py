@@ -8,11 +8,34 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
+from operator import index
 from random import Random
-from typing import Any
+from typing import Any, SupportsFloat
 
 KINDS = ("image", "audio", "text", "vector")
 SEQUENCES = ("audio", "text")  # those whose examples may be shorter than others
+
+
+def check_whole(**given: object) -> None:
+    """Raise ``ValueError`` where an argument that counts or numbers something, and is not None, is no whole number."""
+    for name, value in given.items():
+        if not (value is None or _whole(value)):
+            raise ValueError(f"{name} is {value!r}; it must be a whole number")
+
+
+def _whole(value: Any) -> bool:
+    try:
+        index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
+
+
+def check_real(**given: object) -> None:
+    """Raise ``ValueError`` where an argument that measures something, and is not None, is no number."""
+    for name, value in given.items():
+        if not (value is None or isinstance(value, SupportsFloat)):
+            raise ValueError(f"{name} is {value!r}; it must be a number")
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,7 @@ class DataSpec:
         dimensions = 3 if self.kind == "image" else 1
         if len(self.shape) != dimensions:
             raise ValueError(f"an example of kind {self.kind!r} has {dimensions} dimensions, not shape {self.shape}")
+        self._keep_whole()
         if any(size is not None and size < 1 for size in self.shape):
             raise ValueError(f"shape {self.shape} has a size below 1")
         if self.levels is not None and self.levels < 2:
@@ -70,6 +94,17 @@ class DataSpec:
             )
         if any(levels < 2 for levels in self.whole_columns.values()):
             raise ValueError(f"columns={self.columns} has a column of fewer than 2 levels (None for real values)")
+
+    def _keep_whole(self) -> None:
+        """Numbers of NumPy's and PyTorch's types become Python's, which can be written as JSON."""
+        for name in ("shape", "columns"):
+            given = getattr(self, name)
+            check_whole(**{f"{name}[{i}]": value for i, value in enumerate(given)})
+            object.__setattr__(self, name, tuple(None if value is None else index(value) for value in given))
+        for name in ("levels", "classes", "end", "parts"):
+            value = getattr(self, name)
+            check_whole(**{name: value})
+            object.__setattr__(self, name, None if value is None else index(value))
 
     def _check_sequence(self) -> None:
         if self.end is not None and not (self.sequence and self.levels is not None and self.end == self.levels - 1):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +70,8 @@ def test_every_public_name_is_there() -> None:
         ("picture", (1, 2, 2), 2, "one of image"),
         ("image", (2, 2), 2, "3 dimensions"),
         ("vector", (0,), 2, "below 1"),
+        ("vector", (3,), 2.0, "levels is 2.0; it must be a whole number"),
+        ("vector", (3.0,), 2, "shape\\[0\\] is 3.0; it must be a whole number"),
         ("vector", (3,), 1, "at least 2"),
     ],
 )
@@ -79,6 +83,8 @@ def test_specs_that_make_no_sense_are_refused(kind: str, shape: tuple[int, ...],
 def test_a_spec_survives_json() -> None:
     spec = DataSpec("text", (None,), 256, classes=3, end=255)
     assert DataSpec.from_dict(spec.to_dict()) == spec
+    counted = DataSpec("vector", tuple(np.array([3])), torch.tensor(4))  # type: ignore[arg-type]
+    assert json.dumps(counted.to_dict()) == json.dumps(DataSpec("vector", (3,), 4).to_dict())
     with pytest.raises(ValueError, match="varying"):
         _ = spec.sites
 

@@ -190,7 +190,8 @@ def test_a_view_shares_weights_and_leaves_the_network_alone() -> None:
     ("name", "options", "message"),
     [
         ("nade", {"order": Order((1, 0, 2, 3, 4))}, "made for one order"),
-        ("deep-nade", {"order": Order((0, 0, 1, 2, 3))}, "not a permutation"),
+        ("deep-nade", {"order": Order((0, 0, 1, 2, 3))}, "a permutation of the 5"),
+        ("deep-nade", {"order": [4, 3, 2, 1, 0]}, "not an Order"),
         ("deep-nade", {"order": "rows-upward"}, "no order 'rows-upward'"),
         ("deep-nade", {"shape": (6,)}, "cannot take"),
     ],

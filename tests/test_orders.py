@@ -128,6 +128,8 @@ def test_outpainting() -> None:
         ("deep-nade", None, (1, 3, 3)),
         ("deep-nade", Order((0, 0, 1, 2, 3, 4)), None),
         ("vae", "rows-upward", None),  # latents
+        ("row-lstm", [0, 1, 2, 3, 4, 5], None),  # no Order
+        ("deep-nade", [5, 4, 3, 2, 1, 0], None),
     ],
 )
 def test_what_a_network_cannot_take(name: str, order: Any, shape: Any) -> None:

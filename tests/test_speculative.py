@@ -252,6 +252,9 @@ def test_what_does_not_fit_is_refused() -> None:
         speculative_sample(awake("nade", BITS, 0.5), turned, 1)
     with pytest.raises(ValueError, match="gamma is 0"):
         speculative_sample(model, model, 1, gamma=0)
+    for wrong in ("gamma", "batch_size"):
+        with pytest.raises(ValueError, match=f"{wrong} is 1.5; it must be a whole number"):
+            speculative_sample(model, model, 1, **{wrong: 1.5})
     with pytest.raises(ValueError, match="n is 0"):
         speculative_sample(model, model, 0)
     real = Autoregressive(Chain(5, 4, 0, discrete=False), Normal(), DataSpec("vector", (5,)))

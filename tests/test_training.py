@@ -367,6 +367,13 @@ def test_timing_leaves_no_trace(tmp_path: Path) -> None:
         ({"minutes": -1.0}, "minutes is -1.0"),
         ({"steps": 0}, "steps is 0"),
         ({"ema": 1.0}, "ema"),
+        ({"steps": 1.5}, "steps is 1.5; it must be a whole number"),
+        ({"steps": "5"}, "steps is '5'; it must be a whole number"),
+        ({"steps": True}, "steps is True; it must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5; it must be a whole number"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ({"validate_every": 1.5}, "validate_every is 1.5; it must be a whole number"),
+        ({"minutes": "5"}, "minutes is '5'; it must be a number"),
         ({"accelerator": "abacus"}, "cannot train with accelerator='abacus'"),
     ],
 )

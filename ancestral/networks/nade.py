@@ -131,8 +131,8 @@ class SiteNetwork(CausalNetwork):
             if order != "raster" and (order not in SYMMETRIES or len(own) != 3):
                 raise OrderError(f"there is no order {order!r} of sites {own}; images have {', '.join(SYMMETRIES)}")
             order = Order.raster(own) if order == "raster" else Order.turned(own, SYMMETRIES[order])
-        if sorted(order.sites) != list(range(len(self.order.sites))):
-            raise OrderError(f"the order is not a permutation of the {len(self.order.sites)} sites")
+        if not isinstance(order, Order) or sorted(order.sites) != list(range(len(self.order.sites))):
+            raise OrderError(f"the order is not an Order that is a permutation of the {len(self.order.sites)} sites")
         return self.ordered(order)
 
     def view(self, order: Order) -> SiteNetwork:

@@ -41,6 +41,7 @@ from ancestral.sampling.strategies import (
     prefixes,
     sized,
 )
+from ancestral.spec import check_whole
 from ancestral.symbols import DataError, check_symbols
 
 STAGES = 2**56  # the particles of every group of codes draw as rows so far away from those of the others and of x
@@ -123,6 +124,7 @@ def complete(
     if model.spec.end is not None and not prefixes(known, likelihood_of(model).network).all():
         raise DataError("of examples that end, only what they begin with can be known, since all after the end is filled up")
     for name, value, least in (("particles", particles, 2), ("batch_size", batch_size, 1), ("first_row", first_row, 0)):
+        check_whole(**{name: value})
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     n = len(x)

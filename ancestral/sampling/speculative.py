@@ -41,6 +41,7 @@ from ancestral.sampling.strategies import (
     sized,
     telling,
 )
+from ancestral.spec import check_whole
 from ancestral.symbols import DataError, ended
 
 ACCEPT, REPLACE = 2**35, 2**36  # streams of the uniforms that judge proposals, and that replace the rejected ones
@@ -118,6 +119,7 @@ def speculative_sample(
         >>> drawn.x.shape, drawn.symbols_per_call > 1
         (torch.Size([3, 1, 4, 4]), True)
     """
+    check_whole(gamma=gamma, batch_size=batch_size)
     if gamma < 1:
         raise ValueError(f"gamma is {gamma}; it must be at least 1")
     model = sized(model, None if length is None else (length,))

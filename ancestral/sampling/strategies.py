@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ancestral.core import Autoregressive, Conditional, Context, Network, OrderError
-from ancestral.draw import Draw, Handed, check_whole, uniforms
+from ancestral.draw import Draw, Handed, uniforms
 from ancestral.latent.codes import CodePrior, coded
 from ancestral.latent.latent import Latent, Latents, needs_latents
 from ancestral.latent.topdown import Descent, Noise, Symbols, given, placed
 from ancestral.objectives import label_context
-from ancestral.spec import Order
+from ancestral.spec import Order, check_real, check_whole
 from ancestral.symbols import DataError, check_context, check_symbols
 from ancestral.walking.engines import lowered
 
@@ -85,7 +85,7 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
     Models with latents take other lengths where z is of a sequence as a whole.
 
     Raises:
-        OrderError: the network cannot, or there are latents that belong to one shape or one order.
+        OrderError: no such order, the network cannot, or there are latents that belong to one shape or one order.
 
     Example:
         >>> import ancestral
@@ -93,6 +93,8 @@ def arrange(model: Model, order: Order | str | None = None, shape: Sequence[int]
         >>> arrange(model, "columns-leftward", (1, 6, 9)).log_prob(torch.zeros(2, 1, 6, 9, dtype=torch.long)).shape
         torch.Size([2])
     """
+    if not (order is None or isinstance(order, Order | str)):
+        raise OrderError(f"the order is {order!r}; give an Order of all sites, Order((2, 0, 1, ...)), or the name of one")
     made: Model
     if isinstance(model, Latent):
         if order is not None:
@@ -228,6 +230,7 @@ class Rows:
         check_whole(n=self.n, first_row=self.first_row)
         if self.n < 1:
             raise ValueError(f"n is {self.n}; ask for at least 1")
+        check_real(z_temperature=self.temperature)
         if not self.temperature >= 0:
             raise ValueError(f"z_temperature is {self.temperature}; it must be at least 0 (0 takes the prior's median)")
         if self.z is not None:
@@ -238,6 +241,7 @@ class Rows:
 
     def batches(self, size: int) -> Iterator[tuple[range, Context | None]]:
         """Ranges of at most ``size`` rows, with what the likelihood sees in them."""
+        check_whole(batch_size=size)
         if size < 1:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
         for start in range(0, self.n, size):

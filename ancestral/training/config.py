@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
+
+from ancestral.spec import check_real, check_whole
 
 CHOICES = {
     "clock": ("wall", "cpu"),
@@ -60,8 +63,13 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(known)}")
         for name, least in LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
+            check_whole(**{name: value})
+            if value is None:
+                continue
+            object.__setattr__(self, name, index(value))  # of NumPy's types too, which JSON has none of
+            if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
+        check_real(**{name: getattr(self, name) for name in ("minutes", "learning_rate", "clip", "ema", "label_dropout")})
         if self.steps is None and not (self.minutes is not None and self.minutes > 0):
             raise ValueError(f"minutes is {self.minutes}; give more than 0, or a number of steps")
         if not (self.learning_rate > 0 and self.clip > 0 and 0 <= self.ema < 1):
