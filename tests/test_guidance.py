@@ -168,6 +168,7 @@ def test_what_guidance_cannot_do_is_said() -> None:
         "there are none": {},
         "at least 0": {"labels": LABELS, "guidance": -0.5},
         "finite": {"labels": LABELS, "guidance": math.inf},
+        "guidance is '1'; it must be a number": {"labels": LABELS, "guidance": "1"},
         "made by walks": {"labels": LABELS, "method": "parallel"},
         "labels range": {"labels": [0, 1, 2, 3, 0]},
     }.items():

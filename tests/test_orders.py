@@ -222,6 +222,8 @@ def test_a_network_of_ones_own_gets_random_orders() -> None:
         ("made", {"orders": 2}, OrderError, "one order"),
         ("row-lstm", {"orders": 9}, OrderError, "takes 8"),
         ("row-lstm", {"orders": 0}, ValueError, "at least 1"),
+        ("row-lstm", {"orders": 1.5}, ValueError, "orders is 1.5; it must be a whole number"),
+        ("row-lstm", {"batch_size": 1.5}, ValueError, "batch_size is 1.5; it must be a whole number"),
         ("row-lstm", {"orders": 2, "numerics": "exact"}, ValueError, "floating point"),
         ("vae", {"orders": 2}, ValueError, "without latents"),
     ],

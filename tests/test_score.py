@@ -24,6 +24,7 @@ from ancestral.data.splits import Units
 from ancestral.evaluation import complexity, score, separation, surprisal
 from ancestral.evaluation.complexity import samples, whole_numbers
 from ancestral.evaluation.outside import QUANTILE, Scored, flat, noise
+from ancestral.evaluation.paired import check_sizes
 from ancestral.report.surprise import LONGEST, Scale, Shower, extremes
 from ancestral.spec import DataSpec
 
@@ -66,6 +67,15 @@ def test_of_models_with_codes_importance_samples_are_ignored() -> None:
     model, x, settled = image_model("vq-vae"), torch.randint(0, 2, (5, 1, 4, 4)), list[tuple[int, int]]()
     many = score(model, x, importance_samples=5, progress=lambda done, of: settled.append((done, of)))
     assert many.to_dict() == score(model, x).to_dict() and many.importance_samples == 1 and settled[-1] == (5, 5)
+
+
+def test_importance_samples_are_counted() -> None:
+    x = torch.zeros(2, 1, 4, 4, dtype=torch.long)
+    for wrong, why in ((0, "it must be at least 1"), (1.5, "it must be a whole number")):
+        with pytest.raises(ValueError, match=f"importance_samples is {wrong}; {why}"):
+            score(image_model("vae"), x, importance_samples=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"importance_samples is 1\.5; it must be a whole number"):
+        check_sizes(1.5, 1)  # type: ignore[arg-type]
 
 
 def by_hand(x: list[int]) -> list[float]:

@@ -33,6 +33,7 @@ from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Model, Progress, inference
+from ancestral.spec import check_whole
 
 MOST_POSTERIORS = 1000  # that the mutual information is estimated on; its ceiling is their log
 
@@ -83,6 +84,7 @@ def evaluate(
         ('bound', True, True)
     """
     for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1), ("orders", orders, 1)):
+        check_whole(**{name: value})
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")
     if numerics not in NUMERICS:

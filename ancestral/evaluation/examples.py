@@ -22,7 +22,7 @@ from ancestral.data.splits import Examples, ExampleSet, Splits, Units
 from ancestral.data.tapes import Pieces
 from ancestral.objectives import Batch, with_grid
 from ancestral.sampling.strategies import Model, Progress, context_of
-from ancestral.spec import DataSpec
+from ancestral.spec import DataSpec, check_whole
 from ancestral.symbols import DataError, trimmed
 
 AT_ONCE = 256  # examples that are read together where only their bytes are counted
@@ -85,6 +85,7 @@ class Chosen:
 
     def batches(self, model: Model, seed: int, size: int) -> Iterator[tuple[Batch, Context | None]]:
         """Batches as the model takes them: on its device, whole numbers wide enough to reckon with, labels as a context."""
+        check_whole(batch_size=size)
         if size < 1:
             raise ValueError(f"batch_size is {size}; it must be at least 1")
         like, mel = model.anchor, mel_of(model.config, self.notation)

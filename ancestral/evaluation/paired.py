@@ -21,6 +21,7 @@ from ancestral.evaluation.score import exact_nats, status_of
 from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.sampling.strategies import Model, Progress, inference
+from ancestral.spec import check_whole
 
 TOLD_APART = 2.0  # standard errors from which on a difference is called one
 
@@ -253,5 +254,6 @@ def check_sizes(importance_samples: int, subset: int) -> None:
         ValueError: one is outside its range.
     """
     for name, value, least in (("importance_samples", importance_samples, 0), ("subset", subset, 1)):
+        check_whole(**{name: value})
         if value < least:
             raise ValueError(f"{name} is {value}; it must be at least {least}")

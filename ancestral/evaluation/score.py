@@ -23,7 +23,7 @@ from ancestral.latent.codes import coded
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Noise
 from ancestral.sampling.strategies import Model, Progress, inference, likelihood_of
-from ancestral.spec import DataSpec
+from ancestral.spec import DataSpec, check_whole
 from ancestral.symbols import DataError, check_symbols, lengths
 
 
@@ -110,6 +110,7 @@ def score(
         >>> scores.status, scores.nats.shape, scores.symbol_bits.shape, scores.codec
         ('exact', torch.Size([3]), torch.Size([3, 1, 4, 4]), 'PNG')
     """
+    check_whole(importance_samples=importance_samples)
     if importance_samples < 1:
         raise ValueError(f"importance_samples is {importance_samples}; it must be at least 1")
     chosen = _given(model, x, labels, notation=notation)

@@ -33,6 +33,7 @@ from ancestral.sampling.strategies import (
     telling,
 )
 from ancestral.sampling.stream import settled
+from ancestral.spec import check_real
 from ancestral.symbols import DataError
 from ancestral.walking.engines import lowered
 
@@ -140,6 +141,7 @@ def guided(rows: Rows, draw: Draw, weight: float, method: str, batch_size: int, 
 
 def check_guidance(rows: Rows, weight: float, family: Family) -> None:
     """Raise ``ValueError`` or ``DataError`` where rows cannot be guided: by this weight, without labels, of real values."""
+    check_real(guidance=weight)
     if not (weight >= 0 and isfinite(weight)):
         raise ValueError(f"guidance is {weight}; it must be a finite number of at least 0 (0 for none)")
     if rows.context is None or rows.context.vector is None:
