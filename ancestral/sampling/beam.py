@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Context, Walk
-from ancestral.draw import check_numbers, check_whole, wide_log_pmf
+from ancestral.draw import check_numbers, wide_log_pmf
 from ancestral.latent.latent import Latents
 from ancestral.sampling.particles import stepping
 from ancestral.sampling.strategies import (
@@ -35,6 +35,7 @@ from ancestral.sampling.strategies import (
     sized,
     telling,
 )
+from ancestral.spec import check_whole
 from ancestral.symbols import DataError
 
 STEEPEST = 10  # largest exponent of a length penalty, beyond which powers of lengths overflow
