@@ -365,3 +365,13 @@ def test_the_law_of_sums_sees_a_faulty_column() -> None:
     spec = DataSpec("vector", (5,), columns=(2, None, 5, None, None))
     report = check(Autoregressive(Triangular(5, 6), faulty, spec))
     assert [outcome.law for outcome in report.failed] == ["normalised"]
+
+
+@pytest.mark.parametrize("columns", [(2, 3), (2, 5, None)])
+def test_a_vae_gives_every_column_its_family(columns: tuple[int | None, ...]) -> None:
+    spec = DataSpec("vector", (len(columns),), columns=columns)
+    model = ancestral.build("vae", spec, preset="tiny").eval()
+    assert not check(model).failed
+    assert ((samples := ancestral.sample(model, 32, seed=1))[:, :2] == samples[:, :2].floor()).all()
+    with pytest.raises(ValueError, match="choose auto"):
+        ancestral.build("vae", spec, preset="tiny", decoder="normal")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ancestral.core import Autoregressive, Context, Family
-from ancestral.families import Bernoulli, Binned, Logistic
+from ancestral.families import Bernoulli, Binned, Columns, Logistic
 from ancestral.families import Normal as NormalFamily
 from ancestral.latent.configs import EncoderFields, VaeConfig
 from ancestral.latent.encoders import Handed, ImageDecoder, ImageEncoder, VectorNet, scaled, sides
@@ -99,12 +99,17 @@ class FlatTopDown(TopDown):
 def decoder_family(name: str, spec: DataSpec) -> tuple[Family, int]:
     """The family of a factorised decoder, and how many of its parameters are free rather than decoded.
 
-    ``auto``: normal for real values, Bernoulli for two levels, discretized logistic otherwise.
+    ``auto``: normal for real values, Bernoulli for two levels, discretized logistic otherwise; of a table with whole columns a
+    family each, all of whose parameters are decoded, as those of a place mean other things from column to column.
 
     Raises:
         ValueError: the family does not fit the data.
     """
     levels = spec.levels
+    if spec.whole_columns:
+        if name != "auto":
+            raise ValueError(f"decoder {name!r} does not fit columns={spec.columns}, which take a family each: choose auto")
+        return Columns.of(spec.columns, NormalFamily()), 0
     chosen = name if name != "auto" else "normal" if levels is None else "bernoulli" if levels == 2 else "logistic"
     if chosen == "bernoulli" and levels == 2:
         return Bernoulli(), 0
