@@ -246,6 +246,12 @@ def test_bits_come_back_from_normal_latents_alone_and_others_are_coded_in_two_pa
         assert torch.equal(ancestral.decompress(model, ancestral.compress(model, x, engine="eager"), engine="eager"), x)
 
 
+@pytest.mark.parametrize("sizes", [{"latent": 1}, {"latent": 2, "spatial": True, "halvings": 2}])
+def test_chains_of_one_unit_make_files(sizes: dict[str, object]) -> None:
+    model, x = tiny("normal", "delta", **sizes), grey(2)
+    assert torch.equal(ancestral.decompress(model, ancestral.compress(model, x, engine="eager"), engine="eager"), x)
+
+
 def test_labels_shift_the_prior_of_a_model() -> None:
     model = tiny("normal", "flow", conditional=True)
     one, two = (label_context(torch.full((2,), label), GREY, torch.zeros(())) for label in (0, 1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from math import log, log1p
+from math import log, log1p, prod
 from typing import TypeVar
 
 import torch
@@ -260,6 +260,8 @@ class ChainPrior(Prior):
         return Chain(normal(zeros, zeros + 1), self.alpha)
 
     def stage(self, name: str, shape: tuple[int, ...], merge: nn.Module) -> Stage:
+        if prod(shape[1:] or shape) == 1:  # chains of one unit, which has nobody before it
+            return Stage(name, shape, merge)
         return Stage(name, shape, merge, (Step(Link(self.alpha, shape), causal=True),))
 
 
