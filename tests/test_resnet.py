@@ -39,6 +39,12 @@ def symbols(n: int = 4) -> Tensor:
     return torch.randint(2, (n, *SPEC.shape))
 
 
+def test_real_valued_images_have_densities() -> None:
+    model = build("iaf-vae", DataSpec("image", (1, 4, 4)), preset="tiny")
+    assert isinstance(model, Latent) and not model.likelihood.network.discrete
+    assert torch.isfinite(model.elbo(torch.randn(3, 1, 4, 4)).bound).all()
+
+
 @pytest.mark.parametrize("size", [(1, 28, 28), (3, 32, 32), (1, 1, 7), (3, 5, 6)])
 @pytest.mark.parametrize("posterior", ["iaf", "normal"])
 def test_images_of_any_size(size: tuple[int, int, int], posterior: str) -> None:

@@ -29,5 +29,5 @@ def iaf_vae(config: IafVaeConfig, spec: DataSpec) -> Latent:
     sizes = {name: getattr(config, name) for name in ("latent", "width", "blocks", "halvings", "posterior")}
     outputs = (colours * (family.size - learned), height, width)
     topdown = ResNetTopDown(spec, outputs, vector=(spec.classes or 0) if config.conditional else 0, **sizes)
-    network = Factorised((colours, height, width), family.size, learned)
+    network = Factorised((colours, height, width), family.size, learned, discrete=family.discrete)
     return Latent(topdown, Autoregressive(network, family, spec), spec, config)

@@ -97,7 +97,7 @@ class ResNetTopDown(TopDown):
     """Groups z1, z2, ... of latents from the top, each a grid, under bidirectional inference; see the picture above.
 
     Args:
-        spec: images of integers; x is scaled to [-1, 1] before it is encoded.
+        spec: images; integers are scaled to [-1, 1] before they are encoded, real values are taken as they are.
         outputs: (c, h, w) of the features that it decodes to.
         latent, width, blocks: features of each z and of the ResNet, and layers at each size.
         halvings: how many sizes have latents: the image halved once, twice, ...
