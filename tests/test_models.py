@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import inf, nan
 
 import numpy as np
 import pytest
@@ -43,6 +44,26 @@ def test_mistakes_are_named_with_what_was_probably_meant(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         build(name, SPEC, preset=preset, **overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("vae", {"latent": 0, "width": 0, "blocks": -2, "halvings": -3, "posterior_steps": -5, "prior_width": 0}),
+        ("beta-vae", {"latent": -1, "posterior_width": 0, "posterior_context": -2, "prior_components": 0, "beta": inf}),
+        ("agave", {"latent": 0, "resnets": -1, "factor": 0, "stream": -1, "lambda_": -1.0, "kl_cycles": 0}),
+        ("iaf-vae", {"latent": 0, "width": 0, "free_bits": inf}),
+        ("pixelvae", {"latent": 0, "maps": 0, "soft_free_bits": inf}),
+        ("hierarchical-pixelvae", {"latent": 0, "top": 0, "prior_layers": 0, "prior_channels": 0}),
+        ("vlae", {"latent": 0, "maps": 0, "kl_warmup": nan}),
+        ("wavenet-vae", {"halvings": 0, "maps": -1}),
+        ("transformer-vae", {"halvings": 0, "latent": 0}),
+    ],
+)
+def test_settings_that_make_no_model_of_latents_are_refused(name: str, settings: dict[str, float]) -> None:
+    for setting, value in settings.items():
+        with pytest.raises(ValueError, match=f"^{setting} is {value}; it must be at least"):
+            build(name, OWN.get(name, SPEC), preset="tiny", **{setting: value})
 
 
 def test_build_by_configuration() -> None:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, ClassVar
 
 from ancestral.networks.configs import PixelFields, Presets
 from ancestral.spec import Stage
+
+ONE = ("latent", "width", "top", "maps", "posterior_width", "posterior_layers", "prior_components", "prior_width", "prior_layers")
+NONE = ("blocks", "halvings", "posterior_steps", "posterior_context", "prior_steps", "stream")
+WEIGHTS = ("beta", "lambda_", "free_bits", "soft_free_bits", "kl_warmup")
+LEAST = dict.fromkeys((*ONE, "prior_channels", "factor", "resnets", "kl_cycles"), 1) | dict.fromkeys((*NONE, *WEIGHTS), 0)
 
 
 def check_share(name: str, share: float) -> None:
     """Raise ``ValueError`` where a setting that is a share of the steps is none."""
     if not 0 <= share <= 1:
         raise ValueError(f"{name} is {share}; it is a share of the steps, from 0 to 1")
+
+
+def check_least(name: str, value: float, least: float = 0) -> None:
+    """Raise ``ValueError`` where a setting is less than makes sense, or infinite."""
+    if not least <= value < inf:
+        raise ValueError(f"{name} is {value}; it must be at least {least}" + " and finite" * isinstance(value, float))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +54,26 @@ class EncoderFields:
 
 @dataclass(frozen=True, kw_only=True)
 class ChargeFields:
-    """What training charges for z beside a weight; evaluation always charges the whole rate at weight 1."""
+    """What training charges for z beside a weight; evaluation always charges the whole rate at weight 1.
+
+    Every configuration of continuous latents has these fields, so its sizes are checked here, too: ``least`` has what a setting
+    of a name must be at least.
+
+    Raises:
+        ValueError: one is less, or infinite.
+    """
+
+    least: ClassVar[Mapping[str, int]] = LEAST
 
     free_bits: float = 0.0  # nats of each latent unit, or feature map of a grid, on average, that training does not charge for
     soft_free_bits: float = 0.0  # nats that z is to carry: training lowers the weight of the KL until it does; 0 for no such aim
     kl_warmup: float = 0.0  # steps over which the weight of the KL rises from 0; up to 1, that share of a stage or cycle
     kl_cycles: int = 1  # how often it rises in each stage
     decoder_dropout: float = 0.0  # probability that the decoder does not read a pixel or symbol, in training alone; 0.1 to 0.5
+
+    def __post_init__(self) -> None:
+        for name, least in self.least.items():
+            check_least(name, getattr(self, name, least), least)
 
     def rate_options(self) -> dict[str, float]:
         """Options of the objectives of models with latents; see `ancestral.objectives.Charge`."""

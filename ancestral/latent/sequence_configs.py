@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
-from ancestral.latent.configs import EncoderFields, GuidedFields, RateFields
+from ancestral.latent.configs import LEAST, EncoderFields, GuidedFields, RateFields
 from ancestral.networks.configs import Presets, TransformerConfig, WaveFields, WaveNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceVaeFields(GuidedFields, RateFields, EncoderFields):
     """What the models of sequences share: the encoder, z, what training charges for it, and auxiliary guidance as an option."""
+
+    least: ClassVar[Mapping[str, int]] = {**LEAST, "halvings": 1}
 
     auxiliary: bool = False  # guide training by a second likelihood, of y(x); without it this is a plain VAE
     lambda_: float = 2.0  # weight of the KL with that; without it the weight is beta
@@ -84,6 +87,8 @@ class WaveNetVaeConfig(SequenceVaeFields, WaveFields):
             "maps": 128,
         },
     }
+
+    least: ClassVar[Mapping[str, int]] = {**SequenceVaeFields.least, "maps": 0}  # of which global z needs none
 
     form: str = "global"  # z is one vector (global), one for every 2 ** halvings samples (local), or both
     width: int = 48  # features of the encoder, and of the decoder of local z

@@ -75,8 +75,6 @@ class SequenceTopDown(TopDown):
             raise ValueError(f"this model is of text or sound in whole numbers, not of {spec.kind} with levels={spec.levels}")
         if fields.spatial:
             raise ValueError("spatial is of images: z along a sequence is a matter of the form")
-        if min(fields.halvings, fields.latent, fields.width) < 1 or fields.blocks < 0:
-            raise ValueError("halvings, latent and width must be at least 1, and blocks at least 0")
         if maps and None in spec.shape:
             raise ValueError(
                 "a grid of z needs examples of one length: cut the data into blocks (pieces='blocks', --pieces blocks), or take"
