@@ -25,6 +25,7 @@ from ancestral.core import Autoregressive, Context, Network
 from ancestral.draw import fresh_seed, uniforms
 from ancestral.latent.blindfold import blindfolded
 from ancestral.latent.charge import Charge
+from ancestral.latent.configs import check_least
 from ancestral.latent.latent import Elbo, Latent, needs_latents
 from ancestral.latent.quantizers import perplexity, usage
 from ancestral.latent.topdown import Descent, Group, Noise, given, mean
@@ -175,6 +176,7 @@ def auxiliary_elbo(model: Latent, batch: Batch, **charge: float) -> Terms:
 
 def auxiliary_guided(model: Latent, batch: Batch, lambda_: float = 2.0, **charge: float) -> Terms:
     """-log p(x | z) - log p(y | z) + lambda * rate (Lucas & Verbeek 2018, eq. 7); the other options as `Charge` has them."""
+    check_least("lambda_", lambda_)
     charged = _charge({**charge, "beta": lambda_})
     parts = _elbo(model, batch, charged.dropout)
     if parts.auxiliary is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from math import log
+from math import inf, log
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,10 @@ def test_training_knows_the_length_of_its_stage() -> None:
     ("options", "message"),
     [
         ({"beta": -1.0}, "beta is -1"),
+        ({"beta": inf}, "beta is inf; it must be at least 0 and finite"),
+        ({"free_bits": inf}, "free_bits is inf"),
+        ({"soft_free_bits": inf}, "soft_free_bits is inf"),
+        ({"warmup": inf}, "warmup is inf"),
         ({"cycles": 2}, "needs a warm-up"),
         ({"cycles": 0}, "at least 1"),
         ({"dropout": 1.0}, "below 1"),

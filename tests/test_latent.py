@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 import torch
@@ -76,6 +77,12 @@ def test_guided_objective_weighs_the_rate_alone() -> None:
     assert torch.allclose(terms["loss"], terms["distortion"] + terms["auxiliary"] + 7 * terms["rate"])
     alone = auxiliary_elbo(model, batch)  # type: ignore[arg-type]
     assert torch.allclose(alone["loss"], terms["auxiliary"] + terms["rate"])
+
+
+def test_a_weight_that_cannot_be_is_named_as_it_was_given() -> None:
+    for value in (-1.0, inf):
+        with pytest.raises(ValueError, match=f"^lambda_ is {value}; it must be at least 0 and finite"):
+            auxiliary_guided(build("agave", GREY, preset="tiny"), Batch(symbols(GREY)), lambda_=value)  # type: ignore[arg-type]
 
 
 def test_both_decoders_teach_the_encoder() -> None:

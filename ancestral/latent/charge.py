@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ancestral.latent.configs import check_least
 from ancestral.networks.images import check_dropout
 
 LEAST_GAMMA = 1e-3  # of the KL's weight under soft free bits
@@ -42,8 +43,7 @@ class Charge:
 
     def __post_init__(self) -> None:
         for name in ("beta", "free_bits", "soft_free_bits", "warmup"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+            check_least(name, getattr(self, name))
         if self.cycles < 1 or (self.cycles > 1 and not self.warmup):
             raise ValueError(f"cycles is {self.cycles}; it must be at least 1, and more than one needs a warm-up to repeat")
         check_dropout(self.dropout)
