@@ -23,6 +23,7 @@ from ancestral.symbols import DataError
 
 GREY = DataSpec("image", (1, 7, 6), levels=5, classes=3)
 RGB = DataSpec("image", (3, 4, 6), levels=256)
+EIGHT = DataSpec("image", (1, 8, 8), levels=17)
 
 
 def symbols(spec: DataSpec, n: int = 4) -> torch.Tensor:
@@ -184,6 +185,24 @@ def test_auxiliary_image_that_does_not_fit_is_refused() -> None:
         build("agave", GREY, preset="tiny", pretraining=2.0)
     with pytest.raises(ValueError, match="images of integers"):
         build("agave", DataSpec("vector", (4,)))
+
+
+@pytest.mark.parametrize(("halvings", "factor"), [(1, 2), (2, 4), (3, 4)])
+def test_a_smaller_auxiliary_image_reads_every_cell_of_z(halvings: int, factor: int) -> None:
+    model = build("agave", EIGHT, preset="tiny", spatial=True, halvings=halvings, factor=factor).double()
+    z = torch.randn(1, *model.topdown.latent, dtype=torch.float64, requires_grad=True)  # type: ignore[union-attr, misc]
+    features = model.features(z).grid  # type: ignore[union-attr]
+    features.square().sum().backward()  # type: ignore[union-attr]
+    assert features.shape == (1, 1, 8 // factor, 8 // factor)  # type: ignore[union-attr]
+    assert z.grad is not None and (z.grad != 0).all()
+    x = symbols(EIGHT, 2)
+    assert torch.isfinite(model.elbo(x).bound).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("halvings", "factor"), [(0, 2), (1, 4)])
+def test_an_auxiliary_image_smaller_than_a_grid_of_z_is_refused(halvings: int, factor: int) -> None:
+    with pytest.raises(ValueError, match=f"factor is {factor}, .* raise halvings, lower factor, or take spatial=False"):
+        build("agave", EIGHT, preset="tiny", spatial=True, halvings=halvings, factor=factor)
 
 
 def test_without_auxiliary_loss_it_is_a_vae_with_a_pixelcnn() -> None:

@@ -89,6 +89,11 @@ def topdown_of(config: AgaveConfig, spec: DataSpec, outputs: tuple[int, int, int
     """Prior, encoder and decoder between x and f(z), an image of the shape ``outputs``."""
     vector = (spec.classes or 0) if config.conditional else 0
     if config.encoder == "flat":
+        if config.spatial and config.factor > (least := 2**config.halvings):
+            raise ValueError(
+                f"factor is {config.factor}, and z is a grid {least} times smaller than x: y must be no smaller than z;"
+                " raise halvings, lower factor, or take spatial=False"
+            )
         return FlatTopDown(spec, outputs, config, vector)
     if config.encoder != "resnet":
         raise ValueError(f"encoder is {config.encoder!r}; agave takes flat or resnet")

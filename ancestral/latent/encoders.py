@@ -111,13 +111,27 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """(n, latent) or (n, latent, h, w), with (n, vector) labels or none, to (n, outputs, H, W): the encoder mirrored."""
+    """(n, latent) or (n, latent, h, w), with (n, vector) labels or none, to (n, outputs, H, W): the encoder mirrored.
+
+    Args:
+        outputs: (C, H, W).
+        cells: (h, w) where the encoder looks at larger images than these outputs: no size on the way is below that of z, which
+            would leave cells unread. (0, 0) where z is a vector, or as coarse as the outputs make it.
+    """
 
     def __init__(
-        self, outputs: tuple[int, int, int], latent: int, width: int, blocks: int, levels: int, spatial: bool, vector: int
+        self,
+        outputs: tuple[int, int, int],
+        latent: int,
+        width: int,
+        blocks: int,
+        levels: int,
+        spatial: bool,
+        vector: int,
+        cells: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
-        self.sizes = sides(*outputs[1:], levels)[::-1]
+        self.sizes = [(max(h, cells[0]), max(w, cells[1])) for h, w in sides(*outputs[1:], levels)[::-1]]
         self.width, self.spatial = width, spatial
         self.stem = nn.Conv2d(latent, width, 1) if spatial else nn.Linear(latent, width * prod(self.sizes[0]))
         self.label = nn.Linear(vector, width, bias=False) if vector else None  # zeros are the null label

@@ -53,15 +53,15 @@ class FlatTopDown(TopDown):
         self.levels, self.encoder, self.decoder = spec.levels, nn.Module(), nn.Module()
         shape = tuple(size or 0 for size in spec.shape)
         image = spec.kind == "image"
-        cells = sides(shape[1], shape[2], fields.halvings)[-1] if image and fields.spatial else ()
-        self.latent: tuple[int, ...] = (fields.latent, *cells)
+        cells = sides(shape[1], shape[2], fields.halvings)[-1] if image and fields.spatial else (0, 0)
+        self.latent: tuple[int, ...] = (fields.latent, *cells) if any(cells) else (fields.latent,)
         self.plain = fields.posterior == fields.prior == "normal"
         posterior = posterior_of(fields, self.latent)
         if image:
             sizes = (fields.width, fields.blocks, fields.halvings, fields.spatial, vector)
             self.encoder = ImageEncoder((shape[0], shape[1], shape[2]), posterior.outputs, *sizes)
             self.decoder = (
-                ImageDecoder((outputs[0], outputs[1], outputs[2]), fields.latent, *sizes) if outputs else Handed(vector)
+                ImageDecoder((outputs[0], outputs[1], outputs[2]), fields.latent, *sizes, cells) if outputs else Handed(vector)
             )
         else:
             self.encoder = VectorNet(spec.sites, posterior.outputs, fields.width, fields.blocks, vector)
