@@ -50,9 +50,14 @@ def check_parts(parts: Mapping[type, Any], spec: DataSpec) -> None:
 
 
 def check_symbols(x: Tensor, spec: DataSpec, context: object = None) -> None:
-    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN; or the context is none."""
+    """Raise ``DataError`` where (n, *shape) does not fit the spec: shape, type, range, NaN; or the context does not fit x."""
     check_tensor(x, "the symbols")
     check_context(context)
+    for part, value in () if context is None else vars(context).items():
+        if value is not None and len(value) != len(x):
+            raise DataError(
+                f"the context's {part} has {len(value)} rows for {len(x)} examples: give each its own, as one label each"
+            )
     if x.dim() != len(spec.shape) + 1 or any(e not in (None, s) for e, s in zip(spec.shape, x.shape[1:], strict=True)):
         raise DataError(
             f"a batch of shape {tuple(x.shape)} is not (n, {', '.join(map(str, spec.shape))}), which this model takes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from math import inf
 
 import pytest
@@ -311,6 +312,18 @@ def test_labels_are_no_context(name: str) -> None:
             call(x, labels)  # type: ignore[operator]
     with pytest.raises(DataError, match="came as ndarray"):
         calls[0](x.numpy(), None)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["vae", "agave", "iaf-vae", "made", "gated-pixelcnn"])
+def test_a_context_has_a_row_for_every_example(name: str) -> None:
+    model, x = build(name, GREY, preset="tiny", conditional=True), symbols(GREY, 6)
+    calls = [model.elbo, model.encode] if isinstance(model, Latent) else [model.log_prob]  # type: ignore[union-attr]
+    for call, rows in product(calls, (1, 3)):
+        label = label_context(torch.zeros(rows, dtype=torch.long), GREY, torch.zeros(()))
+        with pytest.raises(DataError, match=f"vector has {rows} rows for 6 examples: give each its own, as one label each"):
+            call(x, label)  # type: ignore[operator]
+    with pytest.raises(DataError, match="grid has 1 rows for 6 examples"):
+        calls[0](x, Context(grid=torch.zeros(1, 1, 7, 6)))  # type: ignore[operator]
 
 
 def test_decoders_that_do_not_fit_are_refused() -> None:
