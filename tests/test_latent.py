@@ -276,6 +276,16 @@ def test_groups_are_called_alike_in_files_and_passes(name: str) -> None:
     assert names == [group.name for group in model.topdown.descend(Noise(0, [0]), n=1).groups]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["vae", "iaf-vae", "hierarchical-pixelvae"])
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int64])
+def test_z_may_be_numbers_of_any_type(name: str, kind: torch.dtype) -> None:
+    model = build(name, GREY, preset="tiny")
+    z = {group: values.round() for group, values in model.encode(symbols(GREY, 2)).items()}  # type: ignore[union-attr]
+    other = {group: values.to(kind) for group, values in z.items()}
+    assert torch.equal(model.decode(z), model.decode(other))  # type: ignore[union-attr]
+    assert torch.equal(sample(model, 2, z=z, seed=0), sample(model, 2, z=other, seed=0))
+
+
 def test_a_model_is_called_as_a_module() -> None:
     model, x = build("vae", GREY, preset="tiny"), symbols(GREY)
     assert torch.equal(model(x, seed=3), model.elbo(x, seed=3).bound)  # type: ignore[union-attr]

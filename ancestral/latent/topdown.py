@@ -236,7 +236,7 @@ class Noise:
         u = uniforms(self.seed, self.rows, prod(shape[1:]), stream=self._groups)
         if isinstance(chosen, Symbols):
             return self.symbols(chosen, u.view(shape))
-        base = chosen.base if isinstance(chosen, Mapped) else chosen
+        base = unmapped(chosen)
         centre = base.mean
         edge = torch.finfo(centre.dtype).eps / 2  # rounding must not bring u to 0 or 1, where z is infinite
         z = base.icdf(u.view(shape).to(centre).clamp(edge, 1 - edge))
@@ -246,6 +246,11 @@ class Noise:
     def symbols(self, chosen: Symbols, u: Tensor) -> Tensor:
         """Symbols of a distribution of them, at (n, *shape) uniforms."""
         return chosen.drawn(u, self.temperature)
+
+
+def unmapped(distribution: Distribution) -> Distribution:
+    """The units by themselves that a distribution is a map of, or the distribution."""
+    return distribution.base if isinstance(distribution, Mapped) else distribution
 
 
 def mean(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
@@ -259,7 +264,10 @@ def placed(z: Tensor, like: Tensor) -> Tensor:
 
 
 def given(values: Mapping[str, Tensor]) -> Choose:
-    """Settle every group at the values handed over, by name, of which codes are whole numbers in their range."""
+    """Settle every group at the values handed over, by name, of which codes are whole numbers in their range.
+
+    Others may be numbers of any type, anywhere: they are taken as a draw from the prior would be.
+    """
 
     def choose(name: str, prior: Distribution, posterior: Distribution | None) -> Tensor:
         if name not in values:
@@ -267,7 +275,9 @@ def given(values: Mapping[str, Tensor]) -> Choose:
         z, wanted = values[name], tuple(prior.batch_shape[1:])
         if tuple(z.shape[1:]) != wanted:
             raise ValueError(f"z[{name!r}] has shape {tuple(z.shape)}; the model takes (n, {', '.join(map(str, wanted))})")
-        return _codes(name, z, prior.levels) if isinstance(prior, Symbols) and prior.levels is not None else z
+        if isinstance(prior, Symbols):
+            return z if prior.levels is None else _codes(name, z, prior.levels)
+        return z.to(unmapped(prior).mean)
 
     return choose
 
