@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ancestral.core import Conditional
-from ancestral.spec import check_real, check_whole
+from ancestral.spec import check_real, check_seed, check_whole
 
 
 def fresh_seed() -> int:
@@ -37,9 +37,10 @@ def uniforms(seed: int, rows: Sequence[int], sites: int, stream: int = 0) -> Ten
     Raises:
         ValueError: the seed is no whole number, or it or a row is not in 0 .. 2^64 - 1.
     """
-    check_whole(seed=seed)
-    if not all(0 <= number < 2**64 for number in (seed, min(rows, default=0), max(rows, default=0))):
-        raise ValueError(f"seed {seed} and the rows, of which the last is first_row + n - 1, must be at least 0 and below 2^64")
+    check_seed(seed)
+    if rows:
+        check_seed(min(rows), "the first row")
+        check_seed(max(rows), "the last row, first_row + n - 1,")
     words = np.empty((len(rows), sites), np.uint64)
     counter = np.array([0, 0, stream, 0], np.uint64)
     for place, row in zip(words, rows, strict=True):
@@ -76,10 +77,10 @@ class Draw:
     first_row: int = 0
 
     def __post_init__(self) -> None:
-        check_whole(seed=self.seed, first_row=self.first_row, top_k=self.top_k)
+        check_seed(self.seed)
+        check_seed(self.first_row, "first_row")
+        check_whole(top_k=self.top_k)
         check_real(temperature=self.temperature, top_p=self.top_p, min_p=self.min_p)
-        if not (0 <= self.seed < 2**64 and 0 <= self.first_row < 2**64):
-            raise ValueError(f"seed {self.seed} and first_row {self.first_row} must be at least 0 and below 2^64")
         if not self.temperature >= 0:
             raise ValueError(f"temperature is {self.temperature}; it must be at least 0 (0 takes the mode)")
         if self.top_k is not None and self.top_k < 1:

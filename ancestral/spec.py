@@ -31,6 +31,13 @@ def _whole(value: Any) -> bool:
     return not isinstance(value, bool)
 
 
+def check_seed(seed: Any, name: str = "seed") -> None:
+    """Raise ``ValueError`` where there is no noise of a seed."""
+    check_whole(**{name: seed})
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{name} is {seed}; it must be at least 0 and below 2^64")
+
+
 def check_real(**given: object) -> None:
     """Raise ``ValueError`` where an argument that measures something, and is not None, is no number."""
     for name, value in given.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import inf
 
@@ -11,6 +12,7 @@ import torch
 from torch.distributions import Normal
 
 from ancestral.core import Context
+from ancestral.evaluation import evaluate
 from ancestral.latent.agave import auxiliary_image, stretch
 from ancestral.latent.latent import Latent
 from ancestral.latent.topdown import Group, Noise, given, mean
@@ -71,6 +73,14 @@ def test_noise_depends_on_the_row_and_not_on_the_batch() -> None:
     assert torch.allclose(whole, torch.cat(parts))
     one, two = (model.elbo(x, seed=seed).auxiliary for seed in (3, 4))  # type: ignore[union-attr]
     assert not torch.allclose(one, two)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**70])
+def test_seeds_without_noise_are_refused(seed: int) -> None:
+    model, x = build("vae", GREY, preset="tiny"), symbols(GREY)
+    for call in (model.elbo, model, partial(evaluate, model)):  # type: ignore[union-attr]
+        with pytest.raises(ValueError, match=f"^seed is {seed}; it must be at least 0 and below 2"):
+            call(x, seed=seed)  # type: ignore[operator]
 
 
 def test_guided_objective_weighs_the_rate_alone() -> None:

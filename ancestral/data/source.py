@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ancestral.data.splits import Units
+from ancestral.spec import check_seed
 from ancestral.symbols import DataError
 
 Array = NDArray[Any]
@@ -53,7 +54,11 @@ def permutation(n: int, seed: int, purpose: int) -> Array:
     """0 .. n - 1 in an order that (n, seed, purpose) alone decides.
 
     Ranks of raw Philox words, because NumPy promises those for good and ``Generator.permutation`` only for a version.
+
+    Raises:
+        ValueError: the seed is no whole number in 0 .. 2^64 - 1.
     """
+    check_seed(seed)
     words = np.random.Philox(key=np.array([seed, purpose], dtype=np.uint64)).random_raw(n)
     return np.argsort(np.asarray(words), kind="stable")
 
