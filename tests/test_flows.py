@@ -95,6 +95,15 @@ def test_densities_integrate_to_one_and_draws_follow_them(shape: tuple[int, ...]
             assert scipy.stats.kstest(below, "uniform").pvalue > 1e-3
 
 
+def test_draws_of_wild_flows_stay_in_the_range_of_numbers() -> None:
+    """A chain of units that each multiply what came before: a decoder would make NaN of an infinite one."""
+    torch.manual_seed(0)
+    flow = Steps((200,), 2, 9)
+    waken(flow, 3.0)
+    drawn = ForwardFlow(Normal(torch.zeros(16, 200), torch.ones(16, 200)), flow).icdf(torch.rand(16, 200))
+    assert drawn.isfinite().all() and drawn.abs().max() == 1e6
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_what_was_drawn_is_scored_without_inverting_and_alike(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     flow, h = steps(shape, 2, 1, 3), seen(shape, 3, 4)

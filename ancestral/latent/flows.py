@@ -105,7 +105,8 @@ def settle(improved: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
     """The fixed point of a map in which every unit depends on earlier units alone, searched for all units at once.
 
     After k turns the first k units are right, so there are at most as many turns as units. It ends as soon as nothing changes,
-    which takes far fewer where units depend little on ones far before them.
+    which takes far fewer where units depend little on ones far before them. What would lie beyond ``FARTHEST`` lies there: a long
+    chain of units can carry one draw in many out of the range of floats, and a decoder would make NaN of it.
     """
     z = found = start
     for _ in range(start[0].numel()):
@@ -113,7 +114,7 @@ def settle(improved: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
         before, z = z, found.nan_to_num(0.0).clamp(-FARTHEST, FARTHEST)  # infinite, it would spoil earlier units: 0 * inf
         if torch.equal(before, z):
             break
-    return found
+    return found.clamp(-FARTHEST, FARTHEST)
 
 
 class VectorStep(Step):
